@@ -1,0 +1,31 @@
+# Each target does its own set-up in a fresh clone, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo
+
+test: $(STAMP)
+	./tests/debian-packages.sh
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell sekron_edge exporters profiles tests examples docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
+
+clean:
+	rm -rf $(VENV) build dist .cache *.egg-info

@@ -1,0 +1,53 @@
+"""What a measurement is, whichever device and transport made it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Environment(BaseModel):
+    """Where a measurement was made. What could not be read is ``None``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str
+    system: str
+    cpu: str | None = None
+    cores: int | None = None
+    governor: str | None = None
+    clock_mhz: float | None = None
+    temperature_celsius: float | None = None
+    python: str | None = None
+
+
+class Measurement(BaseModel):
+    """The latency and memory of one artifact on one device.
+
+    Latencies are milliseconds an inference at the artifact's own batch. ``peak_memory_bytes`` is the memory
+    attributable to the model: the process's peak while loading and running, less what it held before.
+    ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    artifact_sha256: str
+    format: str
+    precision: str
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    warmup: int
+    runs: int
+    median_ms: float
+    p90_ms: float
+    iqr_ms: float
+    min_ms: float
+    peak_memory_bytes: int | None
+    stable: bool
+    remarks: tuple[str, ...] = ()
+    measured_at: datetime
+    environment: Environment

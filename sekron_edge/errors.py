@@ -1,0 +1,112 @@
+"""Every error that sekron-edge raises on purpose.
+
+::
+
+    SekronEdgeError
+    ├── ConfigError(ValueError)             a config, option, budget or model reference is wrong
+    │   └── ProfileError                    a device profile is wrong, or there is none of that name
+    ├── StructureError(ValueError)          a structure does not fit its tensor
+    │   └── RankError                       a rank is out of range
+    ├── UnsupportedLayerError(ValueError)   a layer, or its weights, cannot be factorized
+    ├── InfeasibleBudgetError(ValueError)   no plan keeps the budget; carries the nearest points
+    ├── MissingDependencyError(ImportError) an optional package is absent; names the extra
+    ├── DataError(ValueError)               data is absent or broken
+    ├── ExportError(RuntimeError)           a model could not be converted
+    ├── VerificationError(RuntimeError)     an artifact does not compute what its source computes
+    ├── DeviceError(RuntimeError)           a measurement could not be made
+    └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
+
+A message says what must hold, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class SekronEdgeError(Exception):
+    """The root: catch this to catch everything that sekron-edge raises on purpose.
+
+    ``exit_code`` is what the command line ends with when the error reaches it.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(SekronEdgeError, ValueError):
+    """A config file, an option, a budget or a model reference is wrong."""
+
+
+class ProfileError(ConfigError):
+    """A device profile is wrong, or there is none of that name."""
+
+
+class StructureError(SekronEdgeError, ValueError):
+    """A structure does not fit the tensor, or is not well formed."""
+
+
+class RankError(StructureError):
+    """A rank is out of range."""
+
+
+class UnsupportedLayerError(SekronEdgeError, ValueError):
+    """A layer, or the values of its weights, cannot be factorized."""
+
+
+class InfeasibleBudgetError(SekronEdgeError, ValueError):
+    """No plan keeps the budget.
+
+    Attributes:
+        binding: Names of the budget's entries that cannot be met together.
+        nearest: Points that can be met, each a mapping from a budget entry to its value.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        binding: Sequence[str] = (),
+        nearest: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.binding = tuple(binding)
+        self.nearest = tuple(dict(point) for point in nearest)
+
+
+class MissingDependencyError(SekronEdgeError, ImportError):
+    """An optional package is absent."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'sekron-edge[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class DataError(SekronEdgeError, ValueError):
+    """Data is absent, unreadable or not of the form that was promised."""
+
+
+class ExportError(SekronEdgeError, RuntimeError):
+    """A model could not be converted to a format."""
+
+
+class VerificationError(SekronEdgeError, RuntimeError):
+    """An artifact does not compute what its PyTorch source computes."""
+
+    exit_code = 4
+
+
+class DeviceError(SekronEdgeError, RuntimeError):
+    """A measurement on a device could not be made."""
+
+    exit_code = 5
+
+
+class BundleError(SekronEdgeError, ValueError):
+    """A bundle is incomplete, altered, or of a version this release does not read."""
+
+    exit_code = 4

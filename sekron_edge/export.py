@@ -1,0 +1,273 @@
+"""The contracts between the core and the export formats, and the registry that joins them.
+
+What an exporter must keep (``sekron_edge.testing.ExporterContract`` checks it):
+
+* ``export`` writes the artifact whole or not at all, and returns its description;
+* the artifact computes what the model computes in ``eval`` mode; the model is left untouched;
+* shapes are those of the example inputs, fixed on purpose;
+* ``load`` runs the artifact on this machine with the runtime that ships, or says why it cannot;
+* its SDK is imported inside its functions, never when the module is imported.
+
+The core knows no format by name: exporters are found through the entry-point group
+``sekron_edge.exporters``. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from sekron_edge import files
+from sekron_edge.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.generic]
+Precision = Literal["fp32", "fp16", "int8"]
+ENTRY_POINT_GROUP = "sekron_edge.exporters"
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether something can be used here, and if not, why and what to do."""
+
+    ok: bool
+    reason: str = ""
+
+
+class TensorSpec(BaseModel):
+    """One input or output of an artifact, as the artifact itself declares it.
+
+    ``shape`` is the artifact's own; ``layout`` says how it relates to PyTorch's:
+    ``torch`` (the same axes) or ``channels_last`` (axis 1 moved to the end).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: Literal["torch", "channels_last"] = "torch"
+
+    def from_torch(self, array: Array) -> Array:
+        """Bring an array from PyTorch's layout and type to the artifact's; contiguous."""
+        moved = np.moveaxis(array, 1, -1) if self.layout == "channels_last" else array
+        return np.ascontiguousarray(moved, dtype=np.dtype(self.dtype))
+
+    def to_torch(self, array: Array) -> Array:
+        """Bring an array from the artifact's layout to PyTorch's."""
+        return np.moveaxis(array, -1, 1) if self.layout == "channels_last" else array
+
+
+class Artifact(BaseModel):
+    """A model file for one runtime: where it is, what it takes and gives, what made it.
+
+    ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its
+    files. ``versions`` maps package to version; ``delegated`` is the share of operators that the runtime's
+    accelerating delegate takes (0 to 1), ``None`` where the format has no such notion.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    precision: Precision
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    size_bytes: int
+    sha256: str
+    versions: dict[str, str]
+    delegated: float | None = None
+
+    @classmethod
+    def describe(
+        cls,
+        path: Path,
+        *,
+        format: str,
+        precision: Precision,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        versions: dict[str, str],
+        delegated: float | None = None,
+    ) -> Artifact:
+        """Describe the artifact at ``path``, hashing it."""
+        return cls(
+            format=format,
+            precision=precision,
+            path=path,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            size_bytes=files.size_bytes(path),
+            sha256=files.sha256(path),
+            versions=versions,
+            delegated=delegated,
+        )
+
+
+@runtime_checkable
+class Session(Protocol):
+    """An artifact loaded in a runtime on this machine.
+
+    Attributes:
+        runtime: Name of the runtime, for example ``litert``.
+        runtime_version: Its version.
+        measurable: True where timing it says something about the runtime that ships; False
+            for a reference evaluator.
+    """
+
+    runtime: str
+    runtime_version: str
+    measurable: bool
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once. Inputs and outputs are in the artifact's own layout and types."""
+        ...
+
+
+class Exporter(Protocol):
+    """One format.
+
+    Attributes:
+        name: What users call it (``litert``).
+        suffix: Of its files, with the dot (``.tflite``).
+        precisions: Those that ``export`` takes.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[Precision, ...]
+
+    def availability(self) -> Availability:
+        """Say whether models can be converted here, without importing the SDK."""
+        ...
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+    ) -> Artifact:
+        """Convert ``model`` and write it to ``path``, replacing what stands there.
+
+        Raises:
+            ExportError: If the conversion fails; names the format and the cause.
+            MissingDependencyError: If the SDK is absent.
+        """
+        ...
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        """Load an artifact in the runtime of this machine.
+
+        Raises:
+            ExportError: If the file cannot be read by the runtime.
+            MissingDependencyError: If the runtime is absent.
+        """
+        ...
+
+
+_registered: dict[str, Exporter] = {}
+
+
+def register_exporter(exporter: Exporter) -> None:
+    """Make an exporter known by its name, beside those found through entry points.
+
+    Raises:
+        ConfigError: If the name is taken.
+    """
+    if exporter.name in exporter_names():
+        raise ConfigError(f"an exporter named {exporter.name!r} exists; choose another name")
+    _registered[exporter.name] = exporter
+
+
+def exporter_names() -> list[str]:
+    """Return the names of all known exporters, sorted."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)} | set(_registered))
+
+
+def get_exporter(name: str) -> Exporter:
+    """Return the exporter called ``name``.
+
+    Raises:
+        ConfigError: If there is none; lists those that exist.
+    """
+    if name in _registered:
+        return _registered[name]
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            exporter: Exporter = point.load()()
+            return exporter
+    raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
+
+
+def export(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    format: str,
+    precision: Precision = "fp32",
+    out: str | Path,
+    name: str = "model",
+) -> Artifact:
+    """Export a model as ``out/NAME_PRECISION.SUFFIX``.
+
+    Args:
+        model: Any module; exported in ``eval`` mode, left untouched.
+        example_inputs: One tensor an input; their shapes become the artifact's.
+        format: ``executorch``, ``coreml``, ``litert``, or that of an installed plug-in.
+        precision: One of the format's precisions.
+        out: Folder to write to, made if absent.
+        name: Stem of the file.
+
+    Raises:
+        ConfigError: If the format, or the precision in that format, does not exist.
+        ExportError: If the conversion fails.
+    """
+    exporter = get_exporter(format)
+    if precision not in exporter.precisions:
+        raise ConfigError(
+            f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those"
+        )
+    path = Path(out) / f"{name}_{precision}{exporter.suffix}"
+    return exporter.export(model, example_inputs, precision=precision, path=path)
+
+
+def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Run a session on inputs in PyTorch's layout; outputs come back in PyTorch's layout.
+
+    The batch of ``inputs`` may be any multiple of the artifact's own batch: it is run in pieces.
+
+    Raises:
+        ExportError: If the number of inputs, or a shape, is not the artifact's.
+    """
+    if len(inputs) != len(artifact.inputs):
+        raise ExportError(
+            f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given"
+        )
+    batch = artifact.inputs[0].shape[0]
+    total = inputs[0].shape[0]
+    if total % batch:
+        raise ExportError(
+            f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them"
+        )
+    pieces = []
+    for start in range(0, total, batch):
+        piece = [
+            spec.from_torch(array[start : start + batch])
+            for spec, array in zip(artifact.inputs, inputs, strict=True)
+        ]
+        pieces.append(session.run(piece))
+    return tuple(
+        spec.to_torch(np.concatenate([piece[index] for piece in pieces]))
+        for index, spec in enumerate(artifact.outputs)
+    )

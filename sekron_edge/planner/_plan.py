@@ -1,0 +1,161 @@
+"""Budgets, and the plan that keeps them: what each layer becomes, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from sekron_edge.errors import ConfigError
+from sekron_edge.structure import Structure
+
+PLAN_SCHEMA_VERSION = 1
+
+
+class Limit(BaseModel):
+    """An upper limit: an absolute ``value``, or relative to the dense model in the same precision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float = Field(gt=0)
+    relative: bool = False
+
+    def absolute(self, dense: float) -> float:
+        """Return the limit in the quantity's own unit, given the dense model's figure."""
+        return self.value * dense if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:g}x" if self.relative else f"{self.value:g}"
+
+
+def parse_limit(given: Any) -> Any:
+    """Read ``8.0`` (absolute) or ``"0.5x"`` (relative to dense) as a ``Limit``.
+
+    Raises:
+        ConfigError: If it is neither, or not positive.
+    """
+    if given is None or isinstance(given, Limit | Mapping):
+        return given
+    text = str(given).strip()
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(x?)", text)
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(
+            f"a budget must be a positive number (8.0) or a multiple of the dense model (\"0.5x\"), not {given!r}"
+        )
+    return Limit(value=float(match[1]), relative=bool(match[2]))
+
+
+BudgetEntry = Annotated[Limit | None, BeforeValidator(parse_limit)]
+
+
+class Budget(BaseModel):
+    """What the deployed model may cost. Each entry absolute, or ``"0.5x"`` of the dense model.
+
+    Attributes:
+        latency_ms: Median latency on the target's runtime, in milliseconds.
+        artifact_bytes: Size of the artifact, in bytes.
+        peak_memory_bytes: Peak memory attributable to the model, in bytes.
+        macs: Multiply-accumulates an inference.
+        accuracy_drop: Loss of the task's metric against the dense model, in the metric's own
+            unit (0.005 is half a point of accuracy); checked after fine-tuning.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latency_ms: BudgetEntry = None
+    artifact_bytes: BudgetEntry = None
+    peak_memory_bytes: BudgetEntry = None
+    macs: BudgetEntry = None
+    accuracy_drop: float | None = Field(default=None, ge=0)
+
+
+class LayerCost(BaseModel):
+    """The predicted cost of a layer, or of a whole model.
+
+    ``peak_bytes`` is the largest input + output of one of its operations (of a whole model: the
+    largest over its layers).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int
+    macs: int
+    artifact_bytes: float
+    latency_ms: float
+    peak_bytes: int
+
+
+class LayerChoice(BaseModel):
+    """What one layer becomes.
+
+    Attributes:
+        name: The layer's qualified name in the model.
+        kind: Class name of the original layer (``Conv2d``).
+        weight_shape: Of the original weight.
+        structure: The chosen structure, ``None`` for "leave it dense".
+        family: The name of the structure's family, or ``dense``.
+        reason: Why: what it saves, or why the layer stays dense.
+        dense: Cost of the original layer.
+        cost: Cost of what it becomes.
+        relative_error: ``||W - What|| / ||W||``, under the calibration data where it was given.
+        predicted_loss: The layer's share of the predicted divergence of the model's outputs.
+        candidates: How many were considered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: str
+    weight_shape: tuple[int, ...]
+    structure: Structure | None
+    family: str
+    reason: str
+    dense: LayerCost
+    cost: LayerCost
+    relative_error: float
+    predicted_loss: float
+    candidates: int
+
+
+class SolverResult(BaseModel):
+    """How the choice was made: HiGHS's status, the objective, and the proven bound on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["optimal", "feasible"]
+    objective: float
+    bound: float
+    binding: tuple[str, ...]
+
+
+class Plan(BaseModel):
+    """Which structure each layer gets, why, and what it is predicted to cost.
+
+    ``dense`` and ``cost`` are whole-model figures; ``latency_source`` says whether the latency model was
+    measured on the device or is only estimated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = PLAN_SCHEMA_VERSION
+    profile: str
+    runtime: str
+    precision: str
+    budget: Budget
+    limits: dict[str, float]
+    seed: int
+    layers: tuple[LayerChoice, ...]
+    dense: LayerCost
+    cost: LayerCost
+    solver: SolverResult
+    latency_source: str
+
+    def structures(self) -> dict[str, Structure]:
+        """Return the layers that change, by name."""
+        return {layer.name: layer.structure for layer in self.layers if layer.structure is not None}
+
+    def to_json(self) -> str:
+        """Return the plan as JSON: stable order, diff-able."""
+        return self.model_dump_json(indent=2) + "\n"

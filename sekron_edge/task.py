@@ -1,0 +1,53 @@
+"""What a model is for: its data, its loss, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    import torchmetrics
+
+Samples = Dataset[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How pixels in [0, 1] become the model's input: ``(pixel - mean) / std`` for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: every part that judges or trains a model takes it from here.
+
+    Attributes:
+        name: ``classification``, or the user's own word.
+        train: Samples for training and distillation, ``(input, target)``; may augment.
+        calibration: Samples for calibration and sensitivity: a part of the training data without
+            augmentation. Never held-out data.
+        heldout: Samples that only final figures are computed on.
+        loss: ``(outputs, targets) -> scalar``: the supervised loss.
+        distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
+        metric: Makes a new torchmetrics metric; higher is better.
+        metric_name: What reports call it.
+        labels: Names of the classes, empty where there are none.
+        normalization: What was applied to the pixels, for the manifest.
+    """
+
+    name: str
+    train: Samples
+    calibration: Samples
+    heldout: Samples
+    loss: Callable[[Tensor, Tensor], Tensor]
+    distillation: Callable[[Tensor, Tensor], Tensor]
+    metric: Callable[[], torchmetrics.Metric]
+    metric_name: str
+    labels: tuple[str, ...] = ()
+    normalization: Normalization | None = None
