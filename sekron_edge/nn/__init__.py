@@ -1,0 +1,22 @@
+"""Layers that compute with factors, and rewriting a model with them.
+
+Requirements kept here: the dense weight is never rebuilt in a forward pass; what is exported contains only
+static reshape, permute, pad, convolution and linear; a rewritten model is a new one; a module that the user's model
+shares stays shared.
+"""
+
+from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
+from sekron_edge.nn._rewrite import layer_weight, replace_layers, supported_layers
+from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
+
+__all__ = [
+    "ConvGeometry",
+    "FactorizedConv",
+    "FactorizedLinear",
+    "Step",
+    "factorize_layer",
+    "layer_weight",
+    "replace_layers",
+    "schedule",
+    "supported_layers",
+]

@@ -1,0 +1,187 @@
+"""Convolution and linear layers that hold factors instead of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain as joined
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sekron_edge.errors import UnsupportedLayerError
+from sekron_edge.nn._schedule import ConvGeometry, Schedule, schedule
+from sekron_edge.structure import Structure
+from sekron_edge.tensor import FactorizedTensor
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _run(state: Tensor, factors: Sequence[Tensor], plan: Schedule, dims: int) -> Tensor:
+    """Run the factor convolution on ``(batch, C, *spatial)``; the bias is not added here."""
+    batch = state.shape[0]
+    for step in plan.steps:
+        spatial = state.shape[state.ndim - dims :] if dims else ()
+        if step.permute is not None:
+            state = _permute(state, batch, step.axes, step.permute, spatial)
+        weight = factors[step.factor].permute(step.weight_order)
+        if dims == 0 and step.groups == 1:
+            rows = state.reshape(batch * step.fold, step.contract)
+            state = F.linear(rows, weight.reshape(step.open, step.contract))
+            continue
+        taps = step.kernel or (1,)
+        weight = weight.reshape(step.groups * step.open, step.contract, *taps)
+        state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
+        state = _CONV[dims or 1](
+            state,
+            weight,
+            stride=step.stride or 1,
+            padding=step.padding or 0,
+            dilation=step.dilation or 1,
+            groups=step.groups,
+        )
+    spatial = state.shape[state.ndim - dims :] if dims else ()
+    if plan.final_permute is not None:
+        state = _permute(state, batch, plan.final_axes, plan.final_permute, spatial)
+    return state.reshape(batch, -1, *spatial)
+
+
+def _permute(
+    state: Tensor, batch: int, axes: tuple[int, ...], order: tuple[int, ...], spatial: Sequence[int]
+) -> Tensor:
+    # The spatial axes move as one: fewer axes are faster, and some runtimes take at most six.
+    split = state.reshape(batch, *axes, -1)
+    moved = split.permute(0, *(axis + 1 for axis in order), len(axes) + 1)
+    return moved.reshape(batch, -1, *spatial)
+
+
+class _Factorized(nn.Module):
+    """What both layers hold: a structure, the stacked factors of all groups, a bias."""
+
+    def __init__(self, structure: Structure, factors: Sequence[Tensor], bias: Tensor | None) -> None:
+        super().__init__()
+        self.structure = structure
+        self.factors = nn.ParameterList(nn.Parameter(value.detach().clone()) for value in factors)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def reconstruct(self) -> Tensor:
+        """Return the dense weight that the factors stand for, in the original layer's shape."""
+        groups = [
+            FactorizedTensor(self.structure, values).reconstruct()
+            for values in zip(*self.factors, strict=True)
+        ]
+        return torch.cat(groups)
+
+    def extra_repr(self) -> str:
+        """Show the structure."""
+        return str(self.structure)
+
+
+class FactorizedLinear(_Factorized):
+    """A linear layer that computes with factors: ``(*, C)`` to ``(*, F)``."""
+
+    def __init__(self, structure: Structure, factors: Sequence[Tensor], bias: Tensor | None) -> None:
+        super().__init__(structure, factors, bias)
+        self.plan = schedule(structure, ConvGeometry())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``(*, C)``."""
+        rows = x.reshape(-1, x.shape[-1])
+        out = _run(rows, list(self.factors), self.plan, 0).reshape(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
+
+
+class FactorizedConv(_Factorized):
+    """A convolution over 1, 2 or 3 spatial axes that computes with factors.
+
+    Args:
+        structure: Of one group's weight, ``(F / groups, C / groups, *kernel)``.
+        factors: One tensor a factor, of shape ``(groups, *structure.value_shape(k))``.
+        bias: Of shape ``(F,)``, or ``None``.
+        geometry: Stride, zero padding, dilation, groups.
+        explicit_padding: For ``F.pad``, done before the factors: asymmetric or not of zeros; else empty.
+        padding_mode: PyTorch's name of it.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        factors: Sequence[Tensor],
+        bias: Tensor | None,
+        *,
+        geometry: ConvGeometry,
+        explicit_padding: tuple[int, ...] = (),
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__(structure, factors, bias)
+        self.geometry = geometry
+        self.explicit_padding = explicit_padding
+        self.padding_mode = padding_mode
+        self.plan = schedule(structure, geometry)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``(batch, C, *spatial)``, or to one sample without the batch axis."""
+        dims = self.geometry.spatial_axes
+        if x.ndim == dims + 1:
+            sample: Tensor = self.forward(x[None])[0]
+            return sample
+        if self.explicit_padding:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self.explicit_padding, mode=mode)
+        out = _run(x, list(self.factors), self.plan, dims)
+        return out if self.bias is None else out + self.bias.reshape(-1, *[1] * dims)
+
+
+def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) -> nn.Module:
+    """Return a layer that computes what ``layer`` computes, with factors for its weight.
+
+    Args:
+        layer: ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``; not modified.
+        factorized: One for each of the layer's groups, all of one structure.
+
+    Raises:
+        UnsupportedLayerError: If the layer is of another class, or the groups do not match.
+    """
+    structure = factorized[0].structure
+    factors = [torch.stack(values) for values in zip(*(one.values for one in factorized), strict=True)]
+    if isinstance(layer, nn.Linear):
+        new: nn.Module = FactorizedLinear(structure, factors, layer.bias)
+    elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if len(factorized) != layer.groups:
+            raise UnsupportedLayerError(
+                f"a layer of {layer.groups} groups needs as many, got {len(factorized)}"
+            )
+        geometry, explicit = _geometry(layer)
+        new = FactorizedConv(
+            structure,
+            factors,
+            layer.bias,
+            geometry=geometry,
+            explicit_padding=explicit,
+            padding_mode=layer.padding_mode,
+        )
+    else:
+        raise UnsupportedLayerError(
+            f"{type(layer).__name__} cannot be factorized; Linear and Conv1d/2d/3d can"
+        )
+    return new.train(layer.training)
+
+
+def _geometry(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[ConvGeometry, tuple[int, ...]]:
+    """Return the geometry with symmetric zero padding, and any other padding in ``F.pad``'s order."""
+    ends = [(0, 0) for _ in layer.stride]
+    if layer.padding == "same":
+        for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
+            total = dilation * (kernel - 1)
+            ends[axis] = (total // 2, total - total // 2)
+    elif not isinstance(layer.padding, str):
+        ends = [(amount, amount) for amount in layer.padding]
+    symmetric = layer.padding_mode == "zeros" and all(left == right for left, right in ends)
+    geometry = ConvGeometry(
+        stride=tuple(layer.stride),
+        padding=tuple(left if symmetric else 0 for left, _ in ends),
+        dilation=tuple(layer.dilation),
+        groups=layer.groups,
+    )
+    explicit = () if symmetric else tuple(joined.from_iterable(reversed(ends)))
+    return geometry, explicit

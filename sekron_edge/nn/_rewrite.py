@@ -1,0 +1,77 @@
+"""The one place that touches a user's model, and it touches a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from sekron_edge.errors import ConfigError, UnsupportedLayerError
+from sekron_edge.nn._layers import factorize_layer
+from sekron_edge.structure import Structure
+from sekron_edge.tensor import decompose_tensor
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Return the layers that can be factorized, and why the other weighted leaves stay dense, by name.
+
+    A module that the model uses under several names appears once, under the first.
+    """
+    found: dict[str, nn.Module] = {}
+    refused: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if any(True for _ in module.children()) or "weight" not in module._parameters:
+            continue
+        if nn.utils.parametrize.is_parametrized(module):
+            refused[name] = "its weight is parametrized; remove the parametrization first"
+        elif type(module) is nn.Linear or type(module) in _CONVOLUTIONS:
+            groups = getattr(module, "groups", 1)
+            if groups > 1 and groups == getattr(module, "in_channels", 0):
+                refused[name] = "depthwise: one input channel a group leaves nothing to factorize"
+            else:
+                found[name] = module
+        elif not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            refused[name] = f"{type(module).__name__} is not supported"
+    return found, refused
+
+
+def layer_weight(layer: nn.Module) -> Tensor:
+    """Return a layer's weight with its groups apart: ``(groups, F / groups, C / groups, *kernel)``."""
+    weight = layer.get_parameter("weight").detach()
+    groups = int(getattr(layer, "groups", 1))
+    return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+
+
+def replace_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
+    """Return a copy of ``model`` whose named layers compute with factors of their weights.
+
+    Args:
+        model: Left untouched.
+        structures: The structure of one group's weight, by layer name.
+
+    Raises:
+        ConfigError: If the model has no layer of that name.
+        UnsupportedLayerError: If a layer cannot be factorized; names it.
+    """
+    rewritten = copy.deepcopy(model)
+    modules = dict(rewritten.named_modules(remove_duplicate=False))
+    replacements: dict[nn.Module, nn.Module] = {}
+    for name, structure in structures.items():
+        if name not in modules:
+            raise ConfigError(f"the model has no layer {name!r}")
+        layer = modules[name]
+        try:
+            groups = [decompose_tensor(weight, structure) for weight in layer_weight(layer)]
+            replacements[layer] = factorize_layer(layer, groups)
+        except (UnsupportedLayerError, AttributeError) as error:
+            raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
+    if rewritten in replacements:
+        return replacements[rewritten]
+    for name, module in modules.items():
+        if module in replacements:
+            parent, _, child = name.rpartition(".")
+            setattr(modules[parent], child, replacements[module])
+    return rewritten

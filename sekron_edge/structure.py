@@ -1,0 +1,212 @@
+"""Structures: the one object behind SeKron, CP, Tucker, tensor train and tensor ring.
+
+A weight tensor with modes ``w_1 .. w_N`` is written as a sum, over rank labels, of Kronecker products of S
+factors (DESIGN: "One structure for all decompositions"; SeKron: arXiv 2210.06299, GKPD: 2109.14710).
+What distinguishes the families is only which labels each factor carries: the coupling.
+
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sekron_edge.errors import RankError, StructureError
+
+Shape = tuple[int, ...]
+
+
+class Factor(BaseModel):
+    """One factor: its mode shape, and the rank labels it carries.
+
+    The factor's values have one axis a label, then one axis a mode.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: Shape
+    labels: tuple[str, ...] = ()
+
+
+class Structure(BaseModel):
+    """``W = sum over labels of A^(1)[labels_1] (x) ... (x) A^(S)[labels_S]``, the first factor outermost.
+
+    Attributes:
+        factors: From the outermost to the innermost.
+        ranks: The size of every label.
+
+    Raises:
+        StructureError: If factors disagree on the number of modes, a mode is empty, or labels do not match.
+        RankError: If a rank is not positive.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factors: tuple[Factor, ...]
+    ranks: dict[str, int]
+
+    def model_post_init(self, _context: Any) -> None:
+        """Check the structure. Not a validator: pydantic would wrap our errors in its own."""
+        if not self.factors:
+            raise StructureError("a structure needs at least one factor, got none")
+        orders = {len(factor.shape) for factor in self.factors}
+        if len(orders) != 1:
+            raise StructureError(f"all factors must have the same number of modes, got {sorted(orders)}")
+        for position, factor in enumerate(self.factors, start=1):
+            if any(size < 1 for size in factor.shape):
+                raise StructureError(f"factor {position}: every mode must be at least 1, got {factor.shape}")
+            if len(set(factor.labels)) != len(factor.labels):
+                raise StructureError(f"factor {position}: a label must occur once, got {factor.labels}")
+        carried = Counter(label for factor in self.factors for label in factor.labels)
+        if set(carried) != set(self.ranks):
+            raise StructureError(
+                f"labels of factors and ranks must be the same, got {sorted(carried)} and {sorted(self.ranks)}"
+            )
+        for label, count in carried.items():
+            if count < 2:
+                raise StructureError(f"label {label!r} must be shared by two factors or more, one carries it")
+        for label, rank in self.ranks.items():
+            if rank < 1:
+                raise RankError(f"rank {label} must be at least 1, got {rank}")
+
+    def __hash__(self) -> int:
+        return hash((self.factors, tuple(sorted(self.ranks.items()))))
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Shape of the tensor: for every mode, the product over the factors."""
+        return tuple(prod(sizes) for sizes in zip(*(factor.shape for factor in self.factors), strict=True))
+
+    @property
+    def num_params(self) -> int:
+        """Number of stored values."""
+        return sum(prod(self.value_shape(k)) for k in range(len(self.factors)))
+
+    def value_shape(self, k: int) -> Shape:
+        """Shape of factor ``k``'s values (0 is the outermost): its label sizes, then its modes."""
+        factor = self.factors[k]
+        return (*(self.ranks[label] for label in factor.labels), *factor.shape)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the labels are those of a chain: each joins two neighbours, in order."""
+        labels = tuple(self.ranks)
+        carried = [labels[max(k - 1, 0) : k + 1] for k in range(len(self.factors))]
+        return [factor.labels for factor in self.factors] == carried
+
+    def with_ranks(self, **ranks: int) -> Structure:
+        """Return the same structure with other sizes of some labels."""
+        return Structure(factors=self.factors, ranks={**self.ranks, **ranks})
+
+    def __str__(self) -> str:
+        parts = []
+        for factor in self.factors:
+            labels = ",".join(f"{label}={self.ranks[label]}" for label in factor.labels)
+            parts.append(f"({'×'.join(map(str, factor.shape))})[{labels}]")
+        return " ⊗ ".join(parts)
+
+    __repr__ = __str__
+
+
+def _labelled(shapes: Sequence[Shape], ranks: Sequence[int], carried: Sequence[Sequence[int]]) -> Structure:
+    """Join shapes with the numbers of the labels that each factor carries, counted from 1."""
+    return Structure(
+        factors=tuple(
+            Factor(shape=tuple(shape), labels=tuple(f"r{label}" for label in labels))
+            for shape, labels in zip(shapes, carried, strict=True)
+        ),
+        ranks={f"r{number}": rank for number, rank in enumerate(ranks, start=1)},
+    )
+
+
+def _require_ranks(coupling: str, ranks: Sequence[int], expected: int) -> None:
+    if len(ranks) != expected:
+        raise RankError(
+            f"{coupling} with these factors needs {expected} ranks, got {len(ranks)}: {tuple(ranks)}"
+        )
+
+
+def full(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
+    """SeKron: factor k carries r1..rk, the last one all of r1..r_{S-1}.
+
+    Args:
+        shapes: Mode shape of each of the S factors, outermost first.
+        ranks: S - 1 ranks.
+
+    Raises:
+        RankError: If the number of ranks is wrong.
+    """
+    count = len(shapes)
+    _require_ranks("full", ranks, count - 1)
+    carried = [range(1, min(k, count - 1) + 1) for k in range(1, count + 1)]
+    return _labelled(shapes, ranks, carried)
+
+
+def chain(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
+    """Tensor train: factor k carries r_{k-1} and r_k.
+
+    Args:
+        shapes: Mode shape of each of the S factors, outermost first.
+        ranks: S - 1 ranks.
+
+    Raises:
+        RankError: If the number of ranks is wrong.
+    """
+    count = len(shapes)
+    _require_ranks("chain", ranks, count - 1)
+    carried = [[label for label in (k - 1, k) if 1 <= label < count] for k in range(1, count + 1)]
+    return _labelled(shapes, ranks, carried)
+
+
+def ring(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
+    """Tensor ring: as a chain whose first and last factor share a label too; S ranks, the shared one last.
+
+    Raises:
+        RankError: If the number of ranks is wrong.
+    """
+    count = len(shapes)
+    _require_ranks("ring", ranks, count)
+    carried = [[count, 1], *([k - 1, k] for k in range(2, count + 1))]
+    return _labelled(shapes, ranks, carried)
+
+
+def diagonal(shapes: Sequence[Shape], rank: int) -> Structure:
+    """CP: every factor carries the one label."""
+    return _labelled(shapes, [rank], [[1]] * len(shapes))
+
+
+def tucker2(weight_shape: Shape, rank_out: int, rank_in: int) -> Structure:
+    """Tucker-2 of a convolution's weight ``(F, C, *kernel)``: a chain of three factors.
+
+    Raises:
+        RankError: If ``rank_out`` exceeds F or ``rank_in`` exceeds C.
+    """
+    out, inp, *kernel = weight_shape
+    if rank_out > out or rank_in > inp:
+        raise RankError(f"Tucker-2 ranks must be at most ({out}, {inp}), got ({rank_out}, {rank_in})")
+    ones = (1,) * len(kernel)
+    return chain([(out, 1, *ones), (1, 1, *kernel), (1, inp, *ones)], [rank_out, rank_in])
+
+
+def weight_svd(weight_shape: Shape, rank: int) -> Structure:
+    """Split between the output channels and all the rest: a small convolution, then a pointwise one."""
+    out, inp, *kernel = weight_shape
+    return chain([(out, 1, *(1 for _ in kernel)), (1, inp, *kernel)], [rank])
+
+
+def spatial_svd(weight_shape: Shape, rank: int) -> Structure:
+    """Split a 2-D convolution into a vertical one and a horizontal one.
+
+    Raises:
+        StructureError: If the weight has other than 4 modes.
+    """
+    if len(weight_shape) != 4:
+        raise StructureError(f"a spatial split needs a weight of 4 modes (F, C, Kh, Kw), got {weight_shape}")
+    out, inp, height, width = weight_shape
+    return chain([(out, 1, 1, width), (1, inp, height, 1)], [rank])
