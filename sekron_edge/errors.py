@@ -3,9 +3,9 @@
 ::
 
     SekronEdgeError
-    ├── ConfigError(ValueError)             a config, option, budget or model reference is wrong
+    ├── ConfigError                         a config, option, budget or model reference is wrong
     │   └── ProfileError                    a device profile is wrong, or there is none of that name
-    ├── StructureError(ValueError)          a structure does not fit its tensor
+    ├── StructureError                      a structure does not fit its tensor
     │   └── RankError                       a rank is out of range
     ├── UnsupportedLayerError(ValueError)   a layer, or its weights, cannot be factorized
     ├── InfeasibleBudgetError(ValueError)   no plan keeps the budget; carries the nearest points
@@ -16,7 +16,8 @@
     ├── DeviceError(RuntimeError)           a measurement could not be made
     └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
 
-A message says what must hold, what came, and what to do.
+A message says what must hold, what came, and what to do. Configs and structures are pydantic models: their errors
+are no ValueErrors, since pydantic would wrap those in its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class SekronEdgeError(Exception):
     exit_code = 2
 
 
-class ConfigError(SekronEdgeError, ValueError):
+class ConfigError(SekronEdgeError):
     """A config file, an option, a budget or a model reference is wrong."""
 
 
@@ -41,7 +42,7 @@ class ProfileError(ConfigError):
     """A device profile is wrong, or there is none of that name."""
 
 
-class StructureError(SekronEdgeError, ValueError):
+class StructureError(SekronEdgeError):
     """A structure does not fit the tensor, or is not well formed."""
 
 

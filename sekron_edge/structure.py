@@ -1,7 +1,7 @@
 """Structures: the one object behind SeKron, CP, Tucker, tensor train and tensor ring.
 
 A weight tensor with modes ``w_1 .. w_N`` is written as a sum, over rank labels, of Kronecker products of S
-factors (DESIGN: "One structure for all decompositions"; SeKron: arXiv 2210.06299, GKPD: 2109.14710).
+factors (SeKron: arXiv 2210.06299, GKPD: 2109.14710).
 What distinguishes the families is only which labels each factor carries: the coupling.
 
 This module does not import torch.
@@ -52,7 +52,7 @@ class Structure(BaseModel):
     ranks: dict[str, int]
 
     def model_post_init(self, _context: Any) -> None:
-        """Check the structure. Not a validator: pydantic would wrap our errors in its own."""
+        """Check that the factors and their labels fit together."""
         if not self.factors:
             raise StructureError("a structure needs at least one factor, got none")
         orders = {len(factor.shape) for factor in self.factors}
@@ -108,7 +108,7 @@ class Structure(BaseModel):
         parts = []
         for factor in self.factors:
             labels = ",".join(f"{label}={self.ranks[label]}" for label in factor.labels)
-            parts.append(f"({'×'.join(map(str, factor.shape))})[{labels}]")
+            parts.append(f"({'x'.join(map(str, factor.shape))})[{labels}]")
         return " ⊗ ".join(parts)
 
     __repr__ = __str__
@@ -127,9 +127,7 @@ def _labelled(shapes: Sequence[Shape], ranks: Sequence[int], carried: Sequence[S
 
 def _require_ranks(coupling: str, ranks: Sequence[int], expected: int) -> None:
     if len(ranks) != expected:
-        raise RankError(
-            f"{coupling} with these factors needs {expected} ranks, got {len(ranks)}: {tuple(ranks)}"
-        )
+        raise RankError(f"{coupling} with these factors needs {expected} ranks, got {len(ranks)}: {tuple(ranks)}")
 
 
 def full(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:

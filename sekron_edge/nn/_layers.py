@@ -66,10 +66,7 @@ class _Factorized(nn.Module):
 
     def reconstruct(self) -> Tensor:
         """Return the dense weight that the factors stand for, in the original layer's shape."""
-        groups = [
-            FactorizedTensor(self.structure, values).reconstruct()
-            for values in zip(*self.factors, strict=True)
-        ]
+        groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*self.factors, strict=True)]
         return torch.cat(groups)
 
     def extra_repr(self) -> str:
@@ -148,9 +145,7 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
         new: nn.Module = FactorizedLinear(structure, factors, layer.bias)
     elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         if len(factorized) != layer.groups:
-            raise UnsupportedLayerError(
-                f"a layer of {layer.groups} groups needs as many, got {len(factorized)}"
-            )
+            raise UnsupportedLayerError(f"a layer of {layer.groups} groups needs as many, got {len(factorized)}")
         geometry, explicit = _geometry(layer)
         new = FactorizedConv(
             structure,
@@ -161,9 +156,7 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
             padding_mode=layer.padding_mode,
         )
     else:
-        raise UnsupportedLayerError(
-            f"{type(layer).__name__} cannot be factorized; Linear and Conv1d/2d/3d can"
-        )
+        raise UnsupportedLayerError(f"{type(layer).__name__} cannot be factorized; Linear and Conv1d/2d/3d can")
     return new.train(layer.training)
 
 

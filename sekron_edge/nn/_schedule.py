@@ -1,8 +1,8 @@
 """The factor convolution, worked out ahead: which axes each factor contracts, opens, groups and folds.
 
-All couplings share this one algorithm (DESIGN, "Convolution with the factors, never with W"). The state of
-the computation carries, beside batch and spatial axes, a list of channel axes: the layer's groups ``g``, the input parts
-``c<k>`` of the factors not used yet, the output parts ``f<k>`` of those used, and the open labels. No torch here.
+All couplings share this one algorithm (SeKron, arXiv 2210.06299, section 3.3). The state of the
+computation carries, beside batch and spatial axes, a list of channel axes: the layer's groups ``g``, the input
+parts ``c<k>`` of the factors not used yet, the output parts ``f<k>`` of those used, and the open labels. No torch here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Step:
         groups: Product of the axes that state, factor and the rest all carry.
         contract: Product of the axes that end here.
         open: Product of the axes that begin here.
-        weight_order: Permutation of the factor's own axes (layer groups, labels, modes) to group, open, contract, taps.
+        weight_order: From the factor's own axes (layer groups, labels, modes) to group, open, contract, taps.
         kernel, stride, padding, dilation: Of the convolution.
     """
 
@@ -146,9 +146,7 @@ def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
         fold = [axis for axis in state if axis not in contract and axis not in group]
         wanted = [*fold, *group, *contract]
         own = [GROUP_AXIS, *labels, f"f{k}", f"c{k}"]
-        later_taps = [
-            prod(factors[inner].shape[2 + axis] for inner in range(k + 1, count)) for axis in range(dims)
-        ]
+        later_taps = [prod(factors[inner].shape[2 + axis] for inner in range(k + 1, count)) for axis in range(dims)]
         steps.append(
             Step(
                 factor=k,
@@ -167,9 +165,7 @@ def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
                     geometry.stride[axis] if k == (taps[axis][-1] if taps[axis] else turns[0]) else 1
                     for axis in range(dims)
                 ),
-                padding=tuple(
-                    geometry.padding[axis] if k == (taps[axis] or turns)[0] else 0 for axis in range(dims)
-                ),
+                padding=tuple(geometry.padding[axis] if k == (taps[axis] or turns)[0] else 0 for axis in range(dims)),
                 dilation=tuple(geometry.dilation[axis] * later_taps[axis] for axis in range(dims)),
             )
         )

@@ -115,9 +115,7 @@ def _tt_svd(weight: Tensor, structure: Structure, ranks: list[int]) -> Factorize
     for position, (axis, rank) in enumerate(zip(axes[:-1], ranks, strict=True)):
         matrix = rest.reshape(previous * axis, -1)
         if rank > min(matrix.shape):
-            raise RankError(
-                f"r{position + 1} must be at most {min(matrix.shape)}, got {rank}, in {structure}"
-            )
+            raise RankError(f"r{position + 1} must be at most {min(matrix.shape)}, got {rank}, in {structure}")
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         cores.append(left[:, :rank].reshape(previous, axis, rank))
         rest = values[:rank, None] * right[:rank]

@@ -52,9 +52,7 @@ ATTRIBUTES = [
 
 def random_factors(structure: Structure, count: int = 1) -> list[FactorizedTensor]:
     return [
-        FactorizedTensor(
-            structure, tuple(torch.randn(structure.value_shape(k)) for k in range(len(structure.factors)))
-        )
+        FactorizedTensor(structure, tuple(torch.randn(structure.value_shape(k)) for k in range(len(structure.factors))))
         for _ in range(count)
     ]
 
@@ -138,9 +136,7 @@ def test_gradients_state_dict_export_and_counts(name):
     new = factorize_layer(layer, random_factors(structure))
     x = torch.randn(2, 8, 6, 6)
     new(x).square().sum().backward()
-    assert all(
-        parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in new.parameters()
-    )
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in new.parameters())
     assert sum(p.numel() for p in new.factors) == structure.num_params
     twin = factorize_layer(layer, random_factors(structure))
     twin.load_state_dict(new.state_dict())
@@ -209,7 +205,7 @@ def test_errors_name_the_layer():
     with pytest.raises(ConfigError, match="no layer 'features'"):
         replace_layers(model, {"features": weight_svd((8, 8, 3, 3), 2)})
     model[0].weight.data[0, 0, 0, 0] = float("nan")
-    with pytest.raises(UnsupportedLayerError, match="layer '0'.*NaN"):
+    with pytest.raises(UnsupportedLayerError, match=r"layer '0'.*NaN"):
         replace_layers(model, {"0": weight_svd((8, 8, 3, 3), 2)})
     with pytest.raises(UnsupportedLayerError, match="Bilinear"):
         factorize_layer(nn.Bilinear(2, 2, 2), random_factors(weight_svd((2, 2), 1)))

@@ -121,5 +121,5 @@ def test_structures_are_hashable_readable_and_survive_json():
     structure = tucker2((8, 6, 3, 3), 4, 2)
     assert Structure.model_validate_json(structure.model_dump_json()) == structure
     assert len({structure, tucker2((8, 6, 3, 3), 4, 2)}) == 1
-    assert str(structure) == "(8×1×1×1)[r1=4] ⊗ (1×1×3×3)[r1=4,r2=2] ⊗ (1×6×1×1)[r2=2]"
+    assert str(structure) == "(8x1x1x1)[r1=4] ⊗ (1x1x3x3)[r1=4,r2=2] ⊗ (1x6x1x1)[r2=2]"
     assert structure.num_params == 8 * 4 + 4 * 2 * 9 + 2 * 6
