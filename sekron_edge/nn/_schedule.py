@@ -1,6 +1,6 @@
 """The factor convolution, worked out ahead: which axes each factor contracts, opens, groups and folds.
 
-All couplings share this one algorithm (SeKron, arXiv 2210.06299, section 3.3). The state of the
+All couplings share this one algorithm (SeKron, arXiv 2210.06299). The state of the
 computation carries, beside batch and spatial axes, a list of channel axes: the layer's groups ``g``, the input
 parts ``c<k>`` of the factors not used yet, the output parts ``f<k>`` of those used, and the open labels. No torch here.
 """

@@ -1,0 +1,25 @@
+"""Candidates, costs, errors and the exact choice among them.
+
+Requirements kept here: no device and no runtime is known, a cost model is handed in; a plan never exceeds a
+budget it was solved for; the same inputs and seed give the same plan; held-out data is never seen.
+"""
+
+from sekron_edge.planner._candidates import Candidate, LayerScores
+from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
+from sekron_edge.planner._scoring import CostModel, ModelScores, score
+from sekron_edge.planner._solver import solve
+
+__all__ = [
+    "Budget",
+    "Candidate",
+    "CostModel",
+    "LayerChoice",
+    "LayerCost",
+    "LayerScores",
+    "Limit",
+    "ModelScores",
+    "Plan",
+    "SolverResult",
+    "score",
+    "solve",
+]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sekron_edge.errors import ConfigError
 from sekron_edge.structure import Structure
 
-PLAN_SCHEMA_VERSION = 1
+PLAN_SCHEMA_VERSION: Literal[1] = 1
 
 
 class Limit(BaseModel):
@@ -42,7 +42,7 @@ def parse_limit(given: Any) -> Any:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(x?)", text)
     if match is None or float(match[1]) <= 0:
         raise ConfigError(
-            f"a budget must be a positive number (8.0) or a multiple of the dense model (\"0.5x\"), not {given!r}"
+            f'a budget must be a positive number (8.0) or a multiple of the dense model ("0.5x"), not {given!r}'
         )
     return Limit(value=float(match[1]), relative=bool(match[2]))
 
@@ -155,6 +155,20 @@ class Plan(BaseModel):
     def structures(self) -> dict[str, Structure]:
         """Return the layers that change, by name."""
         return {layer.name: layer.structure for layer in self.layers if layer.structure is not None}
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':<28}{'becomes':<14}{'error':>8}{'MACs':>14}{'ms':>10}  why"]
+        lines += [
+            f"{layer.name:<28}{layer.family:<14}{layer.relative_error:>8.3f}{layer.cost.macs:>14,}"
+            f"{layer.cost.latency_ms:>10.4f}  {layer.reason}"
+            for layer in self.layers
+        ]
+        lines.append(
+            f"{self.cost.parameters:,} parameters (dense {self.dense.parameters:,}), {self.cost.macs:,} MACs "
+            f"(dense {self.dense.macs:,}), predicted {self.cost.latency_ms:.4g} ms (dense "
+            f"{self.dense.latency_ms:.4g}; {self.latency_source}); solver: {self.solver.status}"
+        )
+        return "\n".join(lines)
 
     def to_json(self) -> str:
         """Return the plan as JSON: stable order, diff-able."""

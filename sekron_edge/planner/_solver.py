@@ -1,0 +1,140 @@
+"""The exact choice: one candidate a layer, least predicted loss, under all budgets at once. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.planner._candidates import Candidate, LayerScores
+from sekron_edge.planner._plan import LayerCost, SolverResult
+
+# Entries of a budget that add up over layers; peak memory is a maximum and bounds each candidate by itself.
+ADDITIVE = ("latency_ms", "artifact_bytes", "macs")
+_TOLERANCE = 1e-9
+
+
+def total(costs: Sequence[LayerCost]) -> LayerCost:
+    """Add up layers' costs; the peak is the largest."""
+    return LayerCost(
+        parameters=sum(cost.parameters for cost in costs),
+        macs=sum(cost.macs for cost in costs),
+        artifact_bytes=sum(cost.artifact_bytes for cost in costs),
+        latency_ms=sum(cost.latency_ms for cost in costs),
+        peak_bytes=max((cost.peak_bytes for cost in costs), default=0),
+    )
+
+
+def solve(
+    layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float]
+) -> tuple[list[Candidate], SolverResult]:
+    """Choose one candidate for each layer.
+
+    Args:
+        layers: With at least one candidate each.
+        rest: The cost of everything that is not a choice.
+        limits: Absolute limits, by the names of ``LayerCost``'s fields; absent means unlimited.
+
+    Returns:
+        The choice, layer by layer, and how it was proven.
+
+    Raises:
+        InfeasibleBudgetError: If no choice keeps all limits; names those that bind and the nearest point.
+    """
+    peak = limits.get("peak_memory_bytes", float("inf"))
+    options = [[c for c in layer.candidates if c.cost.peak_bytes <= peak] for layer in layers]
+    for layer, remaining in zip(layers, options, strict=True):
+        if not remaining:
+            least = min(c.cost.peak_bytes for c in layer.candidates)
+            raise InfeasibleBudgetError(
+                f"peak_memory_bytes <= {peak:.0f} cannot be met: layer {layer.name!r} needs at least {least}",
+                binding=["peak_memory_bytes"],
+                nearest=[{"peak_memory_bytes": least}],
+            )
+    if not options:
+        _require_rest(rest, limits)
+        return [], SolverResult(status="optimal", objective=0.0, bound=0.0, binding=())
+    flat = [candidate for remaining in options for candidate in remaining]
+    bounded = [entry for entry in ADDITIVE if entry in limits]
+    cost = np.array([[getattr(c.cost, entry) for c in flat] for entry in bounded], dtype=float)
+    room = np.array([limits[entry] - getattr(rest, entry) for entry in bounded])
+    loss = np.array([c.predicted_loss for c in flat])
+    one_each = _one_each(options)
+    # Scaled to about 1, so that HiGHS's absolute tolerances mean the same for milliseconds and for bytes.
+    scale = np.maximum(np.abs(room), _TOLERANCE)
+    constraints = [LinearConstraint(one_each, 1, 1)]
+    if bounded:
+        constraints.append(LinearConstraint(cost / scale[:, None], -np.inf, room / scale))
+    spread = max(float(loss.max()), _TOLERANCE)
+    found = milp(
+        loss / spread,
+        constraints=constraints,
+        integrality=np.ones(len(flat)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    if found.x is None:
+        raise _infeasible(cost, room, one_each, bounded, limits)
+    picked = np.flatnonzero(found.x > 0.5)
+    slack = room - cost[:, picked].sum(axis=1)
+    smallest = cost.min(axis=1, initial=np.inf)
+    binding = tuple(e for e, s, least in zip(bounded, slack, smallest, strict=True) if s <= max(least, 0))
+    return [flat[index] for index in picked], SolverResult(
+        status="optimal" if found.status == 0 else "feasible",
+        objective=float(loss[picked].sum()),
+        bound=float(found.mip_dual_bound) * spread,
+        binding=binding,
+    )
+
+
+def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]:
+    rows = np.zeros((len(options), sum(map(len, options))))
+    start = 0
+    for row, remaining in enumerate(options):
+        rows[row, start : start + len(remaining)] = 1
+        start += len(remaining)
+    return rows
+
+
+def _require_rest(rest: LayerCost, limits: Mapping[str, float]) -> None:
+    binding = [entry for entry in ADDITIVE if entry in limits and getattr(rest, entry) > limits[entry]]
+    if binding:
+        nearest = {entry: float(getattr(rest, entry)) for entry in binding}
+        raise InfeasibleBudgetError(
+            f"no layer can be compressed, and the model needs {nearest}", binding=binding, nearest=[nearest]
+        )
+
+
+def _infeasible(
+    cost: npt.NDArray[np.float64],
+    room: npt.NDArray[np.float64],
+    one_each: npt.NDArray[np.float64],
+    bounded: Sequence[str],
+    limits: Mapping[str, float],
+) -> InfeasibleBudgetError:
+    """Find the point whose largest overrun, relative to its limit, is the least."""
+    limit = np.array([limits[entry] for entry in bounded])
+    fixed = limit - room
+    # Variables: the choices, then t; (cost + fixed) <= t * limit, minimise t.
+    count = cost.shape[1]
+    overrun = np.hstack([cost / limit[:, None], -np.ones((len(bounded), 1))])
+    choose = np.hstack([one_each, np.zeros((len(one_each), 1))])
+    found = milp(
+        np.append(np.zeros(count), 1.0),
+        constraints=[LinearConstraint(overrun, -np.inf, -fixed / limit), LinearConstraint(choose, 1, 1)],
+        integrality=np.append(np.ones(count), 0),
+        bounds=Bounds(0, np.append(np.ones(count), np.inf)),
+    )
+    reached = cost @ np.round(found.x[:count]) + fixed
+    nearest = {entry: float(value) for entry, value in zip(bounded, reached, strict=True)}
+    binding = [e for e, value, most in zip(bounded, reached, limit, strict=True) if value > most]
+    asked = ", ".join(f"{entry} <= {limits[entry]:.6g}" for entry in bounded)
+    offered = ", ".join(f"{entry} = {value:.6g}" for entry, value in nearest.items())
+    return InfeasibleBudgetError(
+        f"no plan keeps {asked}; the nearest is {offered}. Raise {' and '.join(binding)}.",
+        binding=binding,
+        nearest=[nearest],
+    )

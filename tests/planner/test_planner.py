@@ -1,0 +1,157 @@
+"""The plan keeps its budgets, and is the best that does."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sekron_edge.errors import InfeasibleBudgetError, UnsupportedLayerError
+from sekron_edge.nn import layer_weight, replace_layers
+from sekron_edge.planner import Budget, Candidate, LayerCost, LayerScores, Plan, score, solve
+from sekron_edge.planner._candidates import enumerate_structures, undominated
+from sekron_edge.tensor import decompose_tensor
+
+REST = LayerCost(parameters=5, macs=0, artifact_bytes=20, latency_ms=0.5, peak_bytes=0)
+
+
+class MacsAreTime:
+    """A cost model for tests: a nanosecond a MAC, a microsecond an operation."""
+
+    source = "a test's own"
+
+    def latency_ms(self, primitives):
+        return sum(primitive.macs * 1e-6 + 1e-3 for primitive in primitives)
+
+
+def candidate(loss, latency, size, macs):
+    cost = LayerCost(parameters=size, macs=macs, artifact_bytes=size, latency_ms=latency, peak_bytes=size)
+    return Candidate(family="dense", structure=None, cost=cost, relative_error=loss, predicted_loss=loss)
+
+
+candidates = st.builds(candidate, st.floats(0, 1), st.floats(0.01, 5), st.integers(1, 100), st.integers(1, 100))
+problems = st.lists(st.lists(candidates, min_size=1, max_size=4), min_size=1, max_size=4).map(
+    lambda lists: [
+        LayerScores(name=f"l{i}", kind="Conv2d", weight_shape=(1,), considered=len(c), candidates=tuple(c))
+        for i, c in enumerate(lists)
+    ]
+)
+
+
+@given(problems, st.floats(0.1, 15), st.integers(20, 400), st.integers(1, 400), st.integers(1, 120))
+@settings(deadline=None, max_examples=150)
+def test_the_choice_equals_exhaustive_search(layers, latency, size, macs, peak):
+    limits = {"latency_ms": latency, "artifact_bytes": size, "macs": macs, "peak_memory_bytes": peak}
+
+    def keeps(picks):
+        return (
+            REST.latency_ms + sum(p.cost.latency_ms for p in picks) <= latency
+            and REST.artifact_bytes + sum(p.cost.artifact_bytes for p in picks) <= size
+            and sum(p.cost.macs for p in picks) <= macs
+            and all(p.cost.peak_bytes <= peak for p in picks)
+        )
+
+    feasible = [picks for picks in product(*(layer.candidates for layer in layers)) if keeps(picks)]
+    if not feasible:
+        with pytest.raises(InfeasibleBudgetError) as caught:
+            solve(layers, REST, limits)
+        assert caught.value.binding
+        assert caught.value.nearest
+        return
+    best = min(sum(p.predicted_loss for p in picks) for picks in feasible)
+    chosen, result = solve(layers, REST, limits)
+    assert result.objective == pytest.approx(best, abs=1e-6)
+    assert REST.latency_ms + sum(p.cost.latency_ms for p in chosen) <= latency * (1 + 1e-6)
+    assert REST.artifact_bytes + sum(p.cost.artifact_bytes for p in chosen) <= size * (1 + 1e-6)
+    assert sum(p.cost.macs for p in chosen) <= macs * (1 + 1e-6)
+
+
+def test_the_nearest_point_of_an_infeasible_budget_can_be_met():
+    layers = [
+        LayerScores(
+            name="l", kind="Linear", weight_shape=(1,), considered=2,
+            candidates=(candidate(0, 4, 40, 4), candidate(1, 2, 80, 2)),
+        )
+    ]  # fmt: skip
+    with pytest.raises(InfeasibleBudgetError, match=r"latency_ms = 2\.5") as caught:
+        solve(layers, REST, {"latency_ms": 1.0})
+    assert caught.value.nearest == ({"latency_ms": 2.5},)
+    solve(layers, REST, dict(caught.value.nearest[0]))
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1, groups=2),
+        nn.Conv2d(32, 32, 3, groups=32),
+        nn.Flatten(),
+        nn.Linear(32 * 16, 10),
+    )
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return score(network(), (torch.randn(1, 3, 12, 12),), MacsAreTime())
+
+
+def test_predicted_errors_are_those_of_the_decomposition(scores):
+    modules = dict(network().named_modules())
+    for layer in scores.layers:
+        weight = layer_weight(modules[layer.name])
+        for pick in layer.candidates[1::7]:
+            rebuilt = torch.stack([decompose_tensor(group, pick.structure).reconstruct() for group in weight])
+            actual = (weight - rebuilt).norm() / weight.norm()
+            assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
+
+
+def test_predicted_parameters_are_those_of_the_model(scores):
+    plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
+    model = replace_layers(network(), plan.structures())
+    assert plan.structures()
+    assert plan.cost.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert plan.cost.macs <= plan.limits["macs"] == 0.5 * plan.dense.macs
+    assert model(torch.randn(1, 3, 12, 12)).shape == (1, 10)
+
+
+def test_a_plan_explains_itself_and_survives_json(scores):
+    plan = scores.plan(Budget(macs="0.5x", artifact_bytes="0.6x"), profile="host", runtime="litert")
+    assert Plan.model_validate_json(plan.to_json()) == plan
+    assert scores.plan(Budget(macs="0.5x", artifact_bytes="0.6x"), profile="host", runtime="litert") == plan
+    assert "depthwise" in {layer.name: layer for layer in plan.layers}["3"].reason
+    assert "MACs" in str(plan)
+    assert plan.solver.bound == pytest.approx(plan.solver.objective, rel=1e-3, abs=1e-6)
+
+
+def test_without_a_budget_everything_stays_dense(scores):
+    plan = scores.plan(Budget(), profile="host", runtime="litert")
+    assert plan.structures() == {}
+    assert plan.cost == plan.dense
+
+
+def test_a_layer_with_values_that_are_not_finite_is_named():
+    model = network()
+    model[0].weight.data[0] = float("inf")
+    with pytest.raises(UnsupportedLayerError, match="layer '0'"):
+        score(model, (torch.randn(1, 3, 12, 12),), MacsAreTime())
+
+
+@pytest.mark.parametrize("given", ["fast", "-1", "0", "0.5y", -3])
+def test_a_budget_that_is_no_limit_is_refused(given):
+    with pytest.raises(Exception, match="positive number"):
+        Budget(latency_ms=given)
+
+
+def test_every_structure_offered_has_fewer_parameters():
+    found = list(enumerate_structures((16, 8, 3, 3)))
+    assert {family for family, _ in found} == {"weight-svd", "spatial-svd", "tucker2", "sekron-2"}
+    assert all(structure.shape == (16, 8, 3, 3) for _, structure in found)
+    assert all(structure.num_params < 16 * 8 * 9 for _, structure in found)
+
+
+def test_dominated_candidates_are_dropped():
+    best, worse = candidate(0.1, 1, 10, 10), candidate(0.2, 1, 10, 10)
+    assert undominated([worse, best]) == [best]
