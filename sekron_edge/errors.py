@@ -80,9 +80,7 @@ class MissingDependencyError(SekronEdgeError, ImportError):
     """An optional package is absent."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; install it with: pip install 'sekron-edge[{extra}]'"
-        )
+        super().__init__(f"{package} is not installed; install it with: pip install 'sekron-edge[{extra}]'")
         self.package = package
         self.extra = extra
 

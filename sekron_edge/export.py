@@ -235,9 +235,7 @@ def export(
     """
     exporter = get_exporter(format)
     if precision not in exporter.precisions:
-        raise ConfigError(
-            f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those"
-        )
+        raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
     return exporter.export(model, example_inputs, precision=precision, path=path)
 
@@ -251,23 +249,17 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
         ExportError: If the number of inputs, or a shape, is not the artifact's.
     """
     if len(inputs) != len(artifact.inputs):
-        raise ExportError(
-            f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given"
-        )
+        raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
     batch = artifact.inputs[0].shape[0]
     total = inputs[0].shape[0]
     if total % batch:
-        raise ExportError(
-            f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them"
-        )
+        raise ExportError(f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them")
     pieces = []
     for start in range(0, total, batch):
         piece = [
-            spec.from_torch(array[start : start + batch])
-            for spec, array in zip(artifact.inputs, inputs, strict=True)
+            spec.from_torch(array[start : start + batch]) for spec, array in zip(artifact.inputs, inputs, strict=True)
         ]
         pieces.append(session.run(piece))
     return tuple(
-        spec.to_torch(np.concatenate([piece[index] for piece in pieces]))
-        for index, spec in enumerate(artifact.outputs)
+        spec.to_torch(np.concatenate([piece[index] for piece in pieces])) for index, spec in enumerate(artifact.outputs)
     )

@@ -1,0 +1,1 @@
+"""The deployment bundle: what is in it, how it is packed, and how it is checked again."""

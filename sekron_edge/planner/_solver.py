@@ -60,6 +60,7 @@ def solve(
     flat = [candidate for remaining in options for candidate in remaining]
     bounded = [entry for entry in ADDITIVE if entry in limits]
     cost = np.array([[getattr(c.cost, entry) for c in flat] for entry in bounded], dtype=float)
+    cost = cost.reshape(len(bounded), len(flat))  # also where nothing is bounded
     room = np.array([limits[entry] - getattr(rest, entry) for entry in bounded])
     loss = np.array([c.predicted_loss for c in flat])
     one_each = _one_each(options)

@@ -1,0 +1,1 @@
+"""Contract tests for exporters, to subclass."""

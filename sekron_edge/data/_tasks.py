@@ -1,0 +1,104 @@
+"""The classification task."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sekron_edge.data._images import AugmentedImages, ImageData
+from sekron_edge.errors import DataError
+from sekron_edge.task import Normalization, Task
+
+if TYPE_CHECKING:
+    import torchmetrics
+
+
+def classification(
+    data: ImageData,
+    *,
+    normalization: Normalization | None = None,
+    augment_shift: int = 0,
+    augment_flip: bool = False,
+    calibration_samples: int = 512,
+    temperature: float = 4.0,
+    seed: int = 0,
+) -> Task:
+    """Make the task of telling an image's class.
+
+    Args:
+        data: The images.
+        normalization: What the model expects; by default the training pixels' own mean and std.
+        augment_shift: Largest random shift of training images, in pixels.
+        augment_flip: Whether training images are mirrored at random.
+        calibration_samples: How many training images, as equally from each class as there are, calibrate.
+        temperature: Softens both models' outputs in distillation.
+        seed: Chooses the calibration images.
+    """
+    if calibration_samples < 1:
+        raise DataError(f"calibration_samples must be at least 1; got {calibration_samples}")
+    if not temperature > 0:
+        raise DataError(f"temperature must be positive; got {temperature}")
+    if normalization is None:
+        normalization = _pixel_statistics(data.train_images)
+    chosen = _balanced(data.train_targets, calibration_samples, seed)
+    return Task(
+        name="classification",
+        train=AugmentedImages(
+            data.train_images, data.train_targets, normalization, shift=augment_shift, flip=augment_flip
+        ),
+        calibration=AugmentedImages(data.train_images[chosen], data.train_targets[chosen], normalization),
+        heldout=AugmentedImages(data.heldout_images, data.heldout_targets, normalization),
+        loss=F.cross_entropy,
+        distillation=partial(_softened_divergence, temperature=temperature),
+        metric=partial(_accuracy, len(data.labels)),
+        metric_name="accuracy",
+        labels=data.labels,
+        normalization=normalization,
+    )
+
+
+def _accuracy(classes: int) -> torchmetrics.Metric:
+    from torchmetrics.classification import MulticlassAccuracy
+
+    return MulticlassAccuracy(num_classes=classes, average="micro")
+
+
+def _softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """``T^2 KL(teacher || student)`` of softened ``(B, classes)`` outputs, mean over the batch.
+
+    This is Hinton's distillation loss: the teacher's distribution is the reference.
+    """
+    return temperature**2 * F.kl_div(
+        F.log_softmax(student / temperature, dim=-1),
+        F.log_softmax(teacher / temperature, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def _pixel_statistics(images: Tensor) -> Normalization:
+    """Return mean and std of each channel of uint8 ``(N, C, H, W)``, in [0, 1], from histograms."""
+    means, stds = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(images.shape[1]):
+        share = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        share /= share.sum()
+        mean = (share * values).sum()
+        means.append(round(float(mean), 6))
+        stds.append(max(round(float((share * (values - mean) ** 2).sum().sqrt()), 6), 1e-3))
+    return Normalization(tuple(means), tuple(stds))
+
+
+def _balanced(targets: Tensor, count: int, seed: int) -> Tensor:
+    """Choose ``count`` indices, one of each class in turn until a class is used up."""
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    shuffled = targets[order]
+    turn = torch.empty_like(order)
+    for label in shuffled.unique():
+        members = (shuffled == label).nonzero().flatten()
+        turn[members] = torch.arange(len(members))
+    return order[torch.argsort(turn, stable=True)[:count]]
