@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check clean
+.PHONY: setup test check clean
 
 setup: $(STAMP)
 
@@ -12,9 +12,6 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
-
-demo: $(STAMP)
-	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo
 
 test: $(STAMP)
 	./tests/debian-packages.sh

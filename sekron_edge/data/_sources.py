@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,9 +87,7 @@ def digits(*, seed: int = 0) -> ImageData:
     targets = torch.from_numpy(classes.astype(np.int64))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(images) // 5], order[len(images) // 5 :]
-    return ImageData(
-        images[kept], targets[kept], images[held], targets[held], tuple(str(digit) for digit in range(10))
-    )
+    return ImageData(images[kept], targets[kept], images[held], targets[held], tuple(str(digit) for digit in range(10)))
 
 
 def fashion_mnist(path: Path | None = None) -> ImageData:
@@ -108,15 +107,19 @@ def fashion_mnist(path: Path | None = None) -> ImageData:
             torch.from_numpy(images).unsqueeze(1),
             torch.from_numpy(_read_idx(folder / f"{split}-labels-idx1-ubyte.gz", 1).astype(np.int64)),
         ]
-    return ImageData(*parts, labels=_FASHION_LABELS)
+    return _image_data(parts, _FASHION_LABELS)
+
+
+def _image_data(tensors: list[Tensor], labels: tuple[str, ...]) -> ImageData:
+    """Make the data of images and targets, training first."""
+    train_images, train_targets, heldout_images, heldout_targets = tensors
+    return ImageData(train_images, train_targets, heldout_images, heldout_targets, labels)
 
 
 def _read_idx(path: Path, axes: int) -> _Bytes:
     """Read a gzipped IDX file of unsigned bytes with that many axes."""
     if not path.is_file():
-        raise DataError(
-            f"Fashion-MNIST is not at {path}; install it with: sudo apt-get install dataset-fashion-mnist"
-        )
+        raise DataError(f"Fashion-MNIST is not at {path}; install it with: sudo apt-get install dataset-fashion-mnist")
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, ValueError) as error:
@@ -179,10 +182,8 @@ def _load_images(
     """Decode the images among ``names``, or take them from the cache."""
     if stored is not None and stored.is_file():
         with np.load(stored, allow_pickle=False) as arrays:
-            return ImageData(
-                *(torch.from_numpy(arrays[key]) for key in _ARRAYS),
-                labels=tuple(str(label) for label in arrays["labels"]),
-            )
+            tensors = [torch.from_numpy(arrays[key]) for key in _ARRAYS]
+            return _image_data(tensors, tuple(str(label) for label in arrays["labels"]))
     found: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for name in names:
         parts = PurePosixPath(name).parts
@@ -195,19 +196,15 @@ def _load_images(
     if odd := sorted(set(labels) ^ tested):
         raise DataError(f"{path} must have images of every class in train and in test; only one has {odd}")
     index = {label: position for position, label in enumerate(labels)}
-    arrays = []
+    decoded: list[npt.NDArray[Any]] = []
     for split in found.values():
         pixels = _decode([name for _, name in split], read, size)
-        arrays += [pixels, np.array([index[label] for label, _ in split], dtype=np.int64)]
+        decoded += [pixels, np.array([index[label] for label, _ in split], dtype=np.int64)]
     if stored is not None:
         with whole_file(stored) as temporary:
-            np.savez(
-                temporary,
-                allow_pickle=False,
-                labels=np.array(labels),
-                **dict(zip(_ARRAYS, arrays, strict=True)),
-            )
-    return ImageData(*(torch.from_numpy(array) for array in arrays), labels=tuple(labels))
+            stacked = dict(zip(_ARRAYS, decoded, strict=True))
+            np.savez(temporary, allow_pickle=False, labels=np.array(labels), **stacked)
+    return _image_data([torch.from_numpy(array) for array in decoded], tuple(labels))
 
 
 _ARRAYS = ("train_images", "train_targets", "heldout_images", "heldout_targets")

@@ -98,7 +98,7 @@ def _balanced(targets: Tensor, count: int, seed: int) -> Tensor:
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     shuffled = targets[order]
     turn = torch.empty_like(order)
-    for label in shuffled.unique():
+    for label in range(int(targets.max()) + 1):
         members = (shuffled == label).nonzero().flatten()
         turn[members] = torch.arange(len(members))
     return order[torch.argsort(turn, stable=True)[:count]]

@@ -1,1 +1,9 @@
-"""Training and distillation."""
+"""Training, distillation from the original model, evaluation and batch-norm re-estimation."""
+
+from __future__ import annotations
+
+from sekron_edge.finetune._batchnorm import reestimate_batch_norm
+from sekron_edge.finetune._config import TrainConfig
+from sekron_edge.finetune._training import CHECKPOINT_NAME, evaluate, finetune, train
+
+__all__ = ["CHECKPOINT_NAME", "TrainConfig", "evaluate", "finetune", "reestimate_batch_norm", "train"]

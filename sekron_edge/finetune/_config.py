@@ -1,0 +1,33 @@
+"""How to train."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """Settings of training and of distillation: SGD with Nesterov momentum, one-cycle learning rate.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples in a step.
+        learning_rate: The peak of the cycle.
+        weight_decay: L2 penalty.
+        momentum: Nesterov momentum.
+        alpha: Share of the distillation loss; the rest is the supervised loss. Unused without a teacher.
+        seed: Decides the order of the data and its augmentation, epoch by epoch.
+        patience: Stop after so many epochs without a better metric on the calibration data; None: never.
+        threads: Threads that torch may use; None leaves its setting.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    learning_rate: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
+    alpha: float = Field(default=0.7, ge=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)

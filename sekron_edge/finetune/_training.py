@@ -1,0 +1,212 @@
+"""Supervised training and distillation, resumable to the bit, and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+
+from sekron_edge.data import collate
+from sekron_edge.errors import ConfigError, DataError
+from sekron_edge.finetune._config import TrainConfig
+from sekron_edge.task import Samples, Task
+
+CHECKPOINT_NAME = "last.ckpt"
+
+
+def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size: int = 256) -> float:
+    """Return the task's metric of ``model`` on a split.
+
+    Args:
+        model: Evaluated in evaluation mode where it is; left as it was.
+        task: Holds the data and the metric.
+        split: ``heldout``, ``calibration`` or ``train``.
+        batch_size: Samples at a time.
+    """
+    splits = {"heldout": task.heldout, "calibration": task.calibration, "train": task.train}
+    if split not in splits:
+        raise ConfigError(f"split must be one of {', '.join(splits)}; got {split!r}")
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    metric = task.metric().to(device)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for inputs, targets in _loader(splits[split], batch_size):
+                metric.update(model(inputs.to(device)), targets.to(device))
+            return float(metric.compute())
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    *,
+    config: TrainConfig | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> nn.Module:
+    """Train a copy of ``model`` on the task's supervised loss and return it in evaluation mode.
+
+    Args:
+        model: Where training starts; not modified.
+        task: Holds the data and the loss.
+        config: Settings; the defaults if None.
+        checkpoints: Folder that gets a checkpoint after each epoch; None: none is kept.
+        resume: Go on from the checkpoint, if there is one. The result is that of an
+            uninterrupted run, to the bit, on the same machine with as many threads.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: If the loss is no longer finite, or the checkpoint is of other settings.
+    """
+    return _fit(model, None, task, config or TrainConfig(), checkpoints, resume, progress)
+
+
+def finetune(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    *,
+    config: TrainConfig | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> nn.Module:
+    """Distil ``teacher`` into a copy of ``student`` and return that in evaluation mode.
+
+    The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those
+    of `train`; neither model is modified.
+    """
+    return _fit(student, teacher, task, config or TrainConfig(), checkpoints, resume, progress)
+
+
+class _EpochOrder(Sampler[int]):
+    """A random order that is a function of the seed and the epoch alone."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        yield from torch.randperm(self._size, generator=generator).tolist()
+
+
+def _loader(
+    samples: Samples, batch_size: int, order: _EpochOrder | None = None
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    # The loader's own generator keeps it from drawing on the global one, which augmentation uses.
+    size = len(samples)  # type: ignore[arg-type]
+    if size == 0:
+        raise DataError("the task has a split without samples; give each at least one")
+    return DataLoader(
+        samples,
+        batch_size,
+        sampler=order,
+        collate_fn=collate,
+        drop_last=order is not None and size > batch_size,
+        generator=torch.Generator(),
+    )
+
+
+def _fit(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    task: Task,
+    config: TrainConfig,
+    checkpoints: Path | None,
+    resume: bool,
+    progress: bool,
+) -> nn.Module:
+    with _quiet(), _threads(config.threads), torch.random.fork_rng(devices=[]):
+        import lightning
+        from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+
+        from sekron_edge.finetune._lightning import Training, WholeFileIO
+
+        order = _EpochOrder(len(task.train), config.seed)  # type: ignore[arg-type]
+        loader = _loader(task.train, config.batch_size, order)
+        module = Training(student, teacher, task, config, order, len(loader))
+        checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints is not None and resume else None
+        if checkpoint is not None and not checkpoint.is_file():
+            checkpoint = None
+        if checkpoint is not None and module.is_complete(torch.load(checkpoint, map_location="cpu", weights_only=True)):
+            return module.student.eval()
+        callbacks: list[Callback] = [RichProgressBar()] if progress else []
+        if checkpoints is not None:
+            callbacks.append(
+                ModelCheckpoint(
+                    checkpoints,
+                    Path(CHECKPOINT_NAME).stem,
+                    save_on_train_epoch_end=True,
+                    enable_version_counter=False,
+                )
+            )
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            devices=1,
+            max_epochs=config.epochs,
+            callbacks=callbacks,
+            plugins=[WholeFileIO()],
+            logger=False,
+            enable_checkpointing=checkpoints is not None,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=checkpoints,
+        )
+        validation = None if config.patience is None else _loader(task.calibration, 256)
+        trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+    # The format goes for four axes only; contiguous for all is the ordinary one.
+    result: nn.Module = module.student.cpu().eval()
+    for tensor in (*result.parameters(), *result.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return result
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lightning's tips, notes and warnings from the user for a while."""
+    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    loggers: list[Any] = [logging.getLogger(name) for name in (*names, "lightning.fabric.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lightning.pytorch  # noqa: F401  (sets its loggers' levels)
+
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
