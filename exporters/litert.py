@@ -18,7 +18,7 @@ import torch
 
 from sekron_edge import files
 from sekron_edge.errors import ExportError, MissingDependencyError
-from sekron_edge.export import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"

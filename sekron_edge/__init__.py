@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sekron_edge.export import Artifact
+    from sekron_edge.artifacts import Artifact
     from sekron_edge.nn import replace_layers
     from sekron_edge.planner import Budget, Plan, score
     from sekron_edge.structure import Factor, Structure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Artifact": "export",
+    "Artifact": "artifacts",
     "Budget": "planner",
     "Factor": "structure",
     "FactorizedTensor": "tensor",

@@ -59,7 +59,7 @@ def _version(package: str) -> str | None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what can run here: formats, packages and their versions."""
-    from sekron_edge.export import exporter_names, get_exporter
+    from sekron_edge.artifacts import exporter_names, get_exporter
 
     formats = {}
     for name in exporter_names():

@@ -9,7 +9,7 @@ from torch import nn
 
 import sekron_edge as se
 from sekron_edge.errors import ConfigError, ExportError
-from sekron_edge.export import TensorSpec, export, exporter_names, get_exporter, predict, register_exporter
+from sekron_edge.artifacts import TensorSpec, export, exporter_names, get_exporter, predict, register_exporter
 from sekron_edge.structure import full, tucker2
 
 RELATIVE = 1e-4

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
-from sekron_edge.finetune._config import TrainConfig
+from sekron_edge.training._config import TrainConfig
 from sekron_edge.task import Samples, Task
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -138,7 +138,7 @@ def _fit(
         import lightning
         from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
-        from sekron_edge.finetune._lightning import Training, WholeFileIO
+        from sekron_edge.training._lightning import Training, WholeFileIO
 
         order = _EpochOrder(len(task.train), config.seed)  # type: ignore[arg-type]
         loader = _loader(task.train, config.batch_size, order)

@@ -17,7 +17,7 @@ from torch import nn
 
 from sekron_edge.data import classification, digits
 from sekron_edge.errors import ConfigError
-from sekron_edge.finetune import CHECKPOINT_NAME, TrainConfig, evaluate, finetune, reestimate_batch_norm, train
+from sekron_edge.training import CHECKPOINT_NAME, TrainConfig, evaluate, finetune, reestimate_batch_norm, train
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 
@@ -25,7 +25,7 @@ RUN = """
 import sys, torch
 from pathlib import Path
 from sekron_edge.data import classification, digits
-from sekron_edge.finetune import TrainConfig, finetune
+from sekron_edge.training import TrainConfig, finetune
 import runpy
 make = runpy.run_path(sys.argv[1])["digits_cnn"]
 torch.manual_seed(0)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import whole_file
-from sekron_edge.finetune._config import TrainConfig
+from sekron_edge.training._config import TrainConfig
 from sekron_edge.task import Task
 
 if TYPE_CHECKING:
-    from sekron_edge.finetune._training import _EpochOrder
+    from sekron_edge.training._training import _EpochOrder
 
 _STATE = "sekron_edge"
 
