@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import copy
-import os
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
+from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
-from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.errors import ExportError, MissingDependencyError
 
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"
-_SPOKEN_CHARACTERS = 2000
-
-
-@contextmanager
-def _silenced() -> Iterator[IO[bytes]]:
-    """Send what the SDK prints, from Python and from C++, to the file that is yielded."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as spoken:
-        try:
-            os.dup2(spoken.fileno(), 1)
-            os.dup2(spoken.fileno(), 2)
-            yield spoken
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, original in zip((1, 2), saved, strict=True):
-                os.dup2(original, target)
-                os.close(original)
 
 
 class LiteRTExporter:
@@ -83,7 +60,7 @@ class LiteRTExporter:
             value.permute(0, 2, 3, 1).contiguous() if index in images else value
             for index, value in enumerate(example_inputs)
         )
-        with files.whole_file(path) as temporary, _silenced() as spoken:
+        with files.whole_file(path) as temporary, silenced() as spoken:
             try:
                 import litert_torch
 
@@ -92,9 +69,9 @@ class LiteRTExporter:
                     wrapped = litert_torch.to_channel_last_io(evaluated, args=images, outputs=image_results)
                 litert_torch.convert(wrapped.eval(), native).export(str(temporary))
             except Exception as error:  # the converter raises whatever its layers raise
-                spoken.seek(0)
-                said = spoken.read().decode(errors="replace")[-_SPOKEN_CHARACTERS:]
-                raise ExportError(f"litert: converting {type(model).__name__} failed: {error}\n{said}") from error
+                raise ExportError(
+                    f"litert: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+                ) from error
         interpreter = _interpreter(path, threads=1)
         return Artifact.describe(
             path,
@@ -124,7 +101,7 @@ def _interpreter(path: Path, threads: int) -> Any:
     if content[4:8] != _MAGIC:
         raise ExportError(f"{path} is no .tflite file: bytes 4 to 8 must be {_MAGIC!r}, got {content[4:8]!r}")
     try:
-        with _silenced():
+        with silenced():
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:

@@ -17,24 +17,26 @@ from sekron_edge.tensor import FactorizedTensor
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-def _run(state: Tensor, factors: Sequence[Tensor], plan: Schedule, dims: int) -> Tensor:
-    """Run the factor convolution on ``(batch, C, *spatial)``; the bias is not added here."""
+def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int) -> Tensor:
+    """Run the factor convolution on ``(batch, C, *spatial)``.
+
+    The last convolution takes the bias where its output is already the layer's: runtimes fuse that.
+    """
     batch = state.shape[0]
-    for step in plan.steps:
+    for position, step in enumerate(plan.steps):
         spatial = state.shape[state.ndim - dims :] if dims else ()
         if step.permute is not None:
             state = _permute(state, batch, step.axes, step.permute, spatial)
-        weight = factors[step.factor].permute(step.weight_order)
+        weight = weights[step.factor]
+        own_bias = bias if plan.last_is_output and position == len(plan.steps) - 1 else None
         if dims == 0 and step.groups == 1:
-            rows = state.reshape(batch * step.fold, step.contract)
-            state = F.linear(rows, weight.reshape(step.open, step.contract))
+            state = F.linear(state.reshape(batch * step.fold, step.contract), weight, own_bias)
             continue
-        taps = step.kernel or (1,)
-        weight = weight.reshape(step.groups * step.open, step.contract, *taps)
         state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
         state = _CONV[dims or 1](
             state,
             weight,
+            own_bias,
             stride=step.stride or 1,
             padding=step.padding or 0,
             dilation=step.dilation or 1,
@@ -43,7 +45,8 @@ def _run(state: Tensor, factors: Sequence[Tensor], plan: Schedule, dims: int) ->
     spatial = state.shape[state.ndim - dims :] if dims else ()
     if plan.final_permute is not None:
         state = _permute(state, batch, plan.final_axes, plan.final_permute, spatial)
-    return state.reshape(batch, -1, *spatial)
+    state = state.reshape(batch, -1, *spatial)
+    return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
 
 
 def _permute(
@@ -56,17 +59,40 @@ def _permute(
 
 
 class _Factorized(nn.Module):
-    """What both layers hold: a structure, the stacked factors of all groups, a bias."""
+    """What both layers hold: a structure, its schedule, the factors of all groups as convolution weights, a bias.
 
-    def __init__(self, structure: Structure, factors: Sequence[Tensor], bias: Tensor | None) -> None:
+    A factor is stored in the layout that its step convolves with, so that nothing is left to rearrange in
+    what is exported (some runtimes take at most six axes, and few fold constants).
+    """
+
+    def __init__(
+        self, structure: Structure, factors: Sequence[Tensor], bias: Tensor | None, geometry: ConvGeometry
+    ) -> None:
         super().__init__()
         self.structure = structure
-        self.factors = nn.ParameterList(nn.Parameter(value.detach().clone()) for value in factors)
+        self.geometry = geometry
+        self.plan = schedule(structure, geometry)
+        steps = {step.factor: step for step in self.plan.steps}
+        dims = geometry.spatial_axes
+        self.weights = nn.ParameterList(
+            nn.Parameter(
+                values.detach().permute(steps[k].weight_order).reshape(steps[k].weight_shape(dims)).contiguous().clone()
+            )
+            for k, values in enumerate(factors)
+        )
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def factor_values(self, k: int) -> Tensor:
+        """Return the values of factor ``k``, of shape ``(groups, *structure.value_shape(k))``."""
+        step = next(step for step in self.plan.steps if step.factor == k)
+        shape = (self.geometry.groups, *self.structure.value_shape(k))
+        moved: Tensor = self.weights[k].reshape([shape[axis] for axis in step.weight_order])
+        return moved.permute([step.weight_order.index(axis) for axis in range(len(shape))])
 
     def reconstruct(self) -> Tensor:
         """Return the dense weight that the factors stand for, in the original layer's shape."""
-        groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*self.factors, strict=True)]
+        factors = [self.factor_values(k) for k in range(len(self.structure.factors))]
+        groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*factors, strict=True)]
         return torch.cat(groups)
 
     def extra_repr(self) -> str:
@@ -78,14 +104,12 @@ class FactorizedLinear(_Factorized):
     """A linear layer that computes with factors: ``(*, C)`` to ``(*, F)``."""
 
     def __init__(self, structure: Structure, factors: Sequence[Tensor], bias: Tensor | None) -> None:
-        super().__init__(structure, factors, bias)
-        self.plan = schedule(structure, ConvGeometry())
+        super().__init__(structure, factors, bias, ConvGeometry())
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(*, C)``."""
         rows = x.reshape(-1, x.shape[-1])
-        out = _run(rows, list(self.factors), self.plan, 0).reshape(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias
+        return _run(rows, list(self.weights), self.bias, self.plan, 0).reshape(*x.shape[:-1], -1)
 
 
 class FactorizedConv(_Factorized):
@@ -110,11 +134,9 @@ class FactorizedConv(_Factorized):
         explicit_padding: tuple[int, ...] = (),
         padding_mode: str = "zeros",
     ) -> None:
-        super().__init__(structure, factors, bias)
-        self.geometry = geometry
+        super().__init__(structure, factors, bias, geometry)
         self.explicit_padding = explicit_padding
         self.padding_mode = padding_mode
-        self.plan = schedule(structure, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(batch, C, *spatial)``, or to one sample without the batch axis."""
@@ -125,8 +147,7 @@ class FactorizedConv(_Factorized):
         if self.explicit_padding:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.explicit_padding, mode=mode)
-        out = _run(x, list(self.factors), self.plan, dims)
-        return out if self.bias is None else out + self.bias.reshape(-1, *[1] * dims)
+        return _run(x, list(self.weights), self.bias, self.plan, dims)
 
 
 def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) -> nn.Module:

@@ -64,6 +64,12 @@ class Step:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
 
+    def weight_shape(self, spatial_axes: int) -> tuple[int, ...]:
+        """Return the shape of the factor as a weight of a convolution, or of a linear layer."""
+        if spatial_axes == 0 and self.groups == 1:
+            return (self.open, self.contract)
+        return (self.groups * self.open, self.contract, *(self.kernel or (1,)))
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -72,6 +78,11 @@ class Schedule:
     steps: tuple[Step, ...]
     final_permute: tuple[int, ...] | None
     final_axes: tuple[int, ...]
+
+    @property
+    def last_is_output(self) -> bool:
+        """Whether the last step's channels are the layer's output channels, in order."""
+        return self.final_permute is None and self.steps[-1].fold == 1
 
     def primitives(self, in_shape: Sequence[int]) -> tuple[Primitive, ...]:
         """Return the operations on an input ``(batch, C, *spatial)``, for counting and for latency models."""

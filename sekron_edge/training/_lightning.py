@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import whole_file
-from sekron_edge.training._config import TrainConfig
 from sekron_edge.task import Task
+from sekron_edge.training._config import TrainConfig
 
 if TYPE_CHECKING:
     from sekron_edge.training._training import _EpochOrder

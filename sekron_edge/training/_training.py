@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
-from sekron_edge.training._config import TrainConfig
 from sekron_edge.task import Samples, Task
+from sekron_edge.training._config import TrainConfig
 
 CHECKPOINT_NAME = "last.ckpt"
 

@@ -137,7 +137,7 @@ def test_gradients_state_dict_export_and_counts(name):
     x = torch.randn(2, 8, 6, 6)
     new(x).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in new.parameters())
-    assert sum(p.numel() for p in new.factors) == structure.num_params
+    assert sum(p.numel() for p in new.weights) == structure.num_params
     twin = factorize_layer(layer, random_factors(structure))
     twin.load_state_dict(new.state_dict())
     torch.testing.assert_close(twin(x), new(x))
@@ -151,9 +151,9 @@ def test_priced_macs_are_those_of_the_convolutions_that_run(name, monkeypatch):
     new = factorize_layer(layer, random_factors(STRUCTURES[name]))
     counted = 0
 
-    def counting(x, weight, **options):
+    def counting(x, weight, bias, **options):
         nonlocal counted
-        out = F.conv2d(x, weight, **options)
+        out = F.conv2d(x, weight, bias, **options)
         counted += out.numel() * weight[0].numel()
         return out
 

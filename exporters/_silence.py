@@ -1,0 +1,43 @@
+"""Keeping converters quiet: they print from Python, from C++ and through logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+_SPOKEN_CHARACTERS = 2000
+
+
+@contextmanager
+def silenced() -> Iterator[IO[bytes]]:
+    """Send what an SDK prints to the file that is yielded, and drop its warnings."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    before = logging.root.manager.disable
+    with tempfile.TemporaryFile() as spoken, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            os.dup2(spoken.fileno(), 1)
+            os.dup2(spoken.fileno(), 2)
+            yield spoken
+        finally:
+            logging.disable(before)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, target)
+                os.close(original)
+
+
+def last_words(spoken: IO[bytes]) -> str:
+    """Return the end of what was said."""
+    spoken.seek(0)
+    return spoken.read().decode(errors="replace")[-_SPOKEN_CHARACTERS:]

@@ -1,0 +1,152 @@
+"""ExecuTorch: ``.pte`` in float32 through the XNNPACK delegate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from sekron_edge.exporters._silence import last_words, silenced
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.errors import ExportError, MissingDependencyError
+
+_MAGIC = b"ET12"
+_METHOD = "forward"
+# ExecuTorch names types by the number of PyTorch's ScalarType.
+_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
+_NO_COMPUTATION = ("getitem",)
+
+
+class ExecuTorchExporter:
+    """Lowers with the XNNPACK recipe of ``executorch.export``, runs with ExecuTorch's runtime."""
+
+    name = "executorch"
+    suffix = ".pte"
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+    def availability(self) -> Availability:
+        """Say whether executorch is installed."""
+        if find_spec("executorch") is None:
+            return Availability(False, "install it with: pip install 'sekron-edge[executorch]'")
+        return Availability(True)
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+    ) -> Artifact:
+        """Lower ``model``; the whole graph goes to XNNPACK where its operators allow it.
+
+        Raises:
+            ExportError: If lowering fails; with the end of what the SDK said.
+            MissingDependencyError: If executorch is absent.
+        """
+        if find_spec("executorch") is None:
+            raise MissingDependencyError("executorch", "executorch")
+        evaluated = copy.deepcopy(model).eval()
+        with files.whole_file(path) as temporary:
+            with silenced() as spoken:
+                try:
+                    session = _lower(evaluated, example_inputs)
+                    temporary.write_bytes(session.get_pte_buffer())
+                    delegated = _delegated_share(session)
+                except Exception as error:  # the SDK raises whatever its passes raise
+                    raise ExportError(
+                        f"executorch: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+                    ) from error
+            _, method = _load(temporary)
+        inputs, outputs = _specs(method)
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision=precision,
+            inputs=inputs,
+            outputs=outputs,
+            versions={package: version(package) for package in ("executorch", "torch")},
+            delegated=delegated,
+        )
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> ExecuTorchSession:
+        """Load the file in ExecuTorch's runtime.
+
+        Raises:
+            ExportError: If it is no readable program.
+            MissingDependencyError: If executorch is absent.
+        """
+        return ExecuTorchSession(artifact.path, threads)
+
+
+def _lower(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Any:
+    # The recipe registers itself when its provider is imported.
+    from executorch.backends.xnnpack.recipes import xnnpack_recipe_provider  # noqa: F401
+    from executorch.backends.xnnpack.recipes.xnnpack_recipe_types import XNNPackRecipeType
+    from executorch.export import ExportRecipe, export
+
+    return export(model, [example_inputs], ExportRecipe.get_recipe(XNNPackRecipeType.FP32))
+
+
+def _delegated_share(session: Any) -> float:
+    from executorch.devtools.backend_debug import get_delegation_info
+
+    program = session.get_executorch_program_manager().exported_program()
+    kinds = get_delegation_info(program.graph_module).delegation_by_operator
+    computing = [kind for name, kind in kinds.items() if name not in _NO_COMPUTATION]
+    delegated = sum(kind.delegated for kind in computing)
+    return float(delegated) / max(1, delegated + sum(kind.non_delegated for kind in computing))
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    if find_spec("executorch") is None:
+        raise MissingDependencyError("executorch", "executorch")
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head[4:8] != _MAGIC:
+        raise ExportError(f"{path} is no .pte file: bytes 4 to 8 must be {_MAGIC!r}, got {head[4:8]!r}")
+    try:
+        with silenced():
+            from executorch.runtime import Runtime, Verification
+
+            program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+            return program, program.load_method(_METHOD)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+
+
+def _specs(method: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    meta = method.metadata
+
+    def spec(name: str, tensor: Any) -> TensorSpec:
+        return TensorSpec(name=name, shape=tuple(tensor.sizes()), dtype=_TYPES[tensor.dtype()])
+
+    inputs = [spec(f"input_{index}", meta.input_tensor_meta(index)) for index in range(meta.num_inputs())]
+    outputs = [spec(f"output_{index}", meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
+    return inputs, outputs
+
+
+class ExecuTorchSession:
+    """A program in ExecuTorch's runtime. The thread pool is the process's: the last session sets it."""
+
+    runtime = "executorch"
+    measurable = True
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.runtime_version = version("executorch")
+        # The program owns memory that its method runs on: without this reference execute() fails with 0x10.
+        self._program, self._method = _load(path)
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(threads)
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once."""
+        outputs = self._method.execute([torch.from_numpy(value) for value in inputs])
+        return tuple(value.detach().numpy().copy() for value in outputs)

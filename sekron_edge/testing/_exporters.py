@@ -1,0 +1,111 @@
+"""What every exporter must keep, as pytest tests."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sekron_edge as se
+from sekron_edge import files
+from sekron_edge.artifacts import Exporter, get_exporter, predict
+from sekron_edge.errors import ExportError
+from sekron_edge.structure import full, tucker2
+
+_IMAGE = (1, 3, 16, 16)
+
+
+class _Branching(nn.Module):
+    """Branches on the values of its input, which no format takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+    structures = {"0": tucker2((16, 3, 3, 3), 8, 3), "3": full([(4, 4, 3, 1), (8, 4, 1, 3)], [8])}
+    return se.replace_layers(dense, structures).eval()
+
+
+class ExporterContract:
+    """Inherit, and set ``format`` and, per precision, the largest error relative to the largest output."""
+
+    format: str
+    tolerance: dict[str, float]
+
+    @pytest.fixture
+    def exporter(self) -> Exporter:
+        """Return the exporter under test."""
+        return get_exporter(self.format)
+
+    @pytest.mark.slow
+    def test_every_precision_computes_what_the_model_computes(self, exporter: Exporter, tmp_path: Path) -> None:
+        """A model with factorized layers; a batch of several runs in pieces; the model is left as it was."""
+        model, x = _network(), torch.randn(3, *_IMAGE[1:])
+        expected = model(x).detach().numpy()
+        before = copy.deepcopy(model.state_dict())
+        model.train()
+        for precision in exporter.precisions:
+            path = tmp_path / f"model_{precision}{exporter.suffix}"
+            artifact = exporter.export(model, (torch.randn(_IMAGE),), precision=precision, path=path)
+            assert (artifact.format, artifact.precision, artifact.path) == (self.format, precision, path)
+            assert artifact.size_bytes == files.size_bytes(path)
+            assert artifact.sha256 == files.sha256(path)
+            session = exporter.load(artifact)
+            assert session.runtime
+            assert session.runtime_version
+            (actual,) = predict(session, artifact, [x.numpy()])
+            assert np.abs(actual - expected).max() <= self.tolerance[precision] * np.abs(expected).max()
+        assert model.training
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    @pytest.mark.slow
+    def test_a_failed_export_leaves_what_stood_there(self, exporter: Exporter, tmp_path: Path) -> None:
+        """One clear error that names the model; no file appears, none is lost."""
+        path = tmp_path / f"model{exporter.suffix}"
+        path.write_text("before")
+        with pytest.raises(ExportError, match="_Branching"):
+            exporter.export(_Branching(), (torch.randn(1, 3),), precision=exporter.precisions[0], path=path)
+        assert path.read_text() == "before"
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.slow
+    def test_a_broken_file_is_one_clear_error(self, exporter: Exporter, tmp_path: Path) -> None:
+        """Rubbish, and a file cut short, name the path."""
+        precision = exporter.precisions[0]
+        path = tmp_path / f"model{exporter.suffix}"
+        artifact = exporter.export(_network(), (torch.randn(_IMAGE),), precision=precision, path=path)
+        for file in files.files_below(path):
+            whole = file.read_bytes()
+            for broken in (b"not a model at all", whole[: len(whole) // 2]):
+                file.write_bytes(broken)
+                with pytest.raises(ExportError, match="model"):
+                    exporter.load(artifact)
+            file.write_bytes(whole)
+        exporter.load(artifact)
+
+    def test_the_module_imports_no_sdk(self) -> None:
+        """Importing the exporter's module, and asking what is available, imports none of the SDKs."""
+        heavy = ("coremltools", "executorch", "litert_torch", "ai_edge_litert", "tensorflow")
+        program = (
+            f"import sys; from sekron_edge.artifacts import get_exporter; get_exporter({self.format!r}).availability();"
+            f"print([name for name in {heavy!r} if name in sys.modules])"
+        )
+        spoken = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert spoken.stdout.strip() == "[]"
