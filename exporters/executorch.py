@@ -75,6 +75,14 @@ class ExecuTorchExporter:
             delegated=delegated,
         )
 
+    def import_runtime(self) -> None:
+        """Import ExecuTorch's runtime.
+
+        Raises:
+            MissingDependencyError: If executorch is absent.
+        """
+        _runtime()
+
     def load(self, artifact: Artifact, *, threads: int = 1) -> ExecuTorchSession:
         """Load the file in ExecuTorch's runtime.
 
@@ -104,21 +112,38 @@ def _delegated_share(session: Any) -> float:
     return float(delegated) / max(1, delegated + sum(kind.non_delegated for kind in computing))
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def _runtime() -> Any:
     if find_spec("executorch") is None:
         raise MissingDependencyError("executorch", "executorch")
+    with silenced():
+        from executorch import runtime
+
+        return runtime
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    runtime = _runtime()
     with path.open("rb") as stream:
         head = stream.read(8)
     if head[4:8] != _MAGIC:
         raise ExportError(f"{path} is no .pte file: bytes 4 to 8 must be {_MAGIC!r}, got {head[4:8]!r}")
     try:
         with silenced():
-            from executorch.runtime import Runtime, Verification
-
-            program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+            checked = runtime.Verification.InternalConsistency
+            program = runtime.Runtime.get().load_program(path, verification=checked)
             return program, program.load_method(_METHOD)
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+
+
+def _set_threads(threads: int) -> None:
+    _runtime()
+    from executorch.extension.pybindings import portable_lib
+
+    # Resetting the pool while another method holds it hangs: only where it changes anything.
+    if portable_lib._threadpool_get_thread_count() != threads:
+        with silenced():
+            portable_lib._unsafe_reset_threadpool(threads)
 
 
 def _specs(method: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -141,10 +166,8 @@ class ExecuTorchSession:
     def __init__(self, path: Path, threads: int) -> None:
         self.runtime_version = version("executorch")
         # The program owns memory that its method runs on: without this reference execute() fails with 0x10.
+        _set_threads(threads)
         self._program, self._method = _load(path)
-        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-
-        _unsafe_reset_threadpool(threads)
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from sekron_edge.exporters._silence import last_words, silenced
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
 
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"
@@ -50,6 +53,8 @@ class LiteRTExporter:
         """
         if find_spec("litert_torch") is None:
             raise MissingDependencyError("litert-torch", "litert")
+        import torch
+
         evaluated = copy.deepcopy(model).eval()
         with torch.no_grad():
             result = evaluated(*example_inputs)
@@ -82,6 +87,14 @@ class LiteRTExporter:
             versions={package: version(package) for package in ("litert-torch", "ai-edge-litert", "torch")},
         )
 
+    def import_runtime(self) -> None:
+        """Import LiteRT's interpreter.
+
+        Raises:
+            MissingDependencyError: If ai-edge-litert is absent.
+        """
+        _runtime()
+
     def load(self, artifact: Artifact, *, threads: int = 1) -> LiteRTSession:
         """Load the file in LiteRT's interpreter.
 
@@ -92,17 +105,23 @@ class LiteRTExporter:
         return LiteRTSession(_interpreter(artifact.path, threads))
 
 
-def _interpreter(path: Path, threads: int) -> Any:
+def _runtime() -> Any:
     if find_spec("ai_edge_litert") is None:
         raise MissingDependencyError("ai-edge-litert", "litert")
-    from ai_edge_litert.interpreter import Interpreter
+    with silenced():
+        from ai_edge_litert.interpreter import Interpreter
 
+        return Interpreter
+
+
+def _interpreter(path: Path, threads: int) -> Any:
+    interpreter_class = _runtime()
     content = path.read_bytes()
     if content[4:8] != _MAGIC:
         raise ExportError(f"{path} is no .tflite file: bytes 4 to 8 must be {_MAGIC!r}, got {content[4:8]!r}")
     try:
         with silenced():
-            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter = interpreter_class(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{path} cannot be read by LiteRT, export it again: {error}") from error

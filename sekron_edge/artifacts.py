@@ -166,6 +166,14 @@ class Exporter(Protocol):
         """
         ...
 
+    def import_runtime(self) -> None:
+        """Import the runtime, so that what a process holds from then on is the model's.
+
+        Raises:
+            MissingDependencyError: If the runtime is absent.
+        """
+        ...
+
     def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
         """Load an artifact in the runtime of this machine.
 

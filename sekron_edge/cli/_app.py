@@ -21,12 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep commands by name even while there is only one."""
-
+profiles_app = typer.Typer(help="Device profiles: facts about devices, each with its source.", no_args_is_help=True)
+app.add_typer(profiles_app, name="profiles")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -72,3 +68,37 @@ def doctor(as_json: AsJson = False) -> None:
         return
     _table(["package", "version"], [[name, found or "not installed"] for name, found in packages.items()])
     _table(["format", "exports here"], [[name, "yes" if f["ok"] else str(f["reason"])] for name, f in formats.items()])
+
+
+@profiles_app.command("list")
+def list_profiles(as_json: AsJson = False) -> None:
+    """List the devices that come with the package."""
+    from sekron_edge.devices import load_profile, profile_ids
+
+    found = [load_profile(name) for name in profile_ids()]
+    if as_json:
+        typer.echo(json.dumps([{"id": p.id, "name": p.name, "kind": p.kind} for p in found], indent=2))
+        return
+    _table(["id", "name", "kind"], [[p.id, p.name, p.kind] for p in found])
+
+
+@profiles_app.command("show")
+def show_profile(
+    profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")], as_json: AsJson = False
+) -> None:
+    """Show a device's facts, each with its provenance and source."""
+    from sekron_edge.devices import load_profile
+
+    found = load_profile(profile)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    _table(["fact", "value", "provenance", "source"], [list(map(str, row)) for row in found.summary_rows()])
+
+
+@profiles_app.command("check")
+def check_profile(path: Annotated[str, typer.Argument(help="A path to a TOML file.")]) -> None:
+    """Check a profile of your own: keys, units, provenance."""
+    from sekron_edge.devices import load_profile
+
+    typer.echo(f"{load_profile(path).id}: correct")

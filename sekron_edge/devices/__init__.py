@@ -1,5 +1,20 @@
-"""Devices: profiles, measurements, the store they land in, and the latency model made from them.
+"""Devices: what is known of them, how artifacts are measured on them, and latency models made from that.
 
 Requirements kept here: a figure says whether it was measured, and on what, or is estimated; a measurement runs in a
 process of its own; nothing here imports torch.
 """
+
+from sekron_edge.devices._local import LocalDevice, measure
+from sekron_edge.devices._measurement import Environment, Measurement
+from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
+
+__all__ = [
+    "DeviceProfile",
+    "Environment",
+    "Fact",
+    "LocalDevice",
+    "Measurement",
+    "load_profile",
+    "measure",
+    "profile_ids",
+]

@@ -1,0 +1,72 @@
+"""This machine as a device, with the runtimes that ship."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sekron_edge.artifacts import export
+from sekron_edge.devices import LocalDevice, Measurement, measure
+from sekron_edge.errors import DeviceError
+
+
+@pytest.fixture(scope="module", params=["litert", "executorch"])
+def artifacts(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    x = torch.randn(1, 8, 28, 28)
+
+    def network(width):
+        return nn.Sequential(nn.Conv2d(8, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 8, 3, padding=1))
+
+    return [export(network(w), (x,), format=request.param, out=folder, name=f"w{w}") for w in (8, 128)]
+
+
+@pytest.mark.slow
+def test_together_the_heavier_model_is_slower_and_larger(artifacts):
+    small, large = LocalDevice().measure_together(artifacts, runs=10, timeout_s=60)
+    assert small.median_ms < large.median_ms
+    assert 0 < small.min_ms <= small.median_ms <= small.p90_ms
+    assert small.artifact_sha256 == artifacts[0].sha256
+    assert small.peak_memory_bytes is None or small.peak_memory_bytes < large.peak_memory_bytes
+    assert small.runs >= 10
+    assert small.stable == (not small.remarks)
+    assert Measurement.model_validate_json(small.model_dump_json()) == small
+
+
+@pytest.mark.slow
+def test_real_inputs_are_taken_in_pytorchs_layout(artifacts):
+    found = measure(artifacts[0], inputs=[np.zeros((4, 8, 28, 28), np.float32)], runs=4, timeout_s=60)
+    assert found.device == "local"
+    assert found.runtime == artifacts[0].format
+
+
+@pytest.mark.slow
+def test_a_damaged_artifact_is_one_clear_error(artifacts, tmp_path):
+    broken = artifacts[0].model_copy(update={"path": tmp_path / f"broken{artifacts[0].path.suffix}"})
+    broken.path.write_bytes(b"not a model")
+    with pytest.raises(DeviceError, match="broken"):
+        measure(broken, timeout_s=60)
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_is_given_up(artifacts):
+    with pytest.raises(DeviceError, match="longer than"):
+        measure(artifacts[1], runs=10**7, timeout_s=5)
+
+
+def test_bad_arguments_name_what_was_wrong(tmp_path):
+    from sekron_edge.artifacts import Artifact
+
+    path = tmp_path / "x.tflite"
+    path.write_bytes(b"x")
+    nothing = Artifact.describe(path, format="litert", precision="fp32", inputs=[], outputs=[], versions={})
+    with pytest.raises(DeviceError, match="no device 'moon'"):
+        measure(nothing, "moon")
+    with pytest.raises(DeviceError, match="at least 1"):
+        measure(nothing, threads=0)
+    path.unlink()
+    with pytest.raises(DeviceError, match="no artifact at"):
+        measure(nothing)
+    other = nothing.model_copy(update={"format": "executorch"})
+    with pytest.raises(DeviceError, match="one format"):
+        LocalDevice().measure_together([nothing, other])
