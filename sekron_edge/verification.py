@@ -1,0 +1,234 @@
+"""Proof that an artifact computes what its PyTorch model computes, on real inputs and on noise."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
+from sekron_edge.errors import ConfigError, ExportError, VerificationError
+
+_PERFECT_DB = 200.0  # instead of infinity, which JSON has no word for
+
+
+class Tolerance(BaseModel):
+    """What must hold: least signal-to-noise ratio in dB, least share of samples whose decision agrees."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    snr_db: float
+    agreement: float
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(snr_db=60.0, agreement=0.999),
+    "fp16": Tolerance(snr_db=35.0, agreement=0.99),
+    "int8": Tolerance(snr_db=15.0, agreement=0.9),
+}
+
+
+class Comparison(BaseModel):
+    """Outputs of an artifact against those of its model, over all samples and outputs.
+
+    Attributes:
+        samples: How many inputs.
+        max_error, mean_error: Of the absolute differences.
+        snr_db: ``10 log10(sum y^2 / sum (y - y')^2)``, at most 200.
+        agreement: Share of samples whose largest output is at the same place; None where outputs are not
+            ``(batch, classes)``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int
+    max_error: float
+    mean_error: float
+    snr_db: float
+    agreement: float | None
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Say whether the tolerance is kept."""
+        return self.snr_db >= tolerance.snr_db and (self.agreement is None or self.agreement >= tolerance.agreement)
+
+    def __str__(self) -> str:
+        agreed = "" if self.agreement is None else f", {self.agreement:.2%} of decisions agree"
+        return f"max error {self.max_error:.3g}, signal-to-noise {self.snr_db:.1f} dB{agreed}"
+
+
+class Check(BaseModel):
+    """A verification that held: on the inputs given, and on noise of their mean and spread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact_sha256: str
+    runtime: str
+    runtime_version: str
+    tolerance: Tolerance
+    real: Comparison
+    noise: Comparison
+
+
+def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
+    """Compare outputs, each ``(batch, ...)``. What is not finite in ``actual`` counts as infinitely wrong."""
+    signal = noise = total = largest = 0.0
+    count = 0
+    for wanted, got in zip(expected, actual, strict=True):
+        if wanted.shape != got.shape:
+            raise VerificationError(f"the artifact gives an output of shape {got.shape}, the model {wanted.shape}")
+        wide = wanted.astype(np.float64)
+        error = np.nan_to_num(np.abs(got.astype(np.float64) - wide), nan=np.inf, posinf=np.inf)
+        signal += float(np.square(wide).sum())
+        noise += float(np.square(error).sum())
+        total += float(error.sum())
+        largest = max(largest, float(error.max(initial=0.0)))
+        count += error.size
+    # Silence in, silence out is perfect; noise over silence has no signal at all.
+    ratio = math.inf if noise == 0 else signal / noise
+    snr = _PERFECT_DB if ratio == math.inf else (10 * math.log10(ratio) if ratio > 0 else -_PERFECT_DB)
+    agreement = None
+    if expected[0].ndim == 2 and expected[0].shape[1] > 1:
+        agreement = float((expected[0].argmax(1) == actual[0].argmax(1)).mean())
+    return Comparison(
+        samples=expected[0].shape[0],
+        max_error=min(largest, np.finfo(np.float64).max),
+        mean_error=min(total / max(count, 1), np.finfo(np.float64).max),
+        snr_db=max(-_PERFECT_DB, min(snr, _PERFECT_DB)),
+        agreement=agreement,
+    )
+
+
+def verify(
+    artifact: Artifact,
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    tolerance: Tolerance | None = None,
+    seed: int = 0,
+) -> Check:
+    """Run an artifact against its PyTorch source.
+
+    Args:
+        artifact: Run in its runtime on this machine (or in a reference evaluator).
+        model: What it was exported from; compared in evaluation mode, left as it was.
+        inputs: Real inputs, one tensor an input of the model, ``(batch, ...)``; the batch a multiple of the artifact's.
+        tolerance: By default that of the precision, in ``TOLERANCES``.
+        seed: Of the noise.
+
+    Raises:
+        VerificationError: If the artifact differs by more than the tolerance; names the first layer that differs,
+            or says that the file is not what the model exports to.
+        ConfigError: If there are no inputs.
+    """
+    if not inputs or not len(inputs[0]):
+        raise ConfigError("verification needs at least one real input")
+    allowed = tolerance or TOLERANCES[artifact.precision]
+    session = get_exporter(artifact.format).load(artifact)
+    generator = torch.Generator().manual_seed(seed)
+    noise = [
+        torch.randn(value.shape, generator=generator) * value.float().std(correction=0) + value.float().mean()
+        for value in inputs
+    ]
+    found = {}
+    for kind, values in (("real inputs", list(inputs)), ("noise", noise)):
+        actual = predict(session, artifact, [value.numpy() for value in values])
+        found[kind] = compare(_outputs(model, values), actual)
+        if not found[kind].within(allowed):
+            asked = f"at least {allowed.snr_db:g} dB and {allowed.agreement:.1%} agreement"
+            raise VerificationError(
+                f"{artifact.path.name} does not compute what its model computes: on {kind} {found[kind]}, where "
+                f"{asked} must hold. {_blame(artifact, model, values, allowed)}"
+            )
+    return Check(
+        artifact_sha256=artifact.sha256,
+        runtime=session.runtime,
+        runtime_version=session.runtime_version,
+        tolerance=allowed,
+        real=found["real inputs"],
+        noise=found["noise"],
+    )
+
+
+class _Tap(nn.Module):
+    """Gives the output of one layer of a model, at its first call."""
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval()
+        self._layer = layer
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        # Hooked on each call: exporters copy the module, and a hook would still write to the original.
+        seen: list[Tensor] = []
+        hook = self.model.get_submodule(self._layer).register_forward_hook(lambda _, __, output: seen.append(output))
+        try:
+            self.model(*inputs)
+        finally:
+            hook.remove()
+        return seen[0]
+
+
+def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
+    evaluated = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        result = evaluated(*inputs)
+    results = result if isinstance(result, tuple) else (result,)
+    return [value.numpy() for value in results]
+
+
+def _layers(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """Return the leaves with one tensor as output, in the order in which they run."""
+    evaluated = copy.deepcopy(model).eval()
+    order: list[str] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and name not in order:
+            order.append(name)
+
+    for name, module in evaluated.named_modules():
+        # A factorized layer's only child is its list of weights: the layer is the leaf.
+        children = [child for child in module.children() if not isinstance(child, nn.ParameterList)]
+        if name and not children and not isinstance(module, nn.ParameterList):
+            module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+    with torch.no_grad():
+        evaluated(*inputs)
+    return order
+
+
+def _blame(artifact: Artifact, model: nn.Module, inputs: Sequence[Tensor], allowed: Tolerance) -> str:
+    """Export the model anew, cut after layer by layer, and say where it goes wrong. Binary search."""
+    batch = artifact.inputs[0].shape[0]
+    example = tuple(value[:batch] for value in inputs)
+    exporter = get_exporter(artifact.format)
+
+    def differs(candidate: nn.Module) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"part{exporter.suffix}"
+            part = exporter.export(candidate, example, precision=artifact.precision, path=path)
+            actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
+        return not compare(_outputs(candidate, inputs), actual).within(allowed)
+
+    try:
+        if not differs(model):
+            return "A fresh export of the model agrees: the file is damaged, or of another model; export it again."
+        layers = _layers(model, inputs)
+        low, high = 0, len(layers)
+        while low < high:
+            middle = (low + high) // 2
+            if differs(_Tap(model, layers[middle])):
+                high = middle
+            else:
+                low = middle + 1
+    except ExportError as error:
+        return f"The layer could not be found: {error}"
+    if low == len(layers):
+        return "Every layer by itself agrees; what differs comes after the last, in the model's own forward()."
+    kind = type(model.get_submodule(layers[low])).__name__
+    return f"The first layer that differs is {layers[low]!r} ({kind})."

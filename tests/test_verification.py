@@ -1,0 +1,105 @@
+"""What differs is found and named; what agrees is measured."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import sekron_edge as se
+from sekron_edge import artifacts
+from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.errors import ConfigError, VerificationError
+from sekron_edge.structure import tucker2
+from sekron_edge.verification import compare, verify
+
+
+def network():
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    return se.replace_layers(dense, {"2": tucker2((16, 16, 3, 3), 8, 8)}).eval()
+
+
+@given(st.floats(-80, 80), st.integers(1, 50))
+def test_the_ratio_of_signal_to_noise_is_the_one_that_was_mixed(decibels, samples):
+    random = np.random.default_rng(samples)
+    signal, noise = random.standard_normal((2, samples, 4))
+    scale = np.linalg.norm(signal) / np.linalg.norm(noise) * 10 ** (-decibels / 20)
+    assert compare([signal], [signal + scale * noise]).snr_db == pytest.approx(decibels, abs=1e-3)
+
+
+def test_what_is_not_finite_is_never_within_any_tolerance():
+    wanted = np.ones((2, 3))
+    for value in (np.nan, np.inf, -np.inf):
+        got = wanted.copy()
+        got[0, 0] = value
+        found = compare([wanted], [got])
+        assert found.snr_db < 0
+        found.model_dump_json()
+
+
+def test_equal_outputs_are_perfect_and_shapes_must_be_equal():
+    assert compare([np.zeros((1, 3))], [np.zeros((1, 3))]).snr_db == 200
+    with pytest.raises(VerificationError, match="shape"):
+        compare([np.zeros((1, 3))], [np.zeros((1, 4))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["litert", "executorch"])
+def test_an_artifact_that_agrees_is_described(format, tmp_path):
+    model = network()
+    artifact = export(model, (torch.randn(1, 3, 12, 12),), format=format, out=tmp_path)
+    check = verify(artifact, model, [torch.randn(8, 3, 12, 12)])
+    assert check.real.samples == check.noise.samples == 8
+    assert check.real.agreement == 1.0
+    assert check.real.snr_db > 80
+    with pytest.raises(ConfigError, match="at least one"):
+        verify(artifact, model, [])
+
+
+@pytest.mark.slow
+def test_a_file_of_another_model_is_told_from_a_wrong_export(tmp_path):
+    model = network()
+    artifact = export(model, (torch.randn(1, 3, 12, 12),), format="litert", out=tmp_path)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    with pytest.raises(VerificationError, match="of another model"):
+        verify(artifact, model, [torch.randn(4, 3, 12, 12)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["2", "6"])
+def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, monkeypatch):
+    class Faulty:
+        """LiteRT with one layer exported wrongly, as a converter with a fault would."""
+
+        def __init__(self):
+            self.true = get_exporter("litert")
+            self.name, self.suffix, self.precisions = "faulty", self.true.suffix, self.true.precisions
+
+        def export(self, model, example_inputs, *, precision, path):
+            import copy
+
+            altered = copy.deepcopy(model)
+            layer = dict(altered.named_modules()).get(f"model.{wrong}") or altered.get_submodule(wrong)
+            layer.register_forward_hook(lambda _, __, output: output * 1.1)
+            artifact = self.true.export(altered, example_inputs, precision=precision, path=path)
+            return artifact.model_copy(update={"format": "faulty"})
+
+        def load(self, artifact, *, threads=1):
+            return self.true.load(artifact, threads=threads)
+
+    monkeypatch.setitem(artifacts._registered, "faulty", Faulty())
+    model = network()
+    artifact = export(model, (torch.randn(1, 3, 12, 12),), format="faulty", out=tmp_path)
+    with pytest.raises(VerificationError, match=f"first layer that differs is '{wrong}'"):
+        verify(artifact, model, [torch.randn(4, 3, 12, 12)])
