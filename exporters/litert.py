@@ -16,6 +16,7 @@ from sekron_edge.exporters._silence import last_words, silenced
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.primitives import Primitive
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,22 @@ class LiteRTExporter:
             inputs=_specs(interpreter.get_input_details(), images),
             outputs=_specs(interpreter.get_output_details(), image_results),
             versions={package: version(package) for package in ("litert-torch", "ai-edge-litert", "torch")},
+        )
+
+    def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
+        """Write a float32 model of one primitive with random weights, for latency models."""
+        from sekron_edge.exporters._tflite_primitives import primitive_model
+
+        with files.whole_file(path) as temporary:
+            temporary.write_bytes(primitive_model(primitive))
+        interpreter = _interpreter(path, threads=1)
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision="fp32",
+            inputs=_specs(interpreter.get_input_details(), ()),
+            outputs=_specs(interpreter.get_output_details(), ()),
+            versions={"ai-edge-litert": version("ai-edge-litert")},
         )
 
     def import_runtime(self) -> None:

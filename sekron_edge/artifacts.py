@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge import files
 from sekron_edge.errors import ConfigError, ExportError
+from sekron_edge.primitives import Primitive
 
 if TYPE_CHECKING:
     import torch
@@ -181,6 +182,15 @@ class Exporter(Protocol):
             ExportError: If the file cannot be read by the runtime.
             MissingDependencyError: If the runtime is absent.
         """
+        ...
+
+
+@runtime_checkable
+class PrimitiveExporter(Protocol):
+    """What an exporter may offer beside the rest: models of one primitive, to calibrate latency models with."""
+
+    def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
+        """Write a model of one primitive, with random weights, in the format's first precision."""
         ...
 
 
