@@ -34,7 +34,7 @@ class ExecuTorchExporter:
         """Say whether executorch is installed."""
         if find_spec("executorch") is None:
             return Availability(False, "install it with: pip install 'sekron-edge[executorch]'")
-        return Availability(True)
+        return Availability(True, versions=_versions())
 
     def export(
         self,
@@ -71,7 +71,7 @@ class ExecuTorchExporter:
             precision=precision,
             inputs=inputs,
             outputs=outputs,
-            versions={package: version(package) for package in ("executorch", "torch")},
+            versions=_versions(),
             delegated=delegated,
         )
 
@@ -110,6 +110,10 @@ def _delegated_share(session: Any) -> float:
     computing = [kind for name, kind in kinds.items() if name not in _NO_COMPUTATION]
     delegated = sum(kind.delegated for kind in computing)
     return float(delegated) / max(1, delegated + sum(kind.non_delegated for kind in computing))
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("executorch", "torch")}
 
 
 def _runtime() -> Any:

@@ -36,7 +36,7 @@ class LiteRTExporter:
         """Say whether litert-torch is installed."""
         if find_spec("litert_torch") is None:
             return Availability(False, "install it with: pip install 'sekron-edge[litert]'")
-        return Availability(True)
+        return Availability(True, versions=_versions())
 
     def export(
         self,
@@ -85,7 +85,7 @@ class LiteRTExporter:
             precision=precision,
             inputs=_specs(interpreter.get_input_details(), images),
             outputs=_specs(interpreter.get_output_details(), image_results),
-            versions={package: version(package) for package in ("litert-torch", "ai-edge-litert", "torch")},
+            versions=_versions(),
         )
 
     def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
@@ -120,6 +120,10 @@ class LiteRTExporter:
             MissingDependencyError: If ai-edge-litert is absent.
         """
         return LiteRTSession(_interpreter(artifact.path, threads))
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("litert-torch", "ai-edge-litert", "torch")}
 
 
 def _runtime() -> Any:

@@ -14,8 +14,8 @@ The core knows no format by name: exporters are found through the entry-point gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -38,10 +38,11 @@ ENTRY_POINT_GROUP = "sekron_edge.exporters"
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether something can be used here, and if not, why and what to do."""
+    """Whether something can be used here, and if not, why and what to do; the versions of what it stands on."""
 
     ok: bool
     reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class TensorSpec(BaseModel):

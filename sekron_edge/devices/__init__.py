@@ -4,6 +4,8 @@ Requirements kept here: a figure says whether it was measured, and on what, or i
 process of its own; nothing here imports torch.
 """
 
+from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice, measure
 from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
@@ -12,8 +14,11 @@ __all__ = [
     "DeviceProfile",
     "Environment",
     "Fact",
+    "LatencyModel",
     "LocalDevice",
     "Measurement",
+    "cached_calibration",
+    "calibrate",
     "load_profile",
     "measure",
     "profile_ids",

@@ -25,7 +25,6 @@ from sekron_edge.errors import DeviceError
 # A spread above the first, or a drift above the second, is too much to quote a median.
 _WIDEST_SPREAD = 0.25
 _LARGEST_DRIFT = 0.15
-_MEMORY_RUNS = 4
 _STDERR_CHARACTERS = 1500
 
 
@@ -59,7 +58,7 @@ class LocalDevice:
     ) -> list[Measurement]:
         """Measure artifacts of one format in turn in one process, so that their ratios hold on a noisy machine.
 
-        The peak memory of each is then read in a short process of its own.
+        Nobody can say whose the memory is then, so that is not stated; `measure` reads it.
 
         Raises:
             DeviceError: As `measure`, and if the formats differ: two runtimes in one process can crash, each with
@@ -67,16 +66,7 @@ class LocalDevice:
         """
         if len({artifact.format for artifact in artifacts}) > 1:
             raise DeviceError("only artifacts of one format can be measured together; measure each format by itself")
-        together = self._timings(artifacts, inputs, runs, warmup, threads, timeout_s, 0.5 * len(artifacts))
-        if len(artifacts) == 1:
-            return together
-        peaks = [
-            self._timings([artifact], inputs, _MEMORY_RUNS, 1, threads, timeout_s, 0.0)[0].peak_memory_bytes
-            for artifact in artifacts
-        ]
-        return [
-            found.model_copy(update={"peak_memory_bytes": peak}) for found, peak in zip(together, peaks, strict=True)
-        ]
+        return self._timings(artifacts, inputs, runs, warmup, threads, timeout_s, 0.5)
 
     def _timings(
         self,

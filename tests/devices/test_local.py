@@ -27,7 +27,9 @@ def test_together_the_heavier_model_is_slower_and_larger(artifacts):
     assert small.median_ms < large.median_ms
     assert 0 < small.min_ms <= small.median_ms <= small.p90_ms
     assert small.artifact_sha256 == artifacts[0].sha256
-    assert small.peak_memory_bytes is None or small.peak_memory_bytes < large.peak_memory_bytes
+    assert small.peak_memory_bytes is None
+    alone = [measure(artifact, runs=4).peak_memory_bytes for artifact in artifacts]
+    assert None in alone or alone[0] < alone[1]
     assert small.runs >= 10
     assert small.stable == (not small.remarks)
     assert Measurement.model_validate_json(small.model_dump_json()) == small
