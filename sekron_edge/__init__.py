@@ -10,36 +10,61 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sekron_edge.artifacts import Artifact
+    from sekron_edge.artifacts import Artifact, export
+    from sekron_edge.devices import DeviceProfile, Measurement, load_profile, measure
     from sekron_edge.nn import replace_layers
-    from sekron_edge.planner import Budget, Plan, score
+    from sekron_edge.planner import Budget, Plan, decompose, score
     from sekron_edge.structure import Factor, Structure
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
+    from sekron_edge.training import TrainConfig, evaluate, finetune
+    from sekron_edge.verification import Check, verify
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Artifact": "artifacts",
     "Budget": "planner",
+    "Check": "verification",
+    "DeviceProfile": "devices",
     "Factor": "structure",
     "FactorizedTensor": "tensor",
+    "Measurement": "devices",
     "Plan": "planner",
     "Structure": "structure",
+    "TrainConfig": "training",
+    "decompose": "planner",
     "decompose_tensor": "tensor",
+    "evaluate": "training",
+    "export": "artifacts",
+    "finetune": "training",
+    "load_profile": "devices",
+    "measure": "devices",
     "replace_layers": "nn",
     "score": "planner",
+    "verify": "verification",
 }
 
 __all__ = [
     "Artifact",
     "Budget",
+    "Check",
+    "DeviceProfile",
     "Factor",
     "FactorizedTensor",
+    "Measurement",
     "Plan",
     "Structure",
+    "TrainConfig",
+    "decompose",
     "decompose_tensor",
+    "evaluate",
+    "export",
+    "finetune",
+    "load_profile",
+    "measure",
     "replace_layers",
     "score",
+    "verify",
 ]
 
 

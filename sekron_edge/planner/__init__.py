@@ -6,7 +6,7 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
-from sekron_edge.planner._scoring import CostModel, ModelScores, score
+from sekron_edge.planner._scoring import CostModel, ModelScores, decompose, score
 from sekron_edge.planner._solver import solve
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ModelScores",
     "Plan",
     "SolverResult",
+    "decompose",
     "score",
     "solve",
 ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
-from sekron_edge.nn import ConvGeometry, layer_weight, schedule, supported_layers
+from sekron_edge.nn import ConvGeometry, layer_weight, replace_layers, schedule, supported_layers
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
@@ -78,6 +78,16 @@ class ModelScores(BaseModel):
             solver=result,
             latency_source=self.latency_source,
         )
+
+
+def decompose(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of ``model`` whose layers are what the plan says; the model is left untouched.
+
+    Raises:
+        ConfigError: If the plan names a layer that the model has not.
+        UnsupportedLayerError: If a layer cannot be factorized; names it.
+    """
+    return replace_layers(model, plan.structures())
 
 
 def _choice(layer: LayerScores, pick: Candidate) -> LayerChoice:
