@@ -1,0 +1,108 @@
+"""Checking a bundle again: nothing missing, nothing added, nothing altered, every artifact computes what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, get_exporter, predict
+from sekron_edge.bundle._manifest import (
+    GOLDEN_INPUTS,
+    GOLDEN_OUTPUTS,
+    MANIFEST_NAME,
+    MANIFEST_SCHEMA_VERSION,
+    SEAL_NAME,
+    Manifest,
+)
+from sekron_edge.errors import BundleError, VerificationError
+from sekron_edge.verification import Comparison, compare
+
+_SHOWN = 5
+
+
+class BundleCheck(BaseModel):
+    """A bundle that is whole: how many files were hashed, and each artifact on the golden inputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: int
+    comparisons: dict[str, Comparison]
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read a bundle's manifest, and check its seal.
+
+    Raises:
+        BundleError: If there is none, it is altered, or of another version.
+    """
+    path, seal = bundle / MANIFEST_NAME, bundle / SEAL_NAME
+    for needed in (path, seal):
+        if not needed.is_file():
+            raise BundleError(f"{bundle} is no complete bundle: {needed.name} is missing")
+    content = path.read_bytes()
+    expected = f"{files.sha256(path)}  {MANIFEST_NAME}\n".encode()
+    if seal.read_bytes() != expected:
+        raise BundleError(f"{path} or its seal {SEAL_NAME} was altered: the hashes differ; build the bundle again")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleError(
+            f"{path} cannot be read by this release, which knows schema version {MANIFEST_SCHEMA_VERSION}: "
+            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def verify_bundle(bundle: Path) -> BundleCheck:
+    """Check every file's hash, then run every artifact on the golden inputs.
+
+    Raises:
+        BundleError: If a file is missing, added or altered; names it.
+        VerificationError: If an artifact no longer gives the golden outputs on this machine.
+        MissingDependencyError: If a runtime is absent here.
+    """
+    manifest = read_manifest(bundle)
+    _check_files(bundle, manifest)
+    inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
+    comparisons = {}
+    for delivery in manifest.deliveries:
+        artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
+        if files.sha256(artifact.path) != artifact.sha256:
+            raise BundleError(f"{artifact.path} is not the artifact that was verified; build the bundle again")
+        found = compare(outputs, predict(get_exporter(artifact.format).load(artifact), artifact, inputs))
+        if not found.within(delivery.check.tolerance):
+            raise VerificationError(f"{artifact.path.name} no longer gives the golden outputs on this machine: {found}")
+        comparisons[delivery.artifact.path.as_posix()] = found
+    return BundleCheck(files=len(manifest.files), comparisons=comparisons)
+
+
+def _check_files(bundle: Path, manifest: Manifest) -> None:
+    present = {path.relative_to(bundle).as_posix(): path for path in files.files_below(bundle)}
+    for name in (MANIFEST_NAME, SEAL_NAME):
+        present.pop(name)
+    missing = sorted(manifest.files.keys() - present.keys())
+    added = sorted(present.keys() - manifest.files.keys())
+    altered = sorted(
+        name
+        for name, entry in manifest.files.items()
+        if name in present
+        and (present[name].stat().st_size != entry.size_bytes or files.sha256(present[name]) != entry.sha256)
+    )
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for what, names in (("missing", missing), ("added", added), ("altered", altered))
+        if names
+    ]
+    if problems:
+        raise BundleError(f"{bundle} is not as it was built: {'; '.join(problems)}. Build the bundle again.")
+
+
+def _load(path: Path) -> tuple[Array, ...]:
+    try:
+        found = load_file(str(path))
+    except SafetensorError as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    return tuple(found[f"{index}"] for index in range(len(found)))

@@ -1,0 +1,116 @@
+"""What a bundle says of itself: ``manifest.json``, a versioned schema."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sekron_edge.artifacts import Artifact, TensorSpec
+from sekron_edge.devices import Measurement
+from sekron_edge.planner import Budget
+from sekron_edge.verification import Check
+
+MANIFEST_SCHEMA_VERSION: Literal[1] = 1
+MANIFEST_NAME = "manifest.json"
+SEAL_NAME = "manifest.json.sha256"
+GOLDEN_INPUTS = "golden/inputs.safetensors"
+GOLDEN_OUTPUTS = "golden/outputs.safetensors"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Model):
+    """One file of the bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+class PixelNormalization(_Model):
+    """How pixels in [0, 1] become the model's input: ``(pixel - mean) / std``, channel by channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Score(_Model):
+    """The task's metric on held-out data, of the dense and of the delivered PyTorch model."""
+
+    metric: str
+    dense: float
+    delivered: float
+    samples: int
+
+
+class Counts(_Model):
+    """Parameters and multiply-accumulates of one inference."""
+
+    parameters: int
+    macs: int
+
+
+class BudgetResult(_Model):
+    """One promise: the limit, what was found, how it was found, and whether it is kept."""
+
+    entry: str
+    limit: float
+    found: float
+    how: str
+    kept: bool
+
+
+class Delivery(_Model):
+    """One artifact of the bundle, with the proof of it.
+
+    Attributes:
+        artifact: Its ``path`` is relative to the bundle.
+        check: The verification against the PyTorch model.
+        measured: Latency and memory, where its runtime can be measured here.
+        dense_bytes: Size of the dense model in the same format and precision.
+        dense_measured: Of that dense model, timed in turn with this one.
+        snippet: Path of the code that loads it.
+    """
+
+    artifact: Artifact
+    check: Check
+    measured: Measurement | None
+    dense_bytes: int
+    dense_measured: Measurement | None
+    snippet: str
+
+
+class Manifest(_Model):
+    """Everything a bundle holds and promises.
+
+    ``inputs`` and ``outputs`` are in PyTorch's layout; each artifact states its own. ``files`` lists every
+    file but the manifest and its seal.
+    """
+
+    schema_version: Literal[1] = MANIFEST_SCHEMA_VERSION
+    name: str
+    created_at: datetime
+    profile: str
+    runtime: str
+    task: str
+    labels: tuple[str, ...]
+    normalization: PixelNormalization | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    budget: Budget
+    results: tuple[BudgetResult, ...]
+    score: Score
+    dense: Counts
+    delivered: Counts
+    deliveries: tuple[Delivery, ...]
+    versions: dict[str, str]
+    seed: int
+    files: dict[str, FileEntry]
+
+    @property
+    def kept(self) -> bool:
+        """Whether every budget is kept."""
+        return all(result.kept for result in self.results)

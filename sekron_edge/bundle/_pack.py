@@ -1,0 +1,84 @@
+"""Packing a bundle: whole or not at all, every file hashed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array
+from sekron_edge.bundle._manifest import (
+    GOLDEN_INPUTS,
+    GOLDEN_OUTPUTS,
+    MANIFEST_NAME,
+    SEAL_NAME,
+    Delivery,
+    FileEntry,
+    Manifest,
+)
+from sekron_edge.bundle._report import render_report
+from sekron_edge.bundle._snippets import snippet
+from sekron_edge.errors import BundleError
+from sekron_edge.planner import Plan
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real inputs, and what the PyTorch model makes of them; each ``(batch, ...)`` in PyTorch's layout."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+def pack(manifest: Manifest, plan: Plan, golden: Golden, out: Path) -> Manifest:
+    """Write the bundle to the folder ``out``, replacing a bundle that stands there.
+
+    Args:
+        manifest: Its deliveries' paths point to where the artifacts are now; ``files`` and snippets are filled in.
+        plan: Becomes ``plan.json``.
+        golden: Becomes ``golden/``.
+        out: The bundle's folder.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: If a folder that is no bundle stands at ``out``, or an artifact has changed since it was verified.
+    """
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and any(out.iterdir()):
+        raise BundleError(f"{out} exists and is no bundle; give another folder, or remove it")
+    with files.whole_folder(out) as folder:
+        deliveries = tuple(_deliver(delivery, manifest, folder) for delivery in manifest.deliveries)
+        files.write_text(folder / "plan.json", plan.to_json())
+        _save(folder / GOLDEN_INPUTS, golden.inputs)
+        _save(folder / GOLDEN_OUTPUTS, golden.outputs)
+        written = manifest.model_copy(update={"deliveries": deliveries, "files": {}})
+        files.write_text(folder / "report.html", render_report(written, plan))
+        listed = {path.relative_to(folder).as_posix(): path for path in files.files_below(folder)}
+        entries = {
+            name: FileEntry(sha256=files.sha256(path), size_bytes=path.stat().st_size) for name, path in listed.items()
+        }
+        written = written.model_copy(update={"files": entries})
+        files.write_text(folder / MANIFEST_NAME, written.model_dump_json(indent=2) + "\n")
+        files.write_text(folder / SEAL_NAME, f"{files.sha256(folder / MANIFEST_NAME)}  {MANIFEST_NAME}\n")
+    return written
+
+
+def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
+    source = delivery.artifact.path
+    relative = Path("artifacts") / source.name
+    files.copy(source, folder / relative)
+    if files.sha256(folder / relative) != delivery.artifact.sha256:
+        raise BundleError(f"{source} has changed since it was verified; export it again")
+    artifact = delivery.artifact.model_copy(update={"path": relative})
+    name, code = snippet(artifact, manifest)
+    files.write_text(folder / "snippets" / name, code)
+    return delivery.model_copy(update={"artifact": artifact, "snippet": f"snippets/{name}"})
+
+
+def _save(path: Path, arrays: tuple[Array, ...]) -> None:
+    with files.whole_file(path) as temporary:
+        save_file({f"{index}": np.ascontiguousarray(array) for index, array in enumerate(arrays)}, str(temporary))
