@@ -1,1 +1,35 @@
-"""The deployment bundle: what is in it, how it is packed, and how it is checked again."""
+"""The deployment bundle: what is in it, how it is packed, and how it is checked again.
+
+Requirements kept here: a bundle appears whole or not at all; every byte of it is under a hash; nothing that was not
+verified is in it; figures carry how they were found.
+"""
+
+from sekron_edge.bundle._check import BundleCheck, read_manifest, verify_bundle
+from sekron_edge.bundle._manifest import (
+    BudgetResult,
+    Counts,
+    Delivery,
+    FileEntry,
+    Manifest,
+    PixelNormalization,
+    Score,
+)
+from sekron_edge.bundle._pack import Golden, pack
+from sekron_edge.bundle._report import before_and_after, render_report
+
+__all__ = [
+    "BudgetResult",
+    "BundleCheck",
+    "Counts",
+    "Delivery",
+    "FileEntry",
+    "Golden",
+    "Manifest",
+    "PixelNormalization",
+    "Score",
+    "before_and_after",
+    "pack",
+    "read_manifest",
+    "render_report",
+    "verify_bundle",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from sekron_edge.artifacts import Artifact
 from sekron_edge.bundle._manifest import Manifest
@@ -20,7 +20,7 @@ def templates() -> Environment:
     return Environment(
         loader=PackageLoader("sekron_edge.bundle"),
         undefined=StrictUndefined,
-        autoescape=lambda name: bool(name and name.endswith(".html")),
+        autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -1,0 +1,89 @@
+"""``report.html``: one file that opens offline."""
+
+from __future__ import annotations
+
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from sekron_edge.bundle._manifest import Delivery, Manifest
+from sekron_edge.bundle._snippets import templates
+from sekron_edge.planner import Plan
+
+
+def render_report(manifest: Manifest, plan: Plan) -> str:
+    """Return the report as HTML: before and after, budgets, layers, plots, proofs."""
+    plots = [_layer_latency(plan), _layer_error(plan), _measured(manifest)]
+    divs = [plot.to_html(full_html=False, include_plotlyjs=False) for plot in plots if plot is not None]
+    page = templates().get_template("report.html")
+    return page.render(manifest=manifest, plan=plan, plots=divs, plotly=get_plotlyjs(), rows=before_and_after(manifest))
+
+
+def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
+    """Return the rows ``(figure, dense, delivered, ratio)`` of the table that people look at first."""
+    score, dense, delivered = manifest.score, manifest.dense, manifest.delivered
+    rows = [
+        (f"{score.metric} (held out, {score.samples:,} samples)", f"{score.dense:.2%}", f"{score.delivered:.2%}",
+         f"{100 * (score.delivered - score.dense):+.2f} points"),
+        ("parameters", f"{dense.parameters:,}", f"{delivered.parameters:,}",
+         _fewer(dense.parameters, delivered.parameters)),
+        ("MACs", f"{dense.macs:,}", f"{delivered.macs:,}", _fewer(dense.macs, delivered.macs)),
+    ]  # fmt: skip
+    for delivery in manifest.deliveries:
+        rows += _delivery_rows(delivery)
+    return rows
+
+
+def _delivery_rows(delivery: Delivery) -> list[tuple[str, str, str, str]]:
+    artifact, new, old = delivery.artifact, delivery.measured, delivery.dense_measured
+    name = f"{artifact.format} {artifact.precision}"
+    small = artifact.size_bytes
+    found = [(f"{name}: bytes", f"{delivery.dense_bytes:,}", f"{small:,}", _fewer(delivery.dense_bytes, small))]
+    if new is None or old is None:
+        found.append((f"{name}: latency", "not measured here", "not measured here", ""))
+        return found
+    noisy = "" if new.stable and old.stable else " (too noisy to quote)"
+    threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
+    label = f"{name}: median latency, measured, {threads}{noisy}"
+    ratio = f"{old.median_ms / new.median_ms:.2f}x faster"
+    found.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
+    if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
+        before, after = old.peak_memory_bytes, new.peak_memory_bytes
+        found.append((f"{name}: peak memory, measured", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+    return found
+
+
+def _fewer(dense: float, delivered: float) -> str:
+    return f"{dense / delivered:.2f}x less" if delivered else ""
+
+
+def _layer_latency(plan: Plan) -> go.Figure:
+    names = [layer.name for layer in plan.layers]
+    figure = go.Figure(
+        [
+            go.Bar(name="dense", x=names, y=[layer.dense.latency_ms for layer in plan.layers]),
+            go.Bar(name="delivered", x=names, y=[layer.cost.latency_ms for layer in plan.layers]),
+        ]
+    )
+    return figure.update_layout(title=f"Predicted latency of each layer ({plan.latency_source})", yaxis_title="ms")
+
+
+def _layer_error(plan: Plan) -> go.Figure:
+    names = [layer.name for layer in plan.layers]
+    figure = go.Figure([go.Bar(x=names, y=[layer.relative_error for layer in plan.layers])])
+    return figure.update_layout(title="Relative error of each layer before fine-tuning", yaxis_title="|W - What| / |W|")
+
+
+def _measured(manifest: Manifest) -> go.Figure | None:
+    known = [d for d in manifest.deliveries if d.measured is not None and d.dense_measured is not None]
+    if not known:
+        return None
+    names = [f"{d.artifact.format} {d.artifact.precision}" for d in known]
+    bars = []
+    for label, found in (("dense", [d.dense_measured for d in known]), ("delivered", [d.measured for d in known])):
+        seen = [m for m in found if m is not None]
+        above = [m.p90_ms - m.median_ms for m in seen]
+        below = [m.median_ms - m.min_ms for m in seen]
+        error = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+        bars.append(go.Bar(name=label, x=names, y=[m.median_ms for m in seen], error_y=error))
+    title = "Measured latency: median, with least and 90th percentile"
+    return go.Figure(bars).update_layout(title=title, yaxis_title="ms")

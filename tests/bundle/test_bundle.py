@@ -1,0 +1,159 @@
+"""A bundle is whole, says what it is, and shows every altered byte."""
+
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import sekron_edge as se
+from sekron_edge import files
+from sekron_edge.artifacts import TensorSpec
+from sekron_edge.bundle import (
+    Counts,
+    Delivery,
+    Golden,
+    Manifest,
+    PixelNormalization,
+    Score,
+    pack,
+    read_manifest,
+    verify_bundle,
+)
+from sekron_edge.devices import LatencyModel
+from sekron_edge.errors import BundleError, VerificationError
+
+COST = LatencyModel.estimated(gmacs_per_second=10, values_per_microsecond=1000, call_us=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(16 * 36, 3)
+    ).eval()
+    x = torch.randn(4, 1, 8, 8)
+    plan = se.score(dense, (x[:1],), COST).plan(se.Budget(macs="0.6x"), profile="host", runtime="litert")
+    model = se.decompose(dense, plan).eval()
+    deliveries = []
+    for name in ("litert", "executorch"):
+        artifact = se.export(model, (x[:1],), format=name, out=folder / "work")
+        check = se.verify(artifact, model, [x])
+        deliveries.append(
+            Delivery(artifact=artifact, check=check, measured=None, dense_bytes=9, dense_measured=None, snippet="")
+        )
+    manifest = Manifest(
+        name="test",
+        created_at=datetime.now(UTC),
+        profile="host",
+        runtime="litert",
+        task="classification",
+        labels=("a", "b", "c"),
+        normalization=PixelNormalization(mean=(0.5,), std=(0.25,)),
+        inputs=(TensorSpec(name="input", shape=(1, 1, 8, 8), dtype="float32"),),
+        outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32"),),
+        budget=se.Budget(macs="0.6x"),
+        results=(),
+        score=Score(metric="accuracy", dense=0.9, delivered=0.89, samples=10),
+        dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
+        delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
+        deliveries=tuple(deliveries),
+        versions={"torch": torch.__version__},
+        seed=0,
+        files={},
+    )
+    golden = Golden((x.numpy(),), (model(x).detach().numpy(),))
+    written = pack(manifest, plan, golden, folder / "out")
+    return folder / "out", written, (manifest, plan, golden)
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_what_its_manifest_lists_and_checks(made):
+    bundle, written, _ = made
+    assert read_manifest(bundle) == written
+    check = verify_bundle(bundle)
+    assert set(check.comparisons) == {"artifacts/model_fp32.tflite", "artifacts/model_fp32.pte"}
+    on_disk = {path.relative_to(bundle).as_posix() for path in files.files_below(bundle)}
+    assert on_disk == set(written.files) | {"manifest.json", "manifest.json.sha256"}
+    assert {"plan.json", "report.html", "golden/inputs.safetensors"} <= on_disk
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_byte_anywhere_is_found(made, data):
+    bundle, _, _ = made
+    path = data.draw(st.sampled_from(files.files_below(bundle)))
+    position = data.draw(st.integers(0, path.stat().st_size - 1))
+    mask = data.draw(st.integers(1, 255))
+    whole = path.read_bytes()
+    altered = bytearray(whole)
+    altered[position] ^= mask
+    path.write_bytes(altered)
+    try:
+        with pytest.raises(BundleError, match=re.escape(path.name)):
+            verify_bundle(bundle)
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_files_missing_or_added_are_named(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made[0], copy)
+    (copy / "extra.txt").write_text("x")
+    (copy / "plan.json").unlink()
+    with pytest.raises(BundleError, match=r"1 missing: plan\.json; 1 added: extra\.txt"):
+        verify_bundle(copy)
+    with pytest.raises(BundleError, match=r"manifest\.json is missing"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_bundle_takes_the_place_of_a_bundle_only(made, tmp_path):
+    _, _, (manifest, plan, golden) = made
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match="no bundle"):
+        pack(manifest, plan, golden, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    pack(manifest, plan, golden, tmp_path / "out")
+    pack(manifest, plan, golden, tmp_path / "out")
+    assert verify_bundle(tmp_path / "out").files
+
+
+@pytest.mark.slow
+def test_other_golden_outputs_are_a_failed_verification(made, tmp_path):
+    _, _, (manifest, plan, golden) = made
+    wrong = Golden(golden.inputs, tuple(np.roll(value, 1, 1) for value in golden.outputs))
+    pack(manifest, plan, wrong, tmp_path / "out")
+    with pytest.raises(VerificationError, match="golden"):
+        verify_bundle(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_every_python_snippet_runs(made):
+    bundle, written, _ = made
+    for delivery in written.deliveries:
+        command = [sys.executable, "-W", "ignore", str(bundle / delivery.snippet)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=bundle.parent)
+        assert done.stdout.strip().splitlines()[-1] in written.labels
+    assert "__pycache__" not in {path.name for path in bundle.rglob("*")}
+
+
+@pytest.mark.slow
+def test_the_report_is_one_file_that_needs_no_network(made):
+    page = (made[0] / "report.html").read_text()
+    outside = page.replace(re.search(r"<script>.*?</script>", page, re.DOTALL)[0], "")
+    assert not re.search(r'(src|href)="?https?:', outside)
+    assert "Before and after" in page
+    for layer in made[2][1].layers:
+        assert f"<td>{layer.name}</td>" in page
