@@ -49,7 +49,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(f"weights {path} cannot be read (safetensors, or a plain torch state dict): {error}") from error
+        raise ConfigError(
+            f"weights {path} cannot be read (safetensors, or a plain torch state dict): {error}"
+        ) from error
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)

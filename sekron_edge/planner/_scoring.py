@@ -50,6 +50,34 @@ class ModelScores(BaseModel):
         """The cost of the dense model."""
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
+    def corrected(self, *, latency: float, extra_bytes: float, source: str) -> ModelScores:
+        """Return the scores with every latency times ``latency`` and ``extra_bytes`` more in the artifact.
+
+        For what an exported model was measured to take beyond, or below, what was predicted.
+
+        Args:
+            latency: Measured over predicted.
+            extra_bytes: Measured less predicted.
+            source: What was measured; joins ``latency_source``.
+        """
+
+        def scaled(cost: LayerCost) -> LayerCost:
+            return cost.model_copy(update={"latency_ms": cost.latency_ms * latency})
+
+        layers = tuple(
+            layer.model_copy(
+                update={
+                    "candidates": tuple(c.model_copy(update={"cost": scaled(c.cost)}) for c in layer.candidates),
+                }
+            )
+            for layer in self.layers
+        )
+        rest = scaled(self.rest)
+        rest = rest.model_copy(update={"artifact_bytes": rest.artifact_bytes + extra_bytes})
+        return self.model_copy(
+            update={"layers": layers, "rest": rest, "latency_source": f"{self.latency_source}; {source}"}
+        )
+
     def plan(self, budget: Budget, *, profile: str, runtime: str, seed: int = 0) -> Plan:
         """Solve for a budget.
 
