@@ -23,7 +23,7 @@ def measure_sensitivity(
     *,
     divergence: Callable[[Tensor, Tensor], Tensor],
     settle: Callable[[nn.Module], nn.Module] = lambda model: model,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ModelScores:
     """Replace each candidate's predicted loss by ``slope * relative_error^2``, the slope measured layer by layer.
 
@@ -43,7 +43,8 @@ def measure_sensitivity(
     measured = []
     for done, layer in enumerate(scores.layers):
         measured.append(_with_slope(layer, _slope(model, layer, inputs, reference, divergence, settle)))
-        progress(done + 1, len(scores.layers))
+        if progress is not None:
+            progress(done + 1, len(scores.layers))
     return scores.model_copy(update={"layers": tuple(measured)})
 
 

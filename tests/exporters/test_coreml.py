@@ -1,0 +1,516 @@
+"""Core ML's packages keep the exporters' contract, and the reference evaluator computes what MIL means.
+
+The evaluator is held against four others: PyTorch, coremltools' own NumPy functions (which fold constants), its
+decompression of weights, and LiteRT on a model that somebody else converted to both formats.
+"""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from sekron_edge.exporters._mil import Program
+from torch import nn
+from torch.nn import functional as F
+
+from sekron_edge.artifacts import export, get_exporter, predict
+from sekron_edge.errors import ExportError
+from sekron_edge.testing import ExporterContract
+
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
+
+
+class TestCoreML(ExporterContract):
+    format = "coreml"
+    tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2}
+
+
+class _Each(nn.Module):
+    """Gives the output of each of several functions, so that one conversion tests them all."""
+
+    def __init__(self, functions):
+        super().__init__()
+        self.modules_ = nn.ModuleList(f for f in functions if isinstance(f, nn.Module))
+        self.functions = functions
+
+    def forward(self, x):
+        return tuple(function(x) for function in self.functions)
+
+
+def _check(functions, x, tmp_path, *, precision="fp32", tolerance=1e-5):
+    model = _Each(functions).eval()
+    artifact = export(model, (x,), format="coreml", precision=precision, out=tmp_path)
+    outputs = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
+    with torch.no_grad():
+        expected = [value.numpy() for value in model(x)]
+    for function, actual, wanted in zip(functions, outputs, expected, strict=True):
+        assert actual.shape == wanted.shape, function
+        assert np.abs(actual - wanted).max() <= tolerance * np.abs(wanted).max(), function
+
+
+def _converted(source, *, target="iOS17", **options):
+    import coremltools as ct
+
+    return ct.convert(
+        source,
+        convert_to="mlprogram",
+        minimum_deployment_target=getattr(ct.target, target),
+        compute_precision=ct.precision.FLOAT32,
+        skip_model_load=True,
+        **options,
+    )
+
+
+def _program(model, path):
+    model.save(str(path))
+    return Program(path)
+
+
+def _written(program, path):
+    import coremltools as ct
+
+    # Without passes: an operation shall be evaluated as it was written.
+    return _program(_converted(program, pass_pipeline=ct.PassPipeline.EMPTY), path)
+
+
+def _edit(package, change):
+    from coremltools.proto import Model_pb2
+
+    model = Model_pb2.Model()
+    model.ParseFromString((package / MODEL).read_bytes())
+    function = model.mlProgram.functions["main"]
+    change(function.block_specializations[function.opset].operations)
+    (package / MODEL).write_bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    return export(model, (torch.randn(1, 3, 8, 8),), format="coreml", out=tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def altered(small, tmp_path):
+    """A copy of the small package that a test may damage."""
+    return shutil.copytree(small.path, tmp_path / "altered.mlpackage")
+
+
+@pytest.mark.slow
+def test_convolutions_with_every_attribute(tmp_path):
+    torch.manual_seed(0)
+    grid = [
+        nn.Conv2d(8, 12, kernel, stride, padding, dilation, groups, bias)
+        for kernel, stride, padding, dilation, groups, bias in [
+            (1, 1, 0, 1, 1, True),
+            (3, 1, 1, 1, 1, False),
+            (3, 2, 1, 1, 4, True),
+            ((3, 5), (2, 1), (0, 2), (1, 2), 2, True),
+            (4, 1, "same", 1, 1, True),
+            (3, 1, "same", (2, 3), 4, True),
+            (4, 3, 2, 2, 1, True),
+            (2, 2, "valid", 1, 1, True),
+        ]
+    ]
+    reflected = nn.Conv2d(8, 12, 3, padding=2, padding_mode="reflect")
+    replicated = nn.Conv2d(8, 12, 3, padding=(2, 1), padding_mode="replicate")
+    depthwise = nn.Conv2d(8, 16, 3, 2, 1, groups=8)
+    transposed = [
+        nn.ConvTranspose2d(8, 6, 3),
+        nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1),
+        nn.ConvTranspose2d(8, 6, 4, 2, 1, groups=2, bias=False),
+        nn.ConvTranspose2d(8, 6, 3, (3, 2), (0, 2), dilation=2),
+    ]
+    _check([*grid, reflected, replicated, depthwise, *transposed], torch.randn(2, 8, 13, 17), tmp_path)
+
+
+@pytest.mark.slow
+def test_pools_with_every_attribute(tmp_path):
+    functions = [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool2d((3, 2), (1, 2), (1, 0)),
+        nn.MaxPool2d(2, 3, 1, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 0, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d((3, 2), (2, 3), (1, 1), count_include_pad=False, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d((3, 4)),
+        nn.AdaptiveMaxPool2d(1),
+    ]
+    _check(functions, torch.randn(2, 3, 12, 16) - 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_networks_are_made_of(precision, tmp_path):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(12, 3, batch_first=True)
+    activations = [
+        nn.ReLU6(), nn.LeakyReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardsigmoid(),
+        nn.Hardswish(), nn.ELU(), nn.PReLU(8), nn.Mish(), nn.Softsign(), nn.Softmax(1), nn.LogSoftmax(1), nn.GLU(1),
+    ]  # fmt: skip
+    norms = [
+        nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True), nn.LayerNorm(12), nn.GroupNorm(2, 8),
+        nn.LocalResponseNorm(3), F.normalize,
+    ]  # fmt: skip
+    images = [
+        nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.Upsample(scale_factor=2), nn.Upsample(size=(20, 9)),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(size=(13, 30), mode="bilinear", align_corners=True),
+    ]  # fmt: skip
+    shapes = [
+        lambda x: x[:, 1:7:2, ::3, -5:],
+        lambda x: x.flip(2, 3),
+        lambda x: torch.cat([x, x.relu()], 1),
+        lambda x: torch.stack([x, x * 2], 1),
+        lambda x: torch.cat(x.split([3, 5], 1)[::-1], 1),
+        lambda x: x[:, torch.tensor([3, 1, 1])],
+        lambda x: x.roll(2, 3),
+        lambda x: x.repeat(1, 2, 1, 3),
+        lambda x: F.pad(x, (1, 2, 3, 0), value=2.0),
+        lambda x: x.mean((2, 3), keepdim=True).squeeze(3).squeeze(2).unsqueeze(0),
+        lambda x: x.tril(),
+        lambda x: F.unfold(x, 3, padding=1),
+    ]
+    arithmetic = [
+        lambda x: torch.einsum("bchw,bdhw->bcd", x, x),
+        lambda x: x @ x.mT,
+        lambda x: attention(x[0], x[0], x[0])[0],
+        lambda x: x.sum(1) + x.mean(1) + x.amax(1) + x.amin(1) + x.norm(dim=1) + x.logsumexp(1) + x.var(1),
+        lambda x: x.abs().sqrt() + x.exp() + (x.abs() + 0.1).log() + (x.abs() + 0.1).rsqrt() + x.sin() + x.erf(),
+        lambda x: torch.where(torch.logical_or(x > 0, x <= -1), x, x * x),
+        lambda x: torch.maximum(x, -x) - torch.minimum(x, x * 2) + x.clamp(-0.5, 1) + x.abs() ** 0.5,
+        lambda x: x.argmax(1).float() + x.max(1)[0] + x.topk(3, 1)[0].sum(1) + x.sort(1)[0][:, 2],
+        lambda x: x.cumsum(1),
+    ]
+    x = torch.randn(1, 8, 10, 12)
+    tolerance = {"fp32": 1e-5, "fp16": 2e-2}[precision]
+    _check([*activations, *norms, *images, *shapes, *arithmetic], x, tmp_path, precision=precision, tolerance=tolerance)
+
+
+@pytest.mark.slow
+def test_operations_that_torch_does_not_become_agree_with_coremltools_own(tmp_path):
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 5, 6)).astype(np.float32)
+    calls = [
+        *((name, {}) for name in ("acos", "asin", "atan", "atanh", "cos", "cosh", "exp2", "identity", "sinh", "tan")),
+        *((name, {}) for name in ("relu6", "softsign", "l2_norm", "shape", "flatten2d", "sign", "square")),
+        *((name, {"y": np.float32(0.4)}) for name in ("equal", "not_equal", "less", "less_equal", "mod", "floor_div")),
+        *(
+            (f"reduce_{name}", {"axes": [1, -1], "keep_dims": True})
+            for name in ("l1_norm", "log_sum", "log_sum_exp", "min", "prod", "sum", "sum_square")
+        ),
+        ("reduce_max", {}),
+        ("clamped_relu", {"alpha": 0.1, "beta": 0.5}),
+        ("linear_activation", {"alpha": 2.0, "beta": 0.5}),
+        ("scaled_tanh", {"alpha": 2.0, "beta": 0.5}),
+        ("sigmoid_hard", {"alpha": 2.0, "beta": -0.5}),
+        ("thresholded_relu", {"alpha": 0.4}),
+        ("threshold", {"alpha": 0.4}),
+        ("prelu", {"alpha": np.arange(4, dtype=np.float32)}),
+        ("softplus_parametric", {"alpha": np.ones(4, np.float32), "beta": np.arange(4, dtype=np.float32)}),
+        ("log", {"epsilon": 0.5}),
+        ("inverse", {"epsilon": 0.5}),
+        ("gelu", {"mode": "TANH_APPROXIMATION"}),
+        ("gelu", {"mode": "SIGMOID_APPROXIMATION"}),
+        ("layer_norm", {"axes": [1, -1], "gamma": np.full((4, 6), 2, np.float32), "beta": np.ones((4, 6), np.float32)}),
+        ("slice_by_size", {"begin": [0, 1, -2, 0], "size": [1, 2, 2, -1]}),
+        (
+            "slice_by_index",
+            {
+                "begin": [0, 3, 0, -2],
+                "end": [1, 0, 0, 0],
+                "stride": [1, -2, 2, 1],
+                "end_mask": [False, False, True, False],
+                "squeeze_mask": [False, False, False, True],
+            },
+        ),
+        ("reshape", {"shape": [0, 2, -1, 0]}),
+        ("pad", {"pad": [2, 1, 3, 0], "mode": "reflect"}),
+        ("pad", {"pad": [1, 1, 2, 1], "mode": "replicate"}),
+        ("pad", {"pad": [1, 0, 0, 0, 1, 2, 0, 3], "mode": "constant", "constant_val": 3.0}),
+        ("cumsum", {"axis": 2, "reverse": True}),
+        ("band_part", {"lower": 1, "upper": 0}),
+        ("reverse", {}),
+        ("argsort", {"axis": 1, "ascending": True}),
+    ]
+    expected = []
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=x.shape)], opset_version=ct.target.iOS17)
+    def program(placeholder):
+        # Some of coremltools' functions write to their argument.
+        expected.extend(getattr(mb, name)(x=x.copy(), **options).val for name, options in calls)
+        return tuple(getattr(mb, name)(x=placeholder, **options) for name, options in calls)
+
+    outputs = _written(program, tmp_path / "calls.mlpackage").run([x])
+    for (name, options), actual, wanted in zip(calls, outputs, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{name} {options}")
+
+
+@pytest.mark.slow
+def test_padding_and_images_as_mil_documents_them(tmp_path):
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+
+    x = torch.randn(1, 8, 5, 5)
+    kernel = torch.randn(4, 8, 2, 4)
+    sizes = {"target_size_height": 7, "target_size_width": 3}
+    small, column = np.float32([[[[0.0], [1.0]]]]), {"target_size_height": 5, "target_size_width": 1}
+    # The grid points that MIL's documentation of resize_bilinear lists for these two inputs.
+    documented = {
+        "UNALIGN_CORNERS": [0, 0.1, 0.5, 0.9, 1],
+        "STRICT_ALIGN_CORNERS": [0, 0.25, 0.5, 0.75, 1],
+        "ALIGN_CORNERS": [0, 0.25, 0.5, 0.75, 1],
+        "DEFAULT": [0, 0.4, 0.8, 1, 1],
+        "OFFSET_CORNERS": [0.1, 0.3, 0.5, 0.7, 0.9],
+    }
+    expected = [
+        *(np.float32(points).reshape(1, 1, 5, 1) for points in documented.values()),
+        F.interpolate(x, size=(7, 3)),
+        F.interpolate(x, size=(7, 3)),
+        F.interpolate(x, size=(7, 3), mode="bilinear"),
+        F.conv2d(F.pad(x, (1, 2, 0, 1)), kernel, stride=(1, 1)),
+        F.conv2d(F.pad(x, (2, 1, 1, 0)), kernel, stride=(1, 1)),
+        F.conv2d(F.pad(x, (1, 2, 0, 1)), kernel, stride=(2, 1)),
+        F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)[..., 1:11],
+        F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2, 1),
+        F.lp_pool2d(x, 2, 2),
+        F.local_response_norm(x, 3),
+        torch.cat([x, -x], -1).unflatten(-1, (2, 5)).mT.flatten(-2),
+        torch.einsum("nchw,nwhu->nchu", x, x.transpose(1, 3)),
+        x.unflatten(1, (2, 2, 2)).permute(0, 3, 4, 1, 5, 2).reshape(1, 2, 10, 10),
+        F.pad(x, (0, 1, 0, 1)),
+        x[:, :, [1, 0]],
+        x.cumsum(2) - x,
+        (torch.round(x / 0.1) + 3).clamp(-128, 127).sub(3) * 0.1,
+    ]
+
+    @mb.program(
+        input_specs=[mb.TensorSpec(shape=x.shape), mb.TensorSpec(shape=small.shape)], opset_version=ct.target.iOS17
+    )
+    def program(x, y):
+        def conv(kind, strides):
+            return mb.conv(x=x, weight=kernel.numpy(), pad_type=kind, strides=strides)
+
+        scale = {"scale": np.float32(0.1), "zero_point": np.int8(3)}
+        return (
+            *(mb.resize_bilinear(x=y, **column, sampling_mode=mode) for mode in documented),
+            mb.resize_nearest_neighbor(x=x, **sizes),
+            mb.resize(x=x, shape=[7, 3], resized_dims=np.uint32(2), interpolation_mode="NEAREST_NEIGHBOR"),
+            mb.resize(x=x, shape=[7, 3], resized_dims=np.uint32(2), sampling_mode="UNALIGN_CORNERS"),
+            conv("same", [1, 1]),
+            conv("same_lower", [1, 1]),
+            conv("same", [2, 1]),
+            mb.conv_transpose(x=x, weight=kernel.numpy().swapaxes(0, 1), pad_type="same", strides=[2, 2]),
+            mb.max_pool(x=x, kernel_sizes=[2, 2], pad_type="same"),
+            mb.l2_pool(x=x, kernel_sizes=[2, 2], strides=[2, 2], pad_type="valid"),
+            mb.local_response_norm(x=x, size=3),
+            mb.concat(values=[x, mb.mul(x=x, y=-1.0)], axis=-1, interleave=True),
+            mb.einsum(values=[x, mb.transpose(x=x, perm=[0, 3, 2, 1])], equation="nchw,nwhu->nchu"),
+            mb.depth_to_space(x=x, block_size=2),
+            mb.depth_to_space(x=mb.space_to_depth(x=mb.pad(x=x, pad=[0, 1, 0, 1]), block_size=2), block_size=2),
+            mb.gather(x=x, indices=np.int32([[1, 0]]), axis=2, batch_dims=1),
+            mb.cumsum(x=x, axis=2, exclusive=True),
+            mb.dequantize(input=mb.quantize(input=x, output_dtype="int8", **scale), **scale),
+        )
+
+    outputs = _written(program, tmp_path / "calls.mlpackage").run([x.numpy(), small])
+    for index, (actual, wanted) in enumerate(zip(outputs, expected, strict=True)):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5, err_msg=f"output {index}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["iOS17", "iOS18"])
+@pytest.mark.parametrize("kind", ["linear", "palette", "sparse"])
+def test_compressed_weights_agree_with_coremltools_decompression(kind, target, tmp_path):
+    import coremltools.optimize.coreml as cto
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, groups=2)).eval()
+    x = torch.randn(1, 3, 8, 8)
+    converted = _converted(torch.export.export(model, (x,)).run_decompositions({}), target=target)
+    dtype = {"iOS17": "int8", "iOS18": "int4"}[target]
+    compress, options = {
+        "linear": (cto.linear_quantize_weights, cto.OpLinearQuantizerConfig(dtype=dtype, weight_threshold=0)),
+        "palette": (cto.palettize_weights, cto.OpPalettizerConfig(mode="uniform", nbits=6, weight_threshold=0)),
+        "sparse": (cto.prune_weights, cto.OpMagnitudePrunerConfig(target_sparsity=0.6, weight_threshold=0)),
+    }[kind]
+    compressed = compress(converted, cto.OptimizationConfig(global_config=options))
+    (packed,) = _program(compressed, tmp_path / "packed.mlpackage").run([x.numpy()])
+    (plain,) = _program(cto.decompress_weights(compressed), tmp_path / "plain.mlpackage").run([x.numpy()])
+    np.testing.assert_allclose(packed, plain, rtol=1e-5, atol=1e-5)
+    assert np.abs(plain - model(x).detach().numpy()).max() > 1e-3, "the compression must have done something"
+
+
+@pytest.mark.slow
+def test_a_flexible_batch_takes_any_number(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval(), torch.randn(3, 3, 8, 8)
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=8)},))
+    program = _program(_converted(exported.run_decompositions({})), tmp_path / "flexible.mlpackage")
+    assert program.interface.inputs[0].shape == (None, 3, 8, 8)
+    for batch in (1, 3):
+        (actual,) = program.run([x[:batch].numpy()])
+        np.testing.assert_allclose(actual, model(x[:batch]).detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ExportError, match=r"flexible.mlpackage.*\(None, 3, 8, 8\), got \(3, 3, 8, 9\)"):
+        program.run([np.zeros((3, 3, 8, 9), np.float32)])
+
+
+@pytest.mark.slow
+def test_float16_is_declared_and_rounded(tmp_path):
+    model, x = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    artifact = export(model, (x,), format="coreml", precision="fp16", out=tmp_path)
+    (actual,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
+    rounded = F.conv2d(*(value.half().float() for value in (x, model.weight, model.bias))).half()
+    assert artifact.outputs[0].dtype == "float16"
+    assert actual.dtype == np.float16
+    # Sums taken in another order may end on the neighbouring float16.
+    np.testing.assert_allclose(actual, rounded.detach().numpy(), rtol=2**-10, atol=2**-12)
+
+
+@pytest.mark.slow
+def test_equal_models_make_equal_packages(tmp_path):
+    program = (
+        "import sys, torch; from sekron_edge.artifacts import export; torch.manual_seed(0);"
+        "model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU());"
+        "artifact = export(model, (torch.randn(1, 3, 8, 8),), format='coreml', out=sys.argv[1]);"
+        "print(artifact.sha256)"
+    )
+    # In processes of their own, since protobuf's maps are in one order within a process.
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+def test_an_unknown_operation_is_named_with_its_output_and_package(altered):
+    def change(operations):
+        next(operation for operation in operations if operation.type == "relu").type = "mystery"
+
+    _edit(altered, change)
+    with pytest.raises(ExportError, match=r"altered\.mlpackage.* mystery \(first for output relu"):
+        Program(altered)
+
+
+@pytest.mark.slow
+def test_an_unknown_parameter_is_named_when_the_package_is_loaded(altered):
+    def change(operations):
+        relu = next(operation for operation in operations if operation.type == "relu")
+        relu.inputs["slope"].CopyFrom(relu.inputs["x"])
+
+    _edit(altered, change)
+    with pytest.raises(ExportError, match=r"altered\.mlpackage.* relu .*slope"):
+        Program(altered)
+
+
+@pytest.mark.slow
+def test_values_that_nothing_defines_and_weights_outside_the_package_are_damage(altered):
+    def outside(operations):
+        weights = [o for o in operations if o.attributes["val"].WhichOneof("value") == "blobFileValue"]
+        weights[0].attributes["val"].blobFileValue.fileName = "@model_path/../../../weight.bin"
+
+    def undefined(operations):
+        next(operation for operation in operations if operation.type == "relu").inputs["x"].arguments[0].name = "nought"
+
+    for change, message in ((undefined, "nought"), (outside, "in the package")):
+        _edit(altered, change)
+        with pytest.raises(ExportError, match=rf"altered\.mlpackage holds a damaged program.*{message}"):
+            Program(altered)
+
+
+@pytest.mark.slow
+def test_wrong_declared_shapes_are_not_passed_over(altered):
+    def change(operations):
+        relu = next(operation for operation in operations if operation.type == "relu")
+        relu.outputs[0].type.tensorType.dimensions[1].constant.size = 7
+
+    _edit(altered, change)
+    with pytest.raises(ExportError, match=r"relu .* declares shape \(1, 7, 6, 6\), got \(1, 8, 6, 6\)"):
+        Program(altered).run([np.zeros((1, 3, 8, 8), np.float32)])
+
+
+def test_weights_that_are_nan_are_refused_before_the_conversion(tmp_path):
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight[0, 1] = torch.nan
+    with pytest.raises(ExportError, match=r"coreml: Linear .*weight holds NaN"):
+        export(model, (torch.randn(1, 2),), format="coreml", out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_on_macos_a_mocked_core_ml_runs_the_package(small, monkeypatch):
+    class Model:
+        def __init__(self, path):
+            self.path = path
+
+        def get_compiled_model_path(self):
+            if self.path != str(small.path):
+                raise RuntimeError("refused")
+
+        def predict(self, inputs):
+            (name,) = inputs
+            return {small.outputs[0].name: np.full((1, 5), name == small.inputs[0].name, np.float64)}
+
+    runtime = SimpleNamespace(models=SimpleNamespace(MLModel=Model))
+    monkeypatch.setattr("sekron_edge.exporters.coreml._runtime", lambda: runtime)
+    monkeypatch.setattr("sys.platform", "darwin")
+    session = get_exporter("coreml").load(small)
+    (output,) = session.run([np.zeros((1, 3, 8, 8), np.float32)])
+    assert (session.runtime, session.measurable) == ("coreml", True)
+    assert output.dtype == np.float32
+    assert output.min() == 1
+    with pytest.raises(ExportError, match="cannot be read by Core ML"):
+        get_exporter("coreml").load(small.model_copy(update={"path": small.path / "other"}))
+
+
+@pytest.fixture(scope="module")
+def basic_pitch(tmp_path_factory):
+    """A network that listens to music, which its authors ship in Core ML's format and in LiteRT's."""
+    folder = tmp_path_factory.mktemp("basic-pitch")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "basic-pitch==0.4.0", "-d", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    return folder / "basic_pitch" / "saved_models" / "icassp_2022"
+
+
+@pytest.mark.slow
+def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
+    from ai_edge_litert.interpreter import Interpreter
+
+    program = Program(basic_pitch / "nmp.mlpackage")
+    twin = Interpreter(str(basic_pitch / "nmp.tflite"))
+    twin.allocate_tensors()
+    # The converter numbered the outputs :0, :1, :2 in the order that the package has them in.
+    details = sorted(twin.get_output_details(), key=lambda detail: detail["name"])
+    samples = program.interface.inputs[0].shape[1]
+    seconds = np.arange(samples) / 22050
+    generator = np.random.default_rng(0)
+    sounds = {
+        "noise": 0.3 * generator.standard_normal(samples),
+        "uniform": generator.uniform(-1, 1, samples),
+        "sine of 440 Hz": 0.8 * np.sin(2 * np.pi * 440 * seconds),
+        "sine of 880 Hz": 0.8 * np.sin(2 * np.pi * 880 * seconds),
+        "chord": 0.3 * sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (220, 277.2, 329.6)),
+    }
+    for name, sound in sounds.items():
+        x = sound.astype(np.float32).reshape(1, samples, 1)
+        twin.set_tensor(twin.get_input_details()[0]["index"], x)
+        twin.invoke()
+        for declared, actual, detail in zip(program.interface.outputs, program.run([x]), details, strict=True):
+            error = np.abs(actual - twin.get_tensor(detail["index"])).max()
+            assert error <= 1e-3, f"{name}, {declared.name}: {error}"
