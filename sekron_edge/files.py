@@ -82,3 +82,26 @@ def copy(source: Path, target: Path) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all below it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
+def cache_folder() -> Path:
+    """Return where results that cost time are kept: ``$SEKRON_EDGE_CACHE``, or ``~/.cache/sekron-edge``."""
+    return Path(os.environ.get("SEKRON_EDGE_CACHE") or Path.home() / ".cache" / "sekron-edge")
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash what decides a result, for the name of its file in the cache; 16 hexadecimal digits.
+
+    Bytes count as they are, everything else by its ``repr``.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else repr(part).encode()
+        digest.update(str(len(content)).encode() + b"\0" + content)
+    return digest.hexdigest()[:16]

@@ -15,23 +15,31 @@ from torch import Tensor, nn
 
 from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
+from sekron_edge.task import Task
 
 _PERFECT_DB = 200.0  # instead of infinity, which JSON has no word for
 
 
 class Tolerance(BaseModel):
-    """What must hold: least signal-to-noise ratio in dB, least share of samples whose decision agrees."""
+    """What must hold.
+
+    Attributes:
+        snr_db: Least signal-to-noise ratio, in dB.
+        agreement: Least share of samples whose decision agrees.
+        metric: Largest loss of the task's metric against the model's, in the metric's own unit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     snr_db: float
     agreement: float
+    metric: float
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(snr_db=60.0, agreement=0.999),
-    "fp16": Tolerance(snr_db=35.0, agreement=0.99),
-    "int8": Tolerance(snr_db=15.0, agreement=0.9),
+    "fp32": Tolerance(snr_db=60.0, agreement=0.998, metric=0.002),
+    "fp16": Tolerance(snr_db=35.0, agreement=0.99, metric=0.01),
+    "int8": Tolerance(snr_db=15.0, agreement=0.9, metric=0.03),
 }
 
 
@@ -63,17 +71,35 @@ class Comparison(BaseModel):
         return f"max error {self.max_error:.3g}, signal-to-noise {self.snr_db:.1f} dB{agreed}"
 
 
+class MetricPair(BaseModel):
+    """The task's own metric of the model and of its artifact, on the same samples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    model: float
+    artifact: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.artifact:.4g} (model {self.model:.4g})"
+
+
 class Check(BaseModel):
-    """A verification that held: on the inputs given, and on noise of their mean and spread."""
+    """A verification that held: on the inputs given, and on noise of their mean and spread.
+
+    ``metric`` is None where no targets were given; ``measurable`` is False for a reference evaluator.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     artifact_sha256: str
     runtime: str
     runtime_version: str
+    measurable: bool
     tolerance: Tolerance
     real: Comparison
     noise: Comparison
+    metric: MetricPair | None = None
 
 
 def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
@@ -110,6 +136,8 @@ def verify(
     model: nn.Module,
     inputs: Sequence[Tensor],
     *,
+    task: Task | None = None,
+    targets: Tensor | None = None,
     tolerance: Tolerance | None = None,
     seed: int = 0,
 ) -> Check:
@@ -119,6 +147,8 @@ def verify(
         artifact: Run in its runtime on this machine (or in a reference evaluator).
         model: What it was exported from; compared in evaluation mode, left as it was.
         inputs: Real inputs, one tensor an input of the model, ``(batch, ...)``; the batch a multiple of the artifact's.
+        task: With ``targets``, its metric of the artifact is held against that of the model.
+        targets: Of the inputs, ``(batch, ...)``.
         tolerance: By default that of the precision, in ``TOLERANCES``.
         seed: Of the noise.
 
@@ -137,23 +167,44 @@ def verify(
         for value in inputs
     ]
     found = {}
+    outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
     for kind, values in (("real inputs", list(inputs)), ("noise", noise)):
         actual = predict(session, artifact, [value.numpy() for value in values])
-        found[kind] = compare(_outputs(model, values), actual)
+        outputs[kind] = _outputs(model, values), actual
+        found[kind] = compare(*outputs[kind])
         if not found[kind].within(allowed):
             asked = f"at least {allowed.snr_db:g} dB and {allowed.agreement:.1%} agreement"
             raise VerificationError(
                 f"{artifact.path.name} does not compute what its model computes: on {kind} {found[kind]}, where "
                 f"{asked} must hold. {_blame(artifact, model, values, allowed)}"
             )
+    metric = None
+    if task is not None and targets is not None:
+        metric = _metric(task, targets, *outputs["real inputs"])
+        if metric.model - metric.artifact > allowed.metric:
+            raise VerificationError(
+                f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
+                f"{_blame(artifact, model, list(inputs), allowed)}"
+            )
     return Check(
         artifact_sha256=artifact.sha256,
         runtime=session.runtime,
         runtime_version=session.runtime_version,
+        measurable=session.measurable,
         tolerance=allowed,
         real=found["real inputs"],
         noise=found["noise"],
+        metric=metric,
     )
+
+
+def _metric(task: Task, targets: Tensor, expected: Sequence[Array], actual: Sequence[Array]) -> MetricPair:
+    def value(outputs: Sequence[Array]) -> float:
+        metric = task.metric()
+        metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets)
+        return float(metric.compute())
+
+    return MetricPair(name=task.metric_name, model=value(expected), artifact=value(actual))
 
 
 class _Tap(nn.Module):

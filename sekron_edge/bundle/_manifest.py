@@ -15,6 +15,7 @@ from sekron_edge.verification import Check
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 SEAL_NAME = "manifest.json.sha256"
+WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_INPUTS = "golden/inputs.safetensors"
 GOLDEN_OUTPUTS = "golden/outputs.safetensors"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+from torch import Tensor
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array
@@ -15,6 +18,7 @@ from sekron_edge.bundle._manifest import (
     GOLDEN_OUTPUTS,
     MANIFEST_NAME,
     SEAL_NAME,
+    WEIGHTS_NAME,
     Delivery,
     FileEntry,
     Manifest,
@@ -33,13 +37,15 @@ class Golden:
     outputs: tuple[Array, ...]
 
 
-def pack(manifest: Manifest, plan: Plan, golden: Golden, out: Path) -> Manifest:
+def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, Tensor], out: Path) -> Manifest:
     """Write the bundle to the folder ``out``, replacing a bundle that stands there.
 
     Args:
         manifest: Its deliveries' paths point to where the artifacts are now; ``files`` and snippets are filled in.
         plan: Becomes ``plan.json``.
         golden: Becomes ``golden/``.
+        weights: State dict of the delivered model, as `decompose` builds it from the plan; becomes
+            ``weights.safetensors``.
         out: The bundle's folder.
 
     Returns:
@@ -53,6 +59,7 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, out: Path) -> Manifest:
     with files.whole_folder(out) as folder:
         deliveries = tuple(_deliver(delivery, manifest, folder) for delivery in manifest.deliveries)
         files.write_text(folder / "plan.json", plan.to_json())
+        save_torch({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS_NAME)
         _save(folder / GOLDEN_INPUTS, golden.inputs)
         _save(folder / GOLDEN_OUTPUTS, golden.outputs)
         written = manifest.model_copy(update={"deliveries": deliveries, "files": {}})

@@ -9,6 +9,7 @@ from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice, measure
 from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
+from sekron_edge.devices._reference import reference_primitives
 
 __all__ = [
     "DeviceProfile",
@@ -22,4 +23,5 @@ __all__ = [
     "load_profile",
     "measure",
     "profile_ids",
+    "reference_primitives",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 from pathlib import Path
 from random import Random
@@ -100,15 +98,14 @@ def cached_calibration(runtime: str, *, threads: int = 1, cache: Path | None = N
     Args:
         runtime: As for `calibrate`.
         threads: That the runtime may use.
-        cache: Folder; by default ``$SEKRON_EDGE_CACHE``, or ``~/.cache/sekron-edge``.
+        cache: Folder; by default `files.cache_folder`.
 
     Raises:
         DeviceError: As `calibrate`.
     """
-    folder = cache or Path(os.environ.get("SEKRON_EDGE_CACHE") or Path.home() / ".cache" / "sekron-edge")
     versions = get_exporter(runtime).availability().versions
-    stated = repr((_hostinfo.cpu_model(), runtime, sorted(versions.items()), threads, _COUNTS))
-    path = folder / f"latency-{runtime}-{hashlib.sha256(stated.encode()).hexdigest()[:16]}.json"
+    key = files.fingerprint(_hostinfo.cpu_model(), runtime, sorted(versions.items()), threads, _COUNTS)
+    path = (cache or files.cache_folder()) / f"latency-{runtime}-{key}.json"
     if path.is_file():
         return LatencyModel.model_validate_json(path.read_bytes())
     model = calibrate(runtime, threads=threads)

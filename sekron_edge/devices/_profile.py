@@ -31,6 +31,7 @@ _CLOCK = {"MHz": 1, "GHz": 1000}
 _CORES = {"cores": 1}
 _BANDWIDTH = {"GB/s": 1}
 _RATE = {"TOPS": 1}
+_LATENCY = {"ms": 1}
 
 _PACKAGE = "sekron_edge.profiles"
 _SUFFIX = ".toml"
@@ -118,6 +119,7 @@ Cores = Annotated[Fact[int], _quantity(_CORES, whole=True)]
 Clock = Annotated[Fact[float], _quantity(_CLOCK)]
 Bandwidth = Annotated[Fact[float], _quantity(_BANDWIDTH)]
 Rate = Annotated[Fact[float], _quantity(_RATE)]
+Latency = Annotated[Fact[float], _quantity(_LATENCY)]
 Name = Annotated[Fact[str], BeforeValidator(_without_unit)]
 
 
@@ -137,6 +139,8 @@ class Facts(BaseModel):
         gpu: Name of the GPU.
         npu: Name of the neural accelerator.
         npu_rate: Its peak rate, in TOPS as its maker counts them.
+        mobilenet_v1: Latency of MobileNetV1 1.0 at 224x224 in float32 on one CPU thread, in ms: what latencies
+            are estimated from where nobody has measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,6 +157,7 @@ class Facts(BaseModel):
     gpu: Name | None = None
     npu: Name | None = None
     npu_rate: Rate | None = None
+    mobilenet_v1: Latency | None = None
 
 
 class DeviceProfile(BaseModel):

@@ -6,6 +6,7 @@ shares stays shared.
 """
 
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
+from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._rewrite import layer_weight, replace_layers, supported_layers
 from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
 
@@ -15,6 +16,7 @@ __all__ = [
     "FactorizedLinear",
     "Step",
     "factorize_layer",
+    "input_moments",
     "layer_weight",
     "replace_layers",
     "schedule",

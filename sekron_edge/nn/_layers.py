@@ -181,8 +181,8 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
     return new.train(layer.training)
 
 
-def _geometry(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[ConvGeometry, tuple[int, ...]]:
-    """Return the geometry with symmetric zero padding, and any other padding in ``F.pad``'s order."""
+def padding_ends(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
+    """Return what a layer pads, at both ends of every spatial axis, in ``F.pad``'s order (the last axis first)."""
     ends = [(0, 0) for _ in layer.stride]
     if layer.padding == "same":
         for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
@@ -190,12 +190,17 @@ def _geometry(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[ConvGeometry, t
             ends[axis] = (total // 2, total - total // 2)
     elif not isinstance(layer.padding, str):
         ends = [(amount, amount) for amount in layer.padding]
-    symmetric = layer.padding_mode == "zeros" and all(left == right for left, right in ends)
+    return tuple(joined.from_iterable(reversed(ends)))
+
+
+def _geometry(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[ConvGeometry, tuple[int, ...]]:
+    """Return the geometry with symmetric zero padding, and any other padding in ``F.pad``'s order."""
+    ends = padding_ends(layer)
+    symmetric = layer.padding_mode == "zeros" and ends[::2] == ends[1::2]
     geometry = ConvGeometry(
         stride=tuple(layer.stride),
-        padding=tuple(left if symmetric else 0 for left, _ in ends),
+        padding=ends[::-2] if symmetric else (0,) * len(layer.stride),
         dilation=tuple(layer.dilation),
         groups=layer.groups,
     )
-    explicit = () if symmetric else tuple(joined.from_iterable(reversed(ends)))
-    return geometry, explicit
+    return geometry, () if symmetric else ends

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from sekron_edge.artifacts import Precision
 from sekron_edge.errors import ConfigError
-from sekron_edge.planner import Budget
+from sekron_edge.planner import HALF_THE_TIME, Budget
 from sekron_edge.training import TrainConfig
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -68,18 +68,18 @@ class TargetSection(_Section):
 
     Attributes:
         profile: Id of a device profile, or path to a TOML file.
-        runtime: Format whose latency is budgeted.
-        formats: Formats in the bundle; each in every precision of ``precisions`` that it can.
+        runtime: Format whose latency is budgeted; by default the profile's.
+        formats: Formats in the bundle, each in every precision of ``precisions`` that it can; by default the profile's.
         precisions: Of the artifacts; the first is what is planned and measured against the budgets.
-        threads: That the runtime may use.
+        threads: That the runtime may use; by default the profile's.
         runs: Least number of timed runs.
     """
 
     profile: str = "host"
-    runtime: str = "litert"
-    formats: tuple[str, ...] = ("litert", "executorch", "coreml")
-    precisions: tuple[Precision, ...] = ("fp32",)
-    threads: int = Field(default=1, ge=1)
+    runtime: str | None = None
+    formats: tuple[str, ...] | None = None
+    precisions: tuple[Precision, ...] = Field(default=("fp32",), min_length=1)
+    threads: int | None = Field(default=None, ge=1)
     runs: int = Field(default=50, ge=4)
 
 
@@ -87,7 +87,8 @@ class JobConfig(_Section):
     """One job of ``sekron-edge run``.
 
     Relative paths are from the config file's folder. ``train`` is used where the model has no weights; its result
-    is cached, so that the next job with the same model, data and settings does not train again.
+    is cached, so that the next job with the same model, data and settings does not train again. ``seed`` decides
+    everything random, also in training and fine-tuning. Without a budget the artifact takes half the dense one's time.
     """
 
     name: str
@@ -95,7 +96,7 @@ class JobConfig(_Section):
     model: ModelSection
     data: DataSection
     target: TargetSection = TargetSection()
-    budget: Budget
+    budget: Budget = HALF_THE_TIME
     train: TrainConfig | None = None
     finetune: TrainConfig = TrainConfig(epochs=2)
 

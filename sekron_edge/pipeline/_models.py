@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sekron_edge.errors import ConfigError
+from sekron_edge.files import fingerprint
 
 _SHOWN = 3
 
@@ -88,3 +89,12 @@ def _factory(reference: str) -> Any:
     if not hasattr(module, name):
         raise ConfigError(f"{where} has no {name!r} to make a model with")
     return getattr(module, name)
+
+
+def state_fingerprint(model: nn.Module) -> str:
+    """Hash a model's class and all its parameters and buffers."""
+    state = model.state_dict()
+    parts: list[object] = [type(model).__qualname__]
+    for name, value in state.items():
+        parts += [name, tuple(value.shape), value.detach().cpu().contiguous().numpy().tobytes()]
+    return fingerprint(*parts)

@@ -1,163 +1,221 @@
-"""From a model to a plan that its exported, measured artifact keeps: score, solve, export, measure, correct."""
+"""From scores to a plan that its exported artifact keeps: solve, export, measure, correct, solve again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from sekron_edge.artifacts import Artifact, Precision, export
-from sekron_edge.devices import LatencyModel, LocalDevice, Measurement
+from sekron_edge.artifacts import Artifact, export
+from sekron_edge.devices import LocalDevice, Measurement
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.planner import Budget, Limit, ModelScores, Plan, decompose, measure_sensitivity, score
-from sekron_edge.task import Task
-from sekron_edge.training import reestimate_batch_norm
+from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import Budget, LayerCost, Limit, ModelScores, Plan, decompose
 
 _ROUNDS = 4
-_MARGIN = 1.02
-_SENSITIVITY_SAMPLES = 256
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the model is to run: profile, the runtime that is budgeted, its precision and threads."""
-
-    profile: str
-    runtime: str
-    precision: Precision
-    threads: int
-    runs: int
-
-
-def calibration_batch(task: Task, samples: int) -> tuple[Tensor, Tensor]:
-    """Return up to so many calibration samples as one batch of inputs and targets."""
-    from sekron_edge.data import collate
-
-    count = min(samples, len(task.calibration))  # type: ignore[arg-type]
-    return collate([task.calibration[index] for index in range(count)])
-
-
-def score_for(
-    model: nn.Module, task: Task, latency: LatencyModel, target: Target, say: Callable[[str], None]
-) -> ModelScores:
-    """Score a model's candidates, and measure each layer's sensitivity on calibration data."""
-    inputs, _ = calibration_batch(task, _SENSITIVITY_SAMPLES)
-    scores = score(model, (inputs[:1],), latency, precision=target.precision)
-    considered = sum(layer.considered for layer in scores.layers)
-    say(f"scored {considered:,} candidates of {len(scores.layers)} layers; latency {latency.source}")
-    scores = measure_sensitivity(
-        model,
-        scores,
-        (inputs,),
-        divergence=task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-    )
-    say(f"measured the sensitivity of each layer on {len(inputs)} calibration samples")
-    return scores
+# Latency is planned this far below its limit: the artifact is measured again at the end, on a machine that is noisy.
+_HEADROOM = 0.95
+# A plan this close to a limit leaves nothing to gain from another round.
+_CLOSE = 0.9
+_MOST_CORRECTION = 3.0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A plan's artifact against the dense one, before fine-tuning: weights change nothing about time and size."""
+    """A plan's artifact beside the dense one, before fine-tuning: weights change nothing about time and size."""
 
     dense: Artifact
     artifact: Artifact
-    dense_measured: Measurement
-    measured: Measurement
+    dense_measured: Measurement | None = None
+    measured: Measurement | None = None
 
-    def exceeded(self, budget: Budget) -> dict[str, float]:
-        """Return the budget's entries that are not kept, each as found over allowed."""
+    def shares(self, budget: Budget) -> dict[str, float]:
+        """Return how much of each limit is used, found over allowed, for what was measured."""
         found = {}
-        if budget.latency_ms is not None:
-            found["latency_ms"] = self.measured.median_ms / budget.latency_ms.absolute(self.dense_measured.median_ms)
         if budget.artifact_bytes is not None:
             allowed = budget.artifact_bytes.absolute(self.dense.size_bytes)
             found["artifact_bytes"] = self.artifact.size_bytes / allowed
-        return {entry: ratio for entry, ratio in found.items() if ratio > 1}
+        if self.measured is None or self.dense_measured is None:
+            return found
+        if budget.latency_ms is not None:
+            found["latency_ms"] = self.measured.median_ms / budget.latency_ms.absolute(self.dense_measured.median_ms)
+        before, after = self.dense_measured.peak_memory_bytes, self.measured.peak_memory_bytes
+        if budget.peak_memory_bytes is not None and before and after:
+            found["peak_memory_bytes"] = after / budget.peak_memory_bytes.absolute(before)
+        return found
+
+    def points(self) -> dict[str, float]:
+        """Return what this artifact reaches, by the budget's names."""
+        found = {"artifact_bytes": float(self.artifact.size_bytes)}
+        if self.measured is not None:
+            found["latency_ms"] = self.measured.median_ms
+            if self.measured.peak_memory_bytes:
+                found["peak_memory_bytes"] = float(self.measured.peak_memory_bytes)
+        return found
+
+    def __str__(self) -> str:
+        size = f"{self.artifact.size_bytes:,} bytes (dense {self.dense.size_bytes:,})"
+        if self.measured is None or self.dense_measured is None:
+            return size
+        return f"measured {self.measured.median_ms:.4g} ms (dense {self.dense_measured.median_ms:.4g}), {size}"
+
+
+class _Bench:
+    """Exports candidates for the target; measures them beside the dense model where the target is this machine."""
+
+    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...], target: Target, work: Path) -> None:
+        self._model = model
+        self._example_inputs = example_inputs
+        self._target = target
+        self._work = work
+        self.dense = self._export(model, "dense")
+
+    def measured_dense(self) -> Measurement | None:
+        if not self._target.is_here:
+            return None
+        return LocalDevice().measure(self.dense, runs=self._target.runs, threads=self._target.threads)
+
+    def trial(self, plan: Plan) -> Trial:
+        artifact = self._export(decompose(self._model, plan), "trial")
+        if not self._target.is_here:
+            return Trial(self.dense, artifact)
+        return Trial(self.dense, artifact, *measure_pair(self.dense, artifact, self._target))
+
+    def _export(self, model: nn.Module, name: str) -> Artifact:
+        target = self._target
+        return export(
+            model, self._example_inputs, format=target.runtime, precision=target.precision, out=self._work, name=name
+        )
+
+
+def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
+    """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself."""
+    device = LocalDevice()
+    timed = device.measure_together([dense, artifact], runs=target.runs, threads=target.threads)
+    alone = [device.measure(one, runs=4, warmup=1, threads=target.threads) for one in (dense, artifact)]
+    first, second = (
+        one.model_copy(update={"peak_memory_bytes": other.peak_memory_bytes})
+        for one, other in zip(timed, alone, strict=True)
+    )
+    return first, second
 
 
 def plan_for(
     model: nn.Module,
-    example: tuple[Tensor, ...],
+    example_inputs: tuple[Tensor, ...],
     scores: ModelScores,
     budget: Budget,
     target: Target,
     *,
     work: Path,
     seed: int,
-    say: Callable[[str], None],
+    narrator: Narrator,
 ) -> Plan:
-    """Solve, export, measure; where the artifact misses a budget, correct the scores by it and solve again.
+    """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
 
     Args:
         model: The original.
-        example: Inputs, whose shapes become the artifact's.
+        example_inputs: Their shapes become the artifact's.
         scores: Of that model.
-        budget: What the artifact must keep; relative entries are of the dense artifact, measured here.
-        target: Where it runs.
+        budget: What the artifact must keep; relative entries are of the dense artifact.
+        target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
         work: Folder for the artifacts of the rounds.
         seed: Recorded in the plan.
-        say: Told what happens.
+        narrator: Told what happens.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
-    device = LocalDevice()
+    bench = _Bench(model, example_inputs, target, work)
+    scores = _anchored(scores, bench.dense, bench.measured_dense())
+    aims = _absolute(budget, scores.dense)
+    best: Plan | None = None
+    tried: list[Trial] = []
+    for attempt in range(1, _ROUNDS + 1):
+        try:
+            plan = scores.plan(aims, profile=target.profile.id, runtime=target.runtime, seed=seed)
+        except InfeasibleBudgetError:
+            if best is None:
+                raise
+            break
+        if best is not None and plan.structures() == best.structures():
+            break
+        trial = bench.trial(plan)
+        tried.append(trial)
+        narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
+        shares = trial.shares(budget)
+        if all(share <= 1 for share in shares.values()):
+            if best is None or _loss(plan) < _loss(best):
+                best = plan
+            if "latency_ms" not in plan.solver.binding or shares.get("latency_ms", 1.0) >= _CLOSE:
+                break
+        scores = _learned(scores, plan, trial, attempt)
+        aims = _tightened(aims, {e: share for e, share in shares.items() if share > 1 and e != "latency_ms"})
+    if best is None:
+        raise _missed(tried, budget)
+    return best.model_copy(update={"budget": budget})
 
-    def exported(candidate: nn.Module, name: str) -> Artifact:
-        return export(candidate, example, format=target.runtime, precision=target.precision, out=work, name=name)
 
-    dense = exported(model, "dense")
-    before = device.measure(dense, runs=target.runs, threads=target.threads)
+def _loss(plan: Plan) -> float:
+    return sum(layer.predicted_loss for layer in plan.layers)
+
+
+def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:
+    """Correct the scores by the dense artifact: what its measurement has beyond its layers is the rest of the model."""
     predicted = scores.dense
-    scores = scores.corrected(
-        latency=before.median_ms / predicted.latency_ms,
-        extra_bytes=dense.size_bytes - predicted.artifact_bytes,
-        source=f"times {before.median_ms / predicted.latency_ms:.3g}, since the dense model was measured",
-    )
-    absolute = _absolute(budget, scores)
-    trial = None
-    for attempt in range(_ROUNDS):
-        plan = scores.plan(absolute, profile=target.profile, runtime=target.runtime, seed=seed)
-        small = exported(decompose(model, plan), "trial")
-        dense_measured, measured = device.measure_together([dense, small], runs=target.runs, threads=target.threads)
-        trial = Trial(dense, small, dense_measured, measured)
-        exceeded = trial.exceeded(budget)
-        say(
-            f"plan {attempt + 1}: measured {measured.median_ms:.4g} ms (dense {dense_measured.median_ms:.4g}), "
-            f"{small.size_bytes:,} bytes (dense {dense.size_bytes:,})"
-        )
-        if not exceeded:
-            return plan
-        ratio = measured.median_ms / dense_measured.median_ms * scores.dense.latency_ms / plan.cost.latency_ms
-        absolute = _tightened(absolute, exceeded)
-        scores = scores.corrected(
-            latency=1.0, extra_bytes=0.0, source=f"plan {attempt + 1} was measured at {ratio:.3g} times its prediction"
-        )
-    assert trial is not None
-    nearest = {"latency_ms": trial.measured.median_ms, "artifact_bytes": float(trial.artifact.size_bytes)}
-    raise InfeasibleBudgetError(
-        f"after {_ROUNDS} plans the measured artifact still exceeds {', '.join(exceeded)}; the nearest is "
-        f"{nearest['latency_ms']:.4g} ms and {nearest['artifact_bytes']:.0f} bytes (dense: "
-        f"{trial.dense_measured.median_ms:.4g} ms, {trial.dense.size_bytes} bytes). Raise that budget.",
-        binding=list(exceeded),
-        nearest=[nearest],
-    )
+    extra_bytes = dense.size_bytes - predicted.artifact_bytes
+    if measured is None:
+        return scores.corrected(source="bytes as in the dense artifact", extra_bytes=extra_bytes)
+    beyond = measured.median_ms - predicted.latency_ms
+    source = f"dense model measured at {measured.median_ms:.4g} ms, its layers predicted at {predicted.latency_ms:.4g}"
+    if beyond >= 0:
+        return scores.corrected(source=source, extra_ms=beyond, extra_bytes=extra_bytes)
+    return scores.corrected(source=source, scale=measured.median_ms / predicted.latency_ms, extra_bytes=extra_bytes)
 
 
-def _absolute(budget: Budget, scores: ModelScores) -> Budget:
-    """Return the budget with latency and bytes in absolute figures of the measured dense artifact."""
+def _absolute(budget: Budget, dense: LayerCost) -> Budget:
+    """Return the budget in absolute figures of the dense model, latency with some headroom."""
+    figures = {"latency_ms": dense.latency_ms, "artifact_bytes": dense.artifact_bytes}
+    figures |= {"peak_memory_bytes": float(dense.peak_bytes), "macs": float(dense.macs)}
     limits = {
-        entry: Limit(value=limit.absolute(float(getattr(scores.dense, entry))))
-        for entry in ("latency_ms", "artifact_bytes")
+        entry: Limit(value=limit.absolute(figure) * (_HEADROOM if entry == "latency_ms" else 1.0))
+        for entry, figure in figures.items()
         if (limit := getattr(budget, entry)) is not None
     }
     return budget.model_copy(update=limits)
 
 
-def _tightened(budget: Budget, exceeded: dict[str, float]) -> Budget:
-    """Ask for as much less as the measurement was more."""
-    limits = {entry: Limit(value=getattr(budget, entry).value / (ratio * _MARGIN)) for entry, ratio in exceeded.items()}
-    return budget.model_copy(update=limits)
+def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> ModelScores:
+    """Correct the latency of factorized layers, and the bytes of the file, by a plan's artifact."""
+    extra_bytes = trial.artifact.size_bytes - plan.cost.artifact_bytes
+    factorized = sum(layer.cost.latency_ms for layer in plan.layers if layer.structure is not None)
+    if trial.measured is None or trial.dense_measured is None or factorized <= 0:
+        return scores.corrected(source=f"bytes as in plan {attempt}", extra_bytes=extra_bytes)
+    # In terms of the dense model's first measurement, whatever the machine's mood was in this round.
+    found = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
+    factor = (found - (plan.cost.latency_ms - factorized)) / factorized
+    factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
+    source = f"plan {attempt} measured at {found:.4g} ms, predicted at {plan.cost.latency_ms:.4g}"
+    return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
+
+
+def _tightened(aims: Budget, exceeded: dict[str, float]) -> Budget:
+    """Ask for as much less as was found more."""
+    return aims.model_copy(
+        update={entry: Limit(value=getattr(aims, entry).value * _HEADROOM / ratio) for entry, ratio in exceeded.items()}
+    )
+
+
+def _missed(tried: list[Trial], budget: Budget) -> InfeasibleBudgetError:
+    nearest = min(tried, key=lambda trial: max(trial.shares(budget).values()))
+    exceeded = [entry for entry, share in nearest.shares(budget).items() if share > 1]
+    points = {entry: value for entry, value in nearest.points().items() if getattr(budget, entry) is not None}
+    offered = ", ".join(f"{entry} = {value:.6g}" for entry, value in points.items())
+    return InfeasibleBudgetError(
+        f"of {len(tried)} plans that were exported, none kept {', '.join(exceeded)}; the nearest reached {offered} "
+        f"({nearest}). Raise {' and '.join(exceeded)}.",
+        binding=exceeded,
+        nearest=[points],
+    )

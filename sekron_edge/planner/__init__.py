@@ -5,12 +5,13 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 """
 
 from sekron_edge.planner._candidates import Candidate, LayerScores
-from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
+from sekron_edge.planner._plan import HALF_THE_TIME, Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
 from sekron_edge.planner._scoring import CostModel, ModelScores, decompose, score
 from sekron_edge.planner._sensitivity import measure_sensitivity
 from sekron_edge.planner._solver import solve
 
 __all__ = [
+    "HALF_THE_TIME",
     "Budget",
     "Candidate",
     "CostModel",

@@ -71,6 +71,9 @@ class Budget(BaseModel):
     accuracy_drop: float | None = Field(default=None, ge=0)
 
 
+HALF_THE_TIME = Budget(latency_ms=Limit(value=0.5, relative=True))
+
+
 class LayerCost(BaseModel):
     """The predicted cost of a layer, or of a whole model.
 
@@ -134,7 +137,7 @@ class Plan(BaseModel):
     """Which structure each layer gets, why, and what it is predicted to cost.
 
     ``dense`` and ``cost`` are whole-model figures; ``latency_source`` says whether the latency model was
-    measured on the device or is only estimated.
+    measured on the device or is only estimated, ``error_source`` what the layers' errors are errors of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,6 +154,7 @@ class Plan(BaseModel):
     cost: LayerCost
     solver: SolverResult
     latency_source: str
+    error_source: str
 
     def structures(self) -> dict[str, Structure]:
         """Return the layers that change, by name."""

@@ -11,13 +11,21 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
-from sekron_edge.nn import ConvGeometry, layer_weight, replace_layers, schedule, supported_layers
+from sekron_edge.nn import (
+    ConvGeometry,
+    input_moments,
+    layer_weight,
+    replace_layers,
+    schedule,
+    supported_layers,
+)
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
+from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
 from sekron_edge.primitives import Primitive
 from sekron_edge.structure import Factor, Shape, Structure
-from sekron_edge.tensor import spectrum
+from sekron_edge.threads import torch_threads
 
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -36,12 +44,16 @@ class CostModel(Protocol):
 
 
 class ModelScores(BaseModel):
-    """All layers' candidates: solved for any budget without scoring again. JSON round trip."""
+    """All layers' candidates: solved for any budget without scoring again. JSON round trip.
+
+    ``rest`` is what is no choice: other parameters, and time beyond that of the layers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: str
     latency_source: str
+    error_source: str
     layers: tuple[LayerScores, ...]
     rest: LayerCost
 
@@ -50,30 +62,39 @@ class ModelScores(BaseModel):
         """The cost of the dense model."""
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
-    def corrected(self, *, latency: float, extra_bytes: float, source: str) -> ModelScores:
-        """Return the scores with every latency times ``latency`` and ``extra_bytes`` more in the artifact.
-
-        For what an exported model was measured to take beyond, or below, what was predicted.
+    def corrected(
+        self,
+        *,
+        source: str,
+        extra_ms: float = 0.0,
+        extra_bytes: float = 0.0,
+        scale: float = 1.0,
+        factorized: float = 1.0,
+    ) -> ModelScores:
+        """Return the scores as the measurement of an exported model corrects them.
 
         Args:
-            latency: Measured over predicted.
-            extra_bytes: Measured less predicted.
             source: What was measured; joins ``latency_source``.
+            extra_ms: Time beyond that of the layers (activations, pooling, the call itself).
+            extra_bytes: Bytes of the artifact beyond those of the parameters.
+            scale: Of every layer's latency.
+            factorized: Of the latency of candidates that are not dense, beside ``scale``.
         """
 
-        def scaled(cost: LayerCost) -> LayerCost:
-            return cost.model_copy(update={"latency_ms": cost.latency_ms * latency})
+        def candidate(given: Candidate) -> Candidate:
+            by = scale if given.structure is None else scale * factorized
+            cost = given.cost.model_copy(update={"latency_ms": given.cost.latency_ms * by})
+            return given.model_copy(update={"cost": cost})
 
         layers = tuple(
-            layer.model_copy(
-                update={
-                    "candidates": tuple(c.model_copy(update={"cost": scaled(c.cost)}) for c in layer.candidates),
-                }
-            )
-            for layer in self.layers
+            layer.model_copy(update={"candidates": tuple(map(candidate, layer.candidates))}) for layer in self.layers
         )
-        rest = scaled(self.rest)
-        rest = rest.model_copy(update={"artifact_bytes": rest.artifact_bytes + extra_bytes})
+        rest = self.rest.model_copy(
+            update={
+                "latency_ms": self.rest.latency_ms + extra_ms,
+                "artifact_bytes": self.rest.artifact_bytes + extra_bytes,
+            }
+        )
         return self.model_copy(
             update={"layers": layers, "rest": rest, "latency_source": f"{self.latency_source}; {source}"}
         )
@@ -105,6 +126,7 @@ class ModelScores(BaseModel):
             cost=total([self.rest, *(pick.cost for pick in chosen)]),
             solver=result,
             latency_source=self.latency_source,
+            error_source=self.error_source,
         )
 
 
@@ -141,15 +163,24 @@ def _choice(layer: LayerScores, pick: Candidate) -> LayerChoice:
 
 
 def score(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], cost_model: CostModel, *, precision: str = "fp32"
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    cost_model: CostModel,
+    *,
+    precision: str = "fp32",
+    calibration: Sequence[Tensor] | None = None,
 ) -> ModelScores:
-    """Price every candidate of every layer, and its error from the weight's spectra.
+    """Price every candidate of every layer, and its error.
+
+    Errors come from the weights' spectra; with calibration data, those of the candidates that are not dominated are
+    errors of the layer's output on that data.
 
     Args:
         model: Run once on the example inputs in ``eval`` mode; left as it was.
         example_inputs: Their shapes are those that costs are for.
         cost_model: The target's.
         precision: Decides the bytes of a value.
+        calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
@@ -158,26 +189,37 @@ def score(
     modules = dict(model.named_modules())
     names = [*supported, *(name for name in refused if isinstance(modules[name], nn.Conv1d | nn.Conv2d | nn.Conv3d))]
     in_shapes = _input_shapes(model, example_inputs, {name: modules[name] for name in names})
+    moments: dict[str, Tensor] = {}
+    if calibration is not None:
+        moments = input_moments(model, calibration, {name: modules[name] for name in supported})
     layers = []
     for name in names:
         if not in_shapes[name]:
             continue  # never run: it costs nothing
         try:
-            scores = _score_layer(
-                name,
-                modules[name],
-                in_shapes[name],
-                cost_model=cost_model,
-                precision=precision,
-                refused=refused.get(name, ""),
-            )
+            with torch_threads(1):
+                scores = _score_layer(
+                    name,
+                    modules[name],
+                    in_shapes[name],
+                    cost_model=cost_model,
+                    precision=precision,
+                    refused=refused.get(name, ""),
+                    moment=moments.get(name),
+                )
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
         layers.append(scores)
     counted = sum(layer.candidates[0].cost.parameters for layer in layers)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
     rest = LayerCost(parameters=others, macs=0, artifact_bytes=others * _BYTES[precision], latency_ms=0.0, peak_bytes=0)
-    return ModelScores(precision=precision, latency_source=cost_model.source, layers=tuple(layers), rest=rest)
+    return ModelScores(
+        precision=precision,
+        latency_source=cost_model.source,
+        error_source="layers' weights" if calibration is None else "layers' outputs on calibration data",
+        layers=tuple(layers),
+        rest=rest,
+    )
 
 
 def _input_shapes(
@@ -233,7 +275,14 @@ def _cost(
 
 
 def _score_layer(
-    name: str, layer: nn.Module, calls: Sequence[Shape], *, cost_model: CostModel, precision: str, refused: str
+    name: str,
+    layer: nn.Module,
+    calls: Sequence[Shape],
+    *,
+    cost_model: CostModel,
+    precision: str,
+    refused: str,
+    moment: Tensor | None,
 ) -> LayerScores:
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
@@ -248,7 +297,7 @@ def _score_layer(
             candidates=(dense,),
             refused=refused,
         )
-    errors = _Errors(weight)
+    errors = WeightErrors(weight)
     found = []
     for family, structure in enumerate_structures(shape):
         cost = _cost(structure, layer, calls, cost_model, precision)
@@ -258,6 +307,12 @@ def _score_layer(
             Candidate(family=family, structure=structure, cost=cost, relative_error=error, predicted_loss=error**2)
         )
     kept = [candidate for candidate in undominated([dense, *found]) if candidate.structure is not None]
+    if moment is not None:
+        seen = output_errors(weight, moment, [c.structure for c in kept if c.structure is not None])
+        kept = [
+            c.model_copy(update={"relative_error": error, "predicted_loss": error**2})
+            for c, error in zip(kept, seen, strict=True)
+        ]
     return LayerScores(
         name=name,
         kind=type(layer).__name__,
@@ -265,43 +320,3 @@ def _score_layer(
         considered=len(found) + 1,
         candidates=(dense, *kept),
     )
-
-
-class _Errors:
-    """Errors of a layer's structures in closed form: one spectrum a split, one core for all Tucker-2 ranks."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.double()
-        self.norm = float(torch.linalg.vector_norm(self.weight))
-        self.cache: dict[tuple[Shape, ...], Tensor] = {}
-
-    def __call__(self, structure: Structure) -> float:
-        """Return the relative error over all groups."""
-        if self.norm == 0:
-            return 0.0
-        shapes = tuple(factor.shape for factor in structure.factors)
-        if shapes not in self.cache:
-            self.cache[shapes] = self._two(shapes) if len(shapes) == 2 else self._tucker2()
-        kept = self.cache[shapes][tuple(rank - 1 for rank in structure.ranks.values())]
-        return float((1 - kept / self.norm**2).clamp_min(0).sqrt())
-
-    def _two(self, shapes: tuple[Shape, ...]) -> Tensor:
-        """Return the energy kept by each rank."""
-        values = torch.stack([spectrum(group, shapes).singular_values for group in self.weight])
-        return values.square().sum(0).cumsum(0)
-
-    def _tucker2(self) -> Tensor:
-        """Return the energy kept by each pair of ranks of the TT-SVD (De Lathauwer 2000, truncated).
-
-        A pair's second step sees only the first step's components, so each out rank has a spectrum of its own.
-        """
-        out, inp = self.weight.shape[1:3]
-        kept = torch.zeros(out, inp, dtype=torch.float64)
-        for group in self.weight:
-            _, values, right = torch.linalg.svd(group.reshape(out, -1), full_matrices=False)
-            rows = (values[:, None] * right).reshape(len(values), inp, -1).transpose(0, 1)
-            for rank in range(1, out + 1):
-                part = rows[:, : min(rank, len(values))].reshape(inp, -1)
-                energies = torch.linalg.eigvalsh(part @ part.T).flip(0).clamp_min(0)
-                kept[rank - 1] += energies.cumsum(0)
-        return kept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sekron_edge.errors import StructureError
+from sekron_edge.errors import RankError, StructureError
 from sekron_edge.structure import Structure
 
 
@@ -53,6 +53,20 @@ class FactorizedTensor:
         result = "".join(mode_letters[k][n] for n in range(modes) for k in range(len(factors)))
         product: Tensor = torch.einsum(f"{','.join(terms)}->{result}", *self.values)
         return product.reshape(self.structure.shape)
+
+    def truncated(self, label: str, rank: int) -> FactorizedTensor:
+        """Keep the first ``rank`` components of a label.
+
+        Raises:
+            RankError: If the label has fewer.
+        """
+        if not 1 <= rank <= self.structure.ranks[label]:
+            raise RankError(f"{label} must be between 1 and {self.structure.ranks[label]}, got {rank}")
+        values = tuple(
+            value.narrow(factor.labels.index(label), 0, rank) if label in factor.labels else value
+            for factor, value in zip(self.structure.factors, self.values, strict=True)
+        )
+        return FactorizedTensor(self.structure.with_ranks(**{label: rank}), values)
 
     def relative_error(self, weight: Tensor) -> float:
         """Return ``||weight - reconstruct()|| / ||weight||`` in the Frobenius norm (0 for a zero tensor)."""

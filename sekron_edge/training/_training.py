@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Samples, Task
+from sekron_edge.threads import torch_threads
 from sekron_edge.training._config import TrainConfig
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -134,7 +135,7 @@ def _fit(
     resume: bool,
     progress: bool,
 ) -> nn.Module:
-    with _quiet(), _threads(config.threads), torch.random.fork_rng(devices=[]):
+    with _quiet(), torch_threads(config.threads), torch.random.fork_rng(devices=[]):
         import lightning
         from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
@@ -181,16 +182,6 @@ def _fit(
     for tensor in (*result.parameters(), *result.buffers()):
         tensor.data = tensor.data.contiguous()
     return result
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

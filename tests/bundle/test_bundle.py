@@ -71,8 +71,9 @@ def made(tmp_path_factory):
         files={},
     )
     golden = Golden((x.numpy(),), (model(x).detach().numpy(),))
-    written = pack(manifest, plan, golden, folder / "out")
-    return folder / "out", written, (manifest, plan, golden)
+    model_state = model.state_dict()
+    written = pack(manifest, plan, golden, model_state, folder / "out")
+    return folder / "out", written, (manifest, plan, golden, model_state)
 
 
 @pytest.mark.slow
@@ -119,22 +120,22 @@ def test_files_missing_or_added_are_named(made, tmp_path):
 
 @pytest.mark.slow
 def test_a_bundle_takes_the_place_of_a_bundle_only(made, tmp_path):
-    _, _, (manifest, plan, golden) = made
+    _, _, (manifest, plan, golden, model_state) = made
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(BundleError, match="no bundle"):
-        pack(manifest, plan, golden, tmp_path / "mine")
+        pack(manifest, plan, golden, model_state, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    pack(manifest, plan, golden, tmp_path / "out")
-    pack(manifest, plan, golden, tmp_path / "out")
+    pack(manifest, plan, golden, model_state, tmp_path / "out")
+    pack(manifest, plan, golden, model_state, tmp_path / "out")
     assert verify_bundle(tmp_path / "out").files
 
 
 @pytest.mark.slow
 def test_other_golden_outputs_are_a_failed_verification(made, tmp_path):
-    _, _, (manifest, plan, golden) = made
+    _, _, (manifest, plan, golden, model_state) = made
     wrong = Golden(golden.inputs, tuple(np.roll(value, 1, 1) for value in golden.outputs))
-    pack(manifest, plan, wrong, tmp_path / "out")
+    pack(manifest, plan, wrong, model_state, tmp_path / "out")
     with pytest.raises(VerificationError, match="golden"):
         verify_bundle(tmp_path / "out")
 

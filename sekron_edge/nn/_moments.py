@@ -1,0 +1,80 @@
+"""Second moments of what layers see: the metric in which an error of a weight becomes an error of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sekron_edge.nn._layers import padding_ends
+
+_CHUNK_VALUES = 16_000_000
+
+
+def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return ``E[x x^T]`` over all patches that each layer multiplies with its weight.
+
+    With it, the mean squared change of a layer's output is ``tr(dW Sigma dW^T)`` for a change ``dW`` of its weight.
+
+    Args:
+        model: Run once in evaluation mode; left as it was.
+        inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model.
+        layers: ``nn.Linear`` or ``nn.Conv1d/2d/3d`` of the model, by name.
+
+    Returns:
+        ``(groups, C / groups * prod(kernel), same)`` in float64 for each layer that ran.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def note(name: str, layer: nn.Module, x: Tensor) -> None:
+        for piece in _pieces(layer, x):
+            patches = _patches(layer, piece)
+            moment = patches.mT @ patches
+            sums[name] = sums[name] + moment if name in sums else moment
+            counts[name] = counts.get(name, 0) + patches.shape[1]
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args, name=name: note(name, module, args[0].detach()))
+        for name, layer in layers.items()
+    ]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _pieces(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """Cut a batch so that the patches of a piece fit in memory."""
+    if isinstance(layer, nn.Linear):
+        return (x,)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    if x.ndim == len(layer.stride) + 1:
+        x = x[None]
+    return torch.split(x, max(1, _CHUNK_VALUES // max(1, x[0].numel() * prod(layer.kernel_size))))
+
+
+def _patches(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return the rows that a layer multiplies with its weight: ``(groups, rows, C / groups * prod(kernel))``."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1]).double()
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, padding_ends(layer), mode=mode)
+    dims = len(layer.stride)
+    for axis in range(dims):
+        extent = (layer.kernel_size[axis] - 1) * layer.dilation[axis] + 1
+        x = x.unfold(2 + axis, extent, layer.stride[axis])[..., :: layer.dilation[axis]]
+    # (batch, C, *out, *kernel) -> (groups, batch * out, C / groups * kernel)
+    x = x.reshape(x.shape[0], layer.groups, -1, *x.shape[2:])
+    x = x.permute(1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
+    return x.reshape(layer.groups, prod(x.shape[1 : 2 + dims]), -1).double()

@@ -1,0 +1,26 @@
+"""The main job: config in, bundle out. The only wiring of all the parts.
+
+Requirements kept here: a bundle appears whole or not at all; a killed job goes on where it was; held-out data gives
+final figures only; what is delivered was measured against every budget, or says that it was not.
+"""
+
+from sekron_edge.pipeline._compress import Compressed, compress, plan
+from sekron_edge.pipeline._config import JobConfig, load_config
+from sekron_edge.pipeline._job import plan_job, run_job
+from sekron_edge.pipeline._models import load_model
+from sekron_edge.pipeline._narrator import LogNarrator, Narrator
+from sekron_edge.pipeline._target import Target
+
+__all__ = [
+    "Compressed",
+    "JobConfig",
+    "LogNarrator",
+    "Narrator",
+    "Target",
+    "compress",
+    "load_config",
+    "load_model",
+    "plan",
+    "plan_job",
+    "run_job",
+]

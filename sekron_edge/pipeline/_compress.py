@@ -1,0 +1,224 @@
+"""The main job on a model that is there: plan, decompose, fine-tune, export, verify, measure, pack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sekron_edge.artifacts import Precision
+from sekron_edge.bundle import Manifest, pack
+from sekron_edge.devices import DeviceProfile, load_profile
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.files import fingerprint
+from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
+from sekron_edge.pipeline._models import state_fingerprint
+from sekron_edge.pipeline._narrator import LogNarrator, Narrator
+from sekron_edge.pipeline._planning import plan_for
+from sekron_edge.pipeline._scores import calibration_inputs, score_for
+from sekron_edge.pipeline._target import Target
+from sekron_edge.pipeline._work import Work
+from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
+from sekron_edge.task import Task
+from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came of a job: the bundle's folder and manifest, the plan, and the PyTorch model that it delivers."""
+
+    bundle: Path
+    manifest: Manifest
+    plan: Plan
+    model: nn.Module
+
+
+def plan(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    profile: DeviceProfile | str,
+    *,
+    task: Task,
+    budget: Budget = HALF_THE_TIME,
+    runtime: str | None = None,
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    work: Path,
+    seed: int = 0,
+    narrator: Narrator | None = None,
+) -> Plan:
+    """Choose what each layer becomes, so that the exported artifact keeps the budget.
+
+    On this machine candidates are exported and measured, and the plan corrected by that; for another device latencies
+    are estimates, and the plan's ``latency_source`` says so.
+
+    Args:
+        model: Left untouched.
+        example_inputs: One tensor an input; their shapes become the artifact's.
+        profile: The device, or its id.
+        task: Its calibration data decides how much each layer's error hurts.
+        budget: By default half of the dense model's latency.
+        runtime: Format whose latency and size count; by default the profile's.
+        precision: Of the artifact.
+        threads: That the runtime may use; by default the profile's.
+        work: Folder for the artifacts that are tried.
+        seed: Recorded in the plan.
+        narrator: Told what happens; by default the logger ``sekron_edge``.
+
+    Raises:
+        InfeasibleBudgetError: If no plan keeps the budget; carries the nearest points.
+        ConfigError: If the runtime has no exporter, or the budget asks for what nobody knows of the device.
+        UnsupportedLayerError: If a layer's weights are not finite.
+    """
+    device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    target = Target.choose(device, runtime=runtime, formats=(), precisions=(precision,), threads=threads)
+    return plan_on(
+        model, example_inputs, task, budget, target, work=work, seed=seed, narrator=narrator or LogNarrator()
+    )
+
+
+def plan_on(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    task: Task,
+    budget: Budget,
+    target: Target,
+    *,
+    work: Path,
+    seed: int,
+    narrator: Narrator,
+) -> Plan:
+    """Plan for a target; arguments and errors are those of `plan`."""
+    target.require_known_latency(budget)
+    narrator.say(f"calibrating the latency model of {target.runtime} (once for this machine)")
+    latency = target.latency_model()
+    scores = score_for(model, example_inputs, task, latency, precision=target.precision, narrator=narrator)
+    limits = target.with_device_limits(budget)
+    return plan_for(model, example_inputs, scores, limits, target, work=work, seed=seed, narrator=narrator)
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    profile: DeviceProfile | str,
+    task: Task,
+    out: str | Path,
+    budget: Budget = HALF_THE_TIME,
+    runtime: str | None = None,
+    formats: Sequence[str] | None = None,
+    precisions: Sequence[Precision] = ("fp32",),
+    threads: int | None = None,
+    runs: int = 50,
+    finetuning: TrainConfig | None = None,
+    name: str = "model",
+    seed: int = 0,
+    resume: bool = False,
+    narrator: Narrator | None = None,
+) -> Compressed:
+    """Do the main job: a trained model and a device in, a verified bundle that keeps its budgets out.
+
+    Args:
+        model: Trained; left untouched.
+        example_inputs: One tensor an input, a batch of 1; their shapes become the artifacts'.
+        profile: The device, or its id.
+        task: What the model is for.
+        out: Folder of the bundle; it appears whole, or not at all.
+        budget: What the artifact must keep; by default half of the dense model's latency.
+        runtime: Format whose latency and size count; by default the profile's.
+        formats: To deliver; by default the profile's, as far as exporters are known.
+        precisions: Of the artifacts; the first is budgeted.
+        threads: That the runtime may use; by default the profile's.
+        runs: Least number of timed runs.
+        finetuning: How to distil; by default two epochs.
+        name: Of the bundle, and stem of its artifacts.
+        seed: Of everything random.
+        resume: Go on with an unfinished job in ``OUT.work``.
+        narrator: Told what happens; by default the logger ``sekron_edge``.
+
+    Raises:
+        InfeasibleBudgetError: If the budget cannot be kept; carries the nearest points.
+        VerificationError: If an artifact does not compute what the model computes.
+        SekronEdgeError: Others as their names say; nothing appears at ``out`` then.
+    """
+    narrator = narrator or LogNarrator()
+    device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    target = Target.choose(device, runtime=runtime, formats=formats, precisions=precisions, threads=threads, runs=runs)
+    config = finetuning or TrainConfig(epochs=2, seed=seed)
+    out = Path(out)
+    work = Work(out, _settings(model, task, budget, target, config, seed), resume=resume)
+    chosen = work.plan()
+    if chosen is None:
+        chosen = plan_on(model, example_inputs, task, budget, target, work=work.artifacts, seed=seed, narrator=narrator)
+        work.keep(chosen)
+    else:
+        narrator.say(f"going on with the plan in {work.folder}")
+    finished = _finish(model, chosen, task, config, work, narrator)
+    deliveries = deliver(finished, example_inputs, task, target, name=name, work=work.artifacts, narrator=narrator)
+    manifest = describe(
+        finished, example_inputs, task, target,
+        name=name, budget=chosen.budget, deliveries=deliveries, seed=seed,
+    )  # fmt: skip
+    _require_kept(manifest, work)
+    manifest = pack(manifest, chosen, golden(finished.model, task), finished.model.state_dict(), out)
+    work.remove()
+    return Compressed(out, manifest, chosen, finished.model)
+
+
+def _finish(
+    model: nn.Module, chosen: Plan, task: Task, config: TrainConfig, work: Work, narrator: Narrator
+) -> Finished:
+    """Decompose, compute batch-norm statistics anew, distil, and score on held-out data."""
+    small = reestimate_batch_norm(decompose(model, chosen), task.calibration)
+    if chosen.structures():
+        narrator.say(f"distilling for {config.epochs} epoch{'s' if config.epochs > 1 else ''}")
+        small = finetune(
+            small,
+            model,
+            task,
+            config=config,
+            checkpoints=work.checkpoints,
+            resume=True,
+            progress=narrator.shows_progress,
+        )
+    before, after = evaluate(model, task), evaluate(small, task)
+    narrator.say(f"held-out {task.metric_name}: {after:.2%}, dense {before:.2%}")
+    return Finished(model, small.eval(), chosen, before, after)
+
+
+def _settings(
+    model: nn.Module, task: Task, budget: Budget, target: Target, config: TrainConfig, seed: int
+) -> dict[str, str]:
+    """Return what decides the result, by the name that people know it by."""
+    return {
+        "model": state_fingerprint(model),
+        "data": data_fingerprint(task),
+        "budget": budget.model_dump_json(),
+        "device": target.profile.id,
+        "runtime": target.runtime,
+        "formats": ", ".join(target.formats),
+        "precision": ", ".join(target.precisions),
+        "threads": str(target.threads),
+        "finetune section": config.model_dump_json(exclude={"threads"}),
+        "seed": str(seed),
+    }
+
+
+def data_fingerprint(task: Task) -> str:
+    """Hash the calibration data: it changes with the data, their normalisation and their seed."""
+    return fingerprint(calibration_inputs(task).numpy().tobytes(), len(task.train))  # type: ignore[arg-type]
+
+
+def _require_kept(manifest: Manifest, work: Work) -> None:
+    missed = [result for result in manifest.results if not result.kept]
+    if not missed:
+        return
+    said = "; ".join(f"{r.entry} is {r.found:.6g} ({r.how}) where {r.limit:.6g} is allowed" for r in missed)
+    raise InfeasibleBudgetError(
+        f"the finished model does not keep its budget: {said}. Raise {' and '.join(r.entry for r in missed)}, or "
+        f"fine-tune for longer. The fine-tuned model is kept in {work.checkpoints}",
+        binding=[result.entry for result in missed],
+        nearest=[{result.entry: result.found for result in manifest.results}],
+    )

@@ -1,0 +1,202 @@
+"""From the finished model to what a bundle holds: artifacts, each verified and, where its runtime is here, measured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sekron_edge.artifacts import TensorSpec, export, get_exporter
+from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest, PixelNormalization, Score
+from sekron_edge.data import collate
+from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._planning import measure_pair
+from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import Budget, Limit, Plan
+from sekron_edge.task import Task
+from sekron_edge.verification import verify
+
+_VERIFIED_SAMPLES = 512
+_GOLDEN_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model that is ready to be delivered, beside the dense one, and what both score on held-out data."""
+
+    dense: nn.Module
+    model: nn.Module
+    plan: Plan
+    dense_score: float
+    score: float
+
+
+def heldout_samples(task: Task, count: int) -> tuple[Tensor, Tensor]:
+    """Return up to so many held-out samples, spread over all of them, as one batch of inputs and targets."""
+    total = len(task.heldout)  # type: ignore[arg-type]
+    chosen = range(0, total, max(1, total // count))[:count]
+    return collate([task.heldout[index] for index in chosen])
+
+
+def deliver(
+    finished: Finished,
+    example_inputs: tuple[Tensor, ...],
+    task: Task,
+    target: Target,
+    *,
+    name: str,
+    work: Path,
+    narrator: Narrator,
+) -> tuple[Delivery, ...]:
+    """Export both models in every format and precision; verify the new artifact, and measure it beside the dense one.
+
+    Raises:
+        ExportError: If a conversion fails.
+        VerificationError: If an artifact does not compute what the model computes; names the first layer that differs.
+        DeviceError: If a measurement fails.
+    """
+    inputs, targets = heldout_samples(task, _VERIFIED_SAMPLES)
+    wanted = [
+        (exporter, precision)
+        for exporter in map(get_exporter, target.formats)
+        for precision in target.precisions
+        if precision in exporter.precisions
+    ]
+    deliveries = []
+    for exporter, precision in wanted:
+        write = partial(export, format=exporter.name, precision=precision, out=work)
+        artifact = write(finished.model, example_inputs, name=name)
+        check = verify(artifact, finished.model, [inputs], task=task, targets=targets)
+        narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}")
+        dense = write(finished.dense, example_inputs, name="dense")
+        before = after = None
+        if check.measurable:
+            before, after = measure_pair(dense, artifact, target)
+            steady = "" if before.stable and after.stable else " (too noisy to quote)"
+            narrator.say(
+                f"{artifact.path.name} measured: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}"
+            )
+        deliveries.append(
+            Delivery(
+                artifact=artifact,
+                check=check,
+                measured=after,
+                dense_bytes=dense.size_bytes,
+                dense_measured=before,
+                snippet="",
+            )
+        )
+    return tuple(deliveries)
+
+
+def judge(finished: Finished, deliveries: Sequence[Delivery], budget: Budget, target: Target) -> list[BudgetResult]:
+    """Hold the delivered artifact of the budgeted runtime and precision against every entry of the budget."""
+    plan = finished.plan
+    budgeted = (target.runtime, target.precision)
+    main = next(d for d in deliveries if (d.artifact.format, d.artifact.precision) == budgeted)
+    results = []
+    if budget.latency_ms is not None:
+        results.append(_latency_result(budget.latency_ms, main, plan, target))
+    if budget.artifact_bytes is not None:
+        limit = budget.artifact_bytes.absolute(main.dense_bytes)
+        results.append(_result("artifact_bytes", limit, main.artifact.size_bytes, "size of the file"))
+    if budget.peak_memory_bytes is not None:
+        results.append(_peak_result(budget.peak_memory_bytes, main, plan, target))
+    if budget.macs is not None:
+        results.append(_result("macs", budget.macs.absolute(plan.dense.macs), plan.cost.macs, "counted"))
+    if budget.accuracy_drop is not None:
+        drop = finished.dense_score - finished.score
+        results.append(_result("accuracy_drop", budget.accuracy_drop, drop, "held-out data, PyTorch model"))
+    return results
+
+
+def _result(entry: str, limit: float, found: float, how: str) -> BudgetResult:
+    return BudgetResult(entry=entry, limit=limit, found=found, how=how, kept=found <= limit)
+
+
+def _latency_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
+    before, after = main.dense_measured, main.measured
+    if target.is_here and before is not None and after is not None:
+        allowed = limit.absolute(before.median_ms)
+        return _result("latency_ms", allowed, after.median_ms, "measured on this machine, median")
+    how = f"estimated for {target.profile.id}, not measured there"
+    return _result("latency_ms", limit.absolute(plan.dense.latency_ms), plan.cost.latency_ms, how)
+
+
+def _peak_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
+    before = None if main.dense_measured is None else main.dense_measured.peak_memory_bytes
+    after = None if main.measured is None else main.measured.peak_memory_bytes
+    if target.is_here and before and after:
+        return _result("peak_memory_bytes", limit.absolute(before), after, "measured on this machine, of the process")
+    how = "predicted: the largest input and output of one operation; not measured"
+    return _result("peak_memory_bytes", limit.absolute(plan.dense.peak_bytes), plan.cost.peak_bytes, how)
+
+
+def describe(
+    finished: Finished,
+    example_inputs: tuple[Tensor, ...],
+    task: Task,
+    target: Target,
+    *,
+    name: str,
+    budget: Budget,
+    deliveries: tuple[Delivery, ...],
+    seed: int,
+) -> Manifest:
+    """Write down everything that the bundle holds and promises."""
+    with torch.no_grad():
+        output = finished.model(*example_inputs)
+    outputs = output if isinstance(output, tuple) else (output,)
+    plan = finished.plan
+    normalization = task.normalization
+    packages = {package: v for delivery in deliveries for package, v in delivery.artifact.versions.items()}
+    return Manifest(
+        name=name,
+        created_at=datetime.now(UTC),
+        profile=target.profile.id,
+        runtime=target.runtime,
+        task=task.name,
+        labels=task.labels,
+        normalization=None
+        if normalization is None
+        else PixelNormalization(mean=normalization.mean, std=normalization.std),
+        inputs=_specs("input", example_inputs),
+        outputs=_specs("output", outputs),
+        budget=budget,
+        results=tuple(judge(finished, deliveries, budget, target)),
+        score=Score(
+            metric=task.metric_name,
+            dense=finished.dense_score,
+            delivered=finished.score,
+            samples=len(task.heldout),  # type: ignore[arg-type]
+        ),
+        dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
+        delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
+        deliveries=deliveries,
+        versions={"sekron-edge": version("sekron-edge"), "python": platform.python_version(), **packages},
+        seed=seed,
+        files={},
+    )
+
+
+def golden(model: nn.Module, task: Task) -> Golden:
+    """Return real inputs and what the PyTorch model makes of them."""
+    inputs, _ = heldout_samples(task, _GOLDEN_SAMPLES)
+    with torch.no_grad():
+        output = model(inputs)
+    outputs = output if isinstance(output, tuple) else (output,)
+    return Golden((inputs.numpy(),), tuple(value.numpy() for value in outputs))
+
+
+def _specs(name: str, tensors: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name=f"{name}_{index}", shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."))
+        for index, value in enumerate(tensors)
+    )

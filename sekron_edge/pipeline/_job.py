@@ -1,0 +1,132 @@
+"""A job from its config file: load or train the model, then compress it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sekron_edge import files
+from sekron_edge.data import classification, load_source
+from sekron_edge.devices import load_profile
+from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, plan_on
+from sekron_edge.pipeline._config import JobConfig
+from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
+from sekron_edge.pipeline._narrator import LogNarrator, Narrator
+from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import Plan
+from sekron_edge.task import Normalization, Task
+from sekron_edge.training import train
+
+
+def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Narrator | None = None) -> Compressed:
+    """Do the main job of a config file.
+
+    Args:
+        config: The job.
+        out: Folder of the bundle.
+        resume: Go on with an unfinished job.
+        narrator: Told what happens; by default the logger ``sekron_edge``.
+
+    Raises:
+        SekronEdgeError: As `compress`; and `ConfigError`, `DataError` where model or data cannot be had.
+    """
+    narrator = narrator or LogNarrator()
+    target = config.target
+    profile = load_profile(target.profile)
+    task = load_task(config)
+    return compress(
+        trained_model(config, task, narrator),
+        example_inputs(task),
+        profile=profile,
+        task=task,
+        out=out,
+        budget=config.budget,
+        runtime=target.runtime,
+        formats=target.formats,
+        precisions=target.precisions,
+        threads=target.threads,
+        runs=target.runs,
+        finetuning=config.finetune.model_copy(update={"seed": config.seed}),
+        name=config.name,
+        seed=config.seed,
+        resume=resume,
+        narrator=narrator,
+    )
+
+
+def plan_job(config: JobConfig, work: Path, *, narrator: Narrator | None = None) -> Plan:
+    """Plan the job of a config file, without fine-tuning; errors are those of `run_job`."""
+    narrator = narrator or LogNarrator()
+    task = load_task(config)
+    wanted = config.target
+    target = Target.choose(
+        load_profile(wanted.profile),
+        runtime=wanted.runtime,
+        formats=wanted.formats,
+        precisions=wanted.precisions,
+        threads=wanted.threads,
+        runs=wanted.runs,
+    )
+    model = trained_model(config, task, narrator)
+    return plan_on(
+        model, example_inputs(task), task, config.budget, target, work=work, seed=config.seed, narrator=narrator
+    )
+
+
+def load_task(config: JobConfig) -> Task:
+    """Load the data of a job and make its task."""
+    data = config.data
+    normalization = None
+    if data.mean is not None and data.std is not None:
+        normalization = Normalization(data.mean, data.std)
+    elif data.mean is not None or data.std is not None:
+        raise ConfigError("data.mean and data.std belong together: give both, or neither")
+    return classification(
+        load_source(data.source, data.path, size=data.size, cache=files.cache_folder(), seed=config.seed),
+        normalization=normalization,
+        augment_shift=data.augment_shift,
+        augment_flip=data.augment_flip,
+        calibration_samples=data.calibration_samples,
+        seed=config.seed,
+    )
+
+
+def example_inputs(task: Task) -> tuple[Tensor, ...]:
+    """Return one calibration input, as a batch of 1."""
+    return (task.calibration[0][0].unsqueeze(0),)
+
+
+def trained_model(config: JobConfig, task: Task, narrator: Narrator) -> nn.Module:
+    """Return the job's model: with its weights, or trained as the job says; the result of training is cached.
+
+    Raises:
+        ConfigError: If the config has neither weights nor a ``train`` section, or both.
+    """
+    section, settings = config.model, config.train
+    if section.weights is not None:
+        if settings is not None:
+            raise ConfigError("model.weights and a [train] section exclude each other: remove one")
+        return load_model(section.factory, section.weights)
+    if settings is None:
+        raise ConfigError("the model has no weights: give model.weights, or a [train] section to train it with")
+    settings = settings.model_copy(update={"seed": config.seed})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = load_model(section.factory)
+    key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), config.data)
+    stored = files.cache_folder() / f"model-{config.name}-{key}.safetensors"
+    if stored.is_file():
+        narrator.say(f"the trained model is in the cache: {stored}")
+        load_weights(model, stored)
+        return model.eval()
+    narrator.say(f"training {config.name} for {settings.epochs} epochs")
+    checkpoints = files.cache_folder() / f"training-{config.name}-{key}"
+    model = train(model, task, config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress)
+    with files.whole_file(stored) as temporary:
+        save_file(model.state_dict(), str(temporary))
+    files.remove_folder(checkpoints)
+    return model
