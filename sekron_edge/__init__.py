@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
     from sekron_edge.devices import DeviceProfile, Measurement, load_profile, measure
     from sekron_edge.nn import replace_layers
+    from sekron_edge.pipeline import Compressed, compress, plan
     from sekron_edge.planner import Budget, Plan, decompose, score
     from sekron_edge.structure import Factor, Structure
+    from sekron_edge.task import Task
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
     from sekron_edge.training import TrainConfig, evaluate, finetune
     from sekron_edge.verification import Check, verify
@@ -25,13 +27,16 @@ _HOME = {
     "Artifact": "artifacts",
     "Budget": "planner",
     "Check": "verification",
+    "Compressed": "pipeline",
     "DeviceProfile": "devices",
     "Factor": "structure",
     "FactorizedTensor": "tensor",
     "Measurement": "devices",
     "Plan": "planner",
     "Structure": "structure",
+    "Task": "task",
     "TrainConfig": "training",
+    "compress": "pipeline",
     "decompose": "planner",
     "decompose_tensor": "tensor",
     "evaluate": "training",
@@ -39,6 +44,7 @@ _HOME = {
     "finetune": "training",
     "load_profile": "devices",
     "measure": "devices",
+    "plan": "pipeline",
     "replace_layers": "nn",
     "score": "planner",
     "verify": "verification",
@@ -48,13 +54,16 @@ __all__ = [
     "Artifact",
     "Budget",
     "Check",
+    "Compressed",
     "DeviceProfile",
     "Factor",
     "FactorizedTensor",
     "Measurement",
     "Plan",
     "Structure",
+    "Task",
     "TrainConfig",
+    "compress",
     "decompose",
     "decompose_tensor",
     "evaluate",
@@ -62,6 +71,7 @@ __all__ = [
     "finetune",
     "load_profile",
     "measure",
+    "plan",
     "replace_layers",
     "score",
     "verify",

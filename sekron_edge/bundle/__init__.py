@@ -6,6 +6,7 @@ verified is in it; figures carry how they were found.
 
 from sekron_edge.bundle._check import BundleCheck, read_manifest, verify_bundle
 from sekron_edge.bundle._manifest import (
+    MANIFEST_NAME,
     BudgetResult,
     Counts,
     Delivery,
@@ -18,6 +19,7 @@ from sekron_edge.bundle._pack import Golden, pack
 from sekron_edge.bundle._report import before_and_after, render_report
 
 __all__ = [
+    "MANIFEST_NAME",
     "BudgetResult",
     "BundleCheck",
     "Counts",

@@ -1,4 +1,4 @@
-"""The commands."""
+"""The commands, and what becomes of errors."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import json
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from sekron_edge.cli import _artifacts, _jobs, _profiles
+from sekron_edge.cli._console import print_table
+from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import SekronEdgeError
 
 app = typer.Typer(
     name="sekron-edge",
     help="A trained PyTorch CNN and a device go in; a verified deployment bundle that keeps its budgets comes out.",
+    epilog="Exit codes: 0 done, 2 usage or bad input, 3 budget infeasible, 4 verification failed, 5 device failed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-profiles_app = typer.Typer(help="Device profiles: facts about devices, each with its source.", no_args_is_help=True)
-app.add_typer(profiles_app, name="profiles")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+app.command()(_jobs.run)
+app.command()(_jobs.plan)
+app.command()(_artifacts.export)
+app.command()(_artifacts.verify)
+app.command()(_artifacts.bench)
+app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("torch", "numpy", "litert-torch", "ai-edge-litert", "executorch", "coremltools", "lightning")
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -34,15 +39,16 @@ def main() -> None:
     try:
         app()
     except SekronEdgeError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except OSError as error:
+        _end(f"{error}. Files appear whole or not at all, so nothing is half-written", SekronEdgeError.exit_code)
+    except KeyboardInterrupt:
+        _end("stopped; `sekron-edge run` goes on with --resume", _INTERRUPTED)
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+def _end(text: str, code: int) -> None:
+    Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
 
 
 def _version(package: str) -> str | None:
@@ -66,39 +72,6 @@ def doctor(as_json: AsJson = False) -> None:
         found = {"python": platform.python_version(), "system": platform.platform(), "packages": packages}
         typer.echo(json.dumps({**found, "formats": formats}, indent=2))
         return
-    _table(["package", "version"], [[name, found or "not installed"] for name, found in packages.items()])
-    _table(["format", "exports here"], [[name, "yes" if f["ok"] else str(f["reason"])] for name, f in formats.items()])
-
-
-@profiles_app.command("list")
-def list_profiles(as_json: AsJson = False) -> None:
-    """List the devices that come with the package."""
-    from sekron_edge.devices import load_profile, profile_ids
-
-    found = [load_profile(name) for name in profile_ids()]
-    if as_json:
-        typer.echo(json.dumps([{"id": p.id, "name": p.name, "kind": p.kind} for p in found], indent=2))
-        return
-    _table(["id", "name", "kind"], [[p.id, p.name, p.kind] for p in found])
-
-
-@profiles_app.command("show")
-def show_profile(
-    profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")], as_json: AsJson = False
-) -> None:
-    """Show a device's facts, each with its provenance and source."""
-    from sekron_edge.devices import load_profile
-
-    found = load_profile(profile)
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    _table(["fact", "value", "provenance", "source"], [list(map(str, row)) for row in found.summary_rows()])
-
-
-@profiles_app.command("check")
-def check_profile(path: Annotated[str, typer.Argument(help="A path to a TOML file.")]) -> None:
-    """Check a profile of your own: keys, units, provenance."""
-    from sekron_edge.devices import load_profile
-
-    typer.echo(f"{load_profile(path).id}: correct")
+    print_table(["package", "version"], [[name, found or "not installed"] for name, found in packages.items()])
+    rows = [[name, "yes" if f["ok"] else str(f["reason"])] for name, f in formats.items()]
+    print_table(["format", "exports here"], rows)

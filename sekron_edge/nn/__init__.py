@@ -7,7 +7,7 @@ shares stays shared.
 
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._moments import input_moments
-from sekron_edge.nn._rewrite import layer_weight, replace_layers, supported_layers
+from sekron_edge.nn._rewrite import approximate_layers, layer_weight, replace_layers, supported_layers
 from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FactorizedConv",
     "FactorizedLinear",
     "Step",
+    "approximate_layers",
     "factorize_layer",
     "input_moments",
     "layer_weight",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
@@ -56,6 +57,34 @@ def replace_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.
         ConfigError: If the model has no layer of that name.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
+
+    def factorized(layer: nn.Module, structure: Structure) -> nn.Module:
+        return factorize_layer(layer, [decompose_tensor(weight, structure) for weight in layer_weight(layer)])
+
+    return _replaced(model, structures, factorized)
+
+
+def approximate_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
+    """Return a copy of ``model`` whose named layers keep a dense weight, as close as the structure comes to their own.
+
+    It computes what `replace_layers` computes, at the dense model's cost: for judging an error, not for running.
+    Arguments and errors are those of `replace_layers`.
+    """
+
+    def approximated(layer: nn.Module, structure: Structure) -> nn.Module:
+        groups = [decompose_tensor(weight, structure).reconstruct() for weight in layer_weight(layer)]
+        near = copy.deepcopy(layer)
+        near.get_parameter("weight").data = torch.cat(groups)
+        return near
+
+    return _replaced(model, structures, approximated)
+
+
+def _replaced(
+    model: nn.Module,
+    structures: Mapping[str, Structure],
+    replacement: Callable[[nn.Module, Structure], nn.Module],
+) -> nn.Module:
     rewritten = copy.deepcopy(model)
     modules = dict(rewritten.named_modules(remove_duplicate=False))
     replacements: dict[nn.Module, nn.Module] = {}
@@ -64,8 +93,7 @@ def replace_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.
             raise ConfigError(f"the model has no layer {name!r}")
         layer = modules[name]
         try:
-            groups = [decompose_tensor(weight, structure) for weight in layer_weight(layer)]
-            replacements[layer] = factorize_layer(layer, groups)
+            replacements[layer] = replacement(layer, structure)
         except (UnsupportedLayerError, AttributeError) as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
     if rewritten in replacements:

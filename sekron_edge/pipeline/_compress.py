@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def plan(
     runtime: str | None = None,
     precision: Precision = "fp32",
     threads: int | None = None,
-    work: Path,
+    work: Path | None = None,
     seed: int = 0,
     narrator: Narrator | None = None,
 ) -> Plan:
@@ -63,7 +64,7 @@ def plan(
         runtime: Format whose latency and size count; by default the profile's.
         precision: Of the artifact.
         threads: That the runtime may use; by default the profile's.
-        work: Folder for the artifacts that are tried.
+        work: Folder for the artifacts that are tried; by default one that is removed again.
         seed: Recorded in the plan.
         narrator: Told what happens; by default the logger ``sekron_edge``.
 
@@ -74,9 +75,17 @@ def plan(
     """
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(device, runtime=runtime, formats=(), precisions=(precision,), threads=threads)
-    return plan_on(
-        model, example_inputs, task, budget, target, work=work, seed=seed, narrator=narrator or LogNarrator()
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return plan_on(
+            model,
+            example_inputs,
+            task,
+            budget,
+            target,
+            work=work or Path(folder),
+            seed=seed,
+            narrator=narrator or LogNarrator(),
+        )
 
 
 def plan_on(
@@ -92,8 +101,9 @@ def plan_on(
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
     target.require_known_latency(budget)
-    narrator.say(f"calibrating the latency model of {target.runtime} (once for this machine)")
-    latency = target.latency_model()
+    with narrator.busy("calibrating the latency model, once for this machine"):
+        latency = target.latency_model()
+    narrator.say(f"latency model: {latency.source}")
     scores = score_for(model, example_inputs, task, latency, precision=target.precision, narrator=narrator)
     limits = target.with_device_limits(budget)
     return plan_for(model, example_inputs, scores, limits, target, work=work, seed=seed, narrator=narrator)
@@ -183,7 +193,8 @@ def _finish(
             resume=True,
             progress=narrator.shows_progress,
         )
-    before, after = evaluate(model, task), evaluate(small, task)
+    with narrator.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
+        before, after = evaluate(model, task), evaluate(small, task)
     narrator.say(f"held-out {task.metric_name}: {after:.2%}, dense {before:.2%}")
     return Finished(model, small.eval(), chosen, before, after)
 

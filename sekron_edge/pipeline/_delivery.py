@@ -72,13 +72,16 @@ def deliver(
     deliveries = []
     for exporter, precision in wanted:
         write = partial(export, format=exporter.name, precision=precision, out=work)
-        artifact = write(finished.model, example_inputs, name=name)
-        check = verify(artifact, finished.model, [inputs], task=task, targets=targets)
+        with narrator.busy(f"exporting and verifying {exporter.name} {precision}"):
+            artifact = write(finished.model, example_inputs, name=name)
+            check = verify(artifact, finished.model, [inputs], task=task, targets=targets)
         narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}")
-        dense = write(finished.dense, example_inputs, name="dense")
+        with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
+            dense = write(finished.dense, example_inputs, name="dense")
         before = after = None
         if check.measurable:
-            before, after = measure_pair(dense, artifact, target)
+            with narrator.busy(f"measuring {artifact.path.name} beside the dense model"):
+                before, after = measure_pair(dense, artifact, target)
             steady = "" if before.stable and after.stable else " (too noisy to quote)"
             narrator.say(
                 f"{artifact.path.name} measured: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}"

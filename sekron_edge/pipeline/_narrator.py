@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 _LOG = logging.getLogger("sekron_edge")
@@ -15,6 +16,10 @@ class Narrator(Protocol):
 
     def say(self, text: str) -> None:
         """Tell that something was done, or found."""
+        ...
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        """Tell what is done within the block, which takes more than a moment."""
         ...
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -30,6 +35,11 @@ class LogNarrator:
     def say(self, text: str) -> None:
         """Log at level INFO."""
         _LOG.info(text)
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        """Log at level INFO."""
+        self.say(what)
+        return nullcontext()
 
     def step(self, what: str, done: int, total: int) -> None:
         """Log at level DEBUG."""

@@ -128,8 +128,9 @@ def plan_for(
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
-    bench = _Bench(model, example_inputs, target, work)
-    scores = _anchored(scores, bench.dense, bench.measured_dense())
+    with narrator.busy(f"exporting the dense model to {target.runtime}"):
+        bench = _Bench(model, example_inputs, target, work)
+        scores = _anchored(scores, bench.dense, bench.measured_dense())
     aims = _absolute(budget, scores.dense)
     best: Plan | None = None
     tried: list[Trial] = []
@@ -142,7 +143,8 @@ def plan_for(
             break
         if best is not None and plan.structures() == best.structures():
             break
-        trial = bench.trial(plan)
+        with narrator.busy(f"exporting plan {attempt}"):
+            trial = bench.trial(plan)
         tried.append(trial)
         narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         shares = trial.shares(budget)

@@ -59,8 +59,8 @@ def score_for(
         else:
             narrator.say(f"scores of this model are in the cache: {stored}")
             return found
-    narrator.say("scoring the candidates of every layer")
-    scores = score(model, example_inputs, latency, precision=precision, calibration=(inputs,))
+    with narrator.busy("scoring the candidates of every layer"):
+        scores = score(model, example_inputs, latency, precision=precision, calibration=(inputs,))
     considered = sum(layer.considered for layer in scores.layers)
     kept = sum(len(layer.candidates) for layer in scores.layers)
     narrator.say(f"scored {considered:,} candidates of {len(scores.layers)} layers, {kept:,} of them not dominated")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sekron_edge.nn import replace_layers
+from sekron_edge.nn import approximate_layers
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._scoring import ModelScores
 
@@ -61,7 +61,7 @@ def _slope(
         return 0.0
     middle = min(tried, key=lambda candidate: abs(candidate.relative_error - _LEVEL))
     assert middle.structure is not None
-    changed = settle(replace_layers(model, {layer.name: middle.structure})).eval()
+    changed = settle(approximate_layers(model, {layer.name: middle.structure})).eval()
     with torch.inference_mode():
         moved = float(divergence(changed(*inputs), reference))
     return max(moved, _LEAST_SLOPE) / middle.relative_error**2

@@ -149,7 +149,7 @@ def _fit(
             checkpoint = None
         if checkpoint is not None and module.is_complete(torch.load(checkpoint, map_location="cpu", weights_only=True)):
             return module.student.eval()
-        callbacks: list[Callback] = [RichProgressBar()] if progress else []
+        callbacks: list[Callback] = [RichProgressBar(console_kwargs={"stderr": True})] if progress else []
         if checkpoints is not None:
             callbacks.append(
                 ModelCheckpoint(

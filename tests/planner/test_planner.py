@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sekron_edge.errors import InfeasibleBudgetError, UnsupportedLayerError
-from sekron_edge.nn import layer_weight, replace_layers
-from sekron_edge.planner import Budget, Candidate, LayerCost, LayerScores, Plan, score, solve
+from sekron_edge.nn import approximate_layers, layer_weight, replace_layers
+from sekron_edge.planner import (
+    Budget,
+    Candidate,
+    LayerCost,
+    LayerScores,
+    Plan,
+    measure_sensitivity,
+    score,
+    solve,
+)
 from sekron_edge.planner._candidates import enumerate_structures, undominated
 from sekron_edge.tensor import decompose_tensor
 
@@ -106,6 +115,70 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
             rebuilt = torch.stack([decompose_tensor(group, pick.structure).reconstruct() for group in weight])
             actual = (weight - rebuilt).norm() / weight.norm()
             assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
+
+
+def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
+    model, x = network(), torch.randn(16, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
+    found = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    assert "calibration" in found.error_source
+    seen = {}
+    for name in ("0", "2", "5"):
+        model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))
+    model(x)
+    for layer in found.layers:
+        if layer.refused:
+            continue
+        module = model.get_submodule(layer.name)
+        given, output = seen[layer.name]
+        output = output - module(torch.zeros_like(given))  # without the bias
+        for pick in layer.candidates[1::7]:
+            near = replace_layers(nn.Sequential(module), {"0": pick.structure})
+            moved = near(given) - near(torch.zeros_like(given))
+            actual = (moved - output).norm() / output.norm()
+            assert pick.relative_error == pytest.approx(float(actual), rel=1e-3, abs=1e-5)
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loud = nn.Conv2d(4, 8, 3)
+        self.quiet = nn.Conv2d(4, 8, 3)
+        self.quiet.load_state_dict(self.loud.state_dict())
+
+    def forward(self, x):
+        return (self.loud(x) + 1e-2 * self.quiet(x)).flatten(1)
+
+
+def test_the_same_error_is_priced_by_what_it_does_to_the_models_output():
+    model, x = Branches(), torch.randn(8, 4, 6, 6)
+    given = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    steps = []
+    measured = measure_sensitivity(
+        model, given, (x,), divergence=lambda a, b: (a - b).square().mean(),
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    loud, quiet = measured.layers
+    for a, b in zip(loud.candidates[1:], quiet.candidates[1:], strict=True):
+        assert a.predicted_loss == pytest.approx(1e4 * b.predicted_loss, rel=1e-2)
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_a_dense_approximation_computes_what_the_factors_compute(scores):
+    plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
+    x = torch.randn(2, 3, 12, 12)
+    near, small = (make(network(), plan.structures()) for make in (approximate_layers, replace_layers))
+    torch.testing.assert_close(near(x), small(x), rtol=1e-4, atol=1e-5)
+
+
+def test_corrections_scale_layers_and_add_to_the_rest(scores):
+    before = scores.dense
+    after = scores.corrected(source="a test", extra_ms=2.0, extra_bytes=7.0, scale=0.5, factorized=3.0)
+    layers = before.latency_ms - scores.rest.latency_ms
+    assert after.dense.latency_ms == pytest.approx(scores.rest.latency_ms + 2.0 + 0.5 * layers)
+    assert after.dense.artifact_bytes == before.artifact_bytes + 7.0
+    old, new = scores.layers[0].candidates[1], after.layers[0].candidates[1]
+    assert new.cost.latency_ms == pytest.approx(1.5 * old.cost.latency_ms)
+    assert after.latency_source.endswith("a test")
 
 
 def test_predicted_parameters_are_those_of_the_model(scores):

@@ -1,0 +1,143 @@
+"""Single artifacts, and bundles that are there: export, verify, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._jobs import AsJson
+from sekron_edge.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from sekron_edge.artifacts import Artifact
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="package.module:factory, or path/to/file.py:factory.")],
+    shape: Annotated[list[str], typer.Option(help="Shape of an input, as 1,3,224,224; once for each input.")],
+    weights: Annotated[Path | None, typer.Option(help="A state dict: .safetensors, or torch's own.")] = None,
+    format: Annotated[list[str] | None, typer.Option(help="May be given several times; by default all.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dist"),
+    name: Annotated[str, typer.Option(help="Stem of the files.")] = "model",
+    as_json: AsJson = False,
+) -> None:
+    """Export a model as it is, and check each file against it on noise.
+
+    Beside each file its description is written (FILE.json), which `bench` reads.
+    """
+    import torch
+    from pydantic import TypeAdapter, ValidationError
+
+    import sekron_edge as se
+    from sekron_edge import files
+    from sekron_edge.artifacts import Artifact, Precision, exporter_names
+    from sekron_edge.pipeline import load_model
+
+    try:
+        wanted: Precision = TypeAdapter(Precision).validate_python(precision)
+    except ValidationError as error:
+        raise ConfigError(f"precision must be fp32, fp16 or int8, got {precision!r}") from error
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
+    loaded = load_model(model, weights)
+    narrator = ConsoleNarrator()
+    made: list[Artifact] = []
+    for chosen in format or exporter_names():
+        with narrator.busy(f"exporting {chosen}"):
+            artifact = se.export(loaded, inputs, format=chosen, precision=wanted, out=out, name=name)
+            check = se.verify(artifact, loaded, inputs)
+        narrator.say(f"{artifact.path}: {check.noise}")
+        files.write_text(_description(artifact.path), artifact.model_dump_json(indent=2) + "\n")
+        made.append(artifact)
+    if as_json:
+        typer.echo(TypeAdapter(list[Artifact]).dump_json(made, indent=2).decode())
+        return
+    rows = [
+        [str(a.path), a.format, a.precision, f"{a.size_bytes:,}", "" if a.delegated is None else f"{a.delegated:.0%}"]
+        for a in made
+    ]
+    print_table(["file", "format", "precision", "bytes", "delegated"], rows)
+
+
+def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], as_json: AsJson = False) -> None:
+    """Check a bundle again: every byte, and every artifact on the golden inputs.
+
+    Ends with exit code 4 if anything is missing, added, altered, or computes something else.
+    """
+    from sekron_edge.bundle import verify_bundle
+
+    with ConsoleNarrator().busy(f"checking {bundle}"):
+        check = verify_bundle(bundle)
+    if as_json:
+        typer.echo(check.model_dump_json(indent=2))
+        return
+    print_table(["artifact", "golden inputs"], [[name, str(found)] for name, found in check.comparisons.items()])
+    typer.echo(f"{bundle}: {check.files} files as they were built")
+
+
+def bench(
+    path: Annotated[Path, typer.Argument(help="A bundle, or a file that `export` wrote.")],
+    runs: Annotated[int, typer.Option(help="Least number of timed runs.")] = 50,
+    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and memory on this machine, each artifact in a process of its own."""
+    from pydantic import TypeAdapter
+
+    from sekron_edge.devices import Measurement, measure
+
+    narrator = ConsoleNarrator()
+    found: list[Measurement] = []
+    names = []
+    for artifact in _artifacts(path):
+        with narrator.busy(f"measuring {artifact.path.name}"):
+            found.append(measure(artifact, runs=runs, threads=threads))
+        names.append(artifact.path.name)
+    if as_json:
+        typer.echo(TypeAdapter(list[Measurement]).dump_json(found, indent=2).decode())
+        return
+    rows = [
+        [name, f"{m.runtime} {m.runtime_version}", f"{m.median_ms:.4g}", f"{m.p90_ms:.4g}", f"{m.iqr_ms:.2g}",
+         "unknown" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes:,}", "; ".join(m.remarks)]
+        for name, m in zip(names, found, strict=True)
+    ]  # fmt: skip
+    print_table(["artifact", "runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks"], rows)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"a shape must be whole numbers with commas, as 1,3,224,224; got {text!r}") from error
+    if min(sizes) < 1:
+        raise ConfigError(f"every size of a shape must be at least 1; got {text!r}")
+    return sizes
+
+
+def _description(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _artifacts(path: Path) -> list[Artifact]:
+    from pydantic import ValidationError
+
+    from sekron_edge.artifacts import Artifact
+    from sekron_edge.bundle import MANIFEST_NAME, read_manifest
+
+    if (path / MANIFEST_NAME).is_file():
+        deliveries = read_manifest(path).deliveries
+        return [d.artifact.model_copy(update={"path": path / d.artifact.path}) for d in deliveries]
+    description = _description(path)
+    try:
+        artifact = Artifact.model_validate_json(description.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{description} does not describe an artifact; export the model again") from error
+    return [artifact.model_copy(update={"path": path})]

@@ -1,0 +1,60 @@
+"""What commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output; where that is no terminal, as wide as it needs to be."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, console.measure(table).maximum))
+    console.print(table, markup=False)
+
+
+class ConsoleNarrator:
+    """Tells what a job does on standard error: a line for each thing done, a bar or a spinner for what takes time."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+        self.shows_progress = self._console.is_terminal
+
+    def say(self, text: str) -> None:
+        """Print a line, with the time since the start."""
+        seconds = int(time.monotonic() - self._started)
+        self._console.print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", markup=False, highlight=False)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Show a spinner on a terminal; print a line elsewhere."""
+        if not self.shows_progress:
+            self.say(what)
+            yield
+            return
+        with self._console.status(what):
+            yield
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Move a bar on a terminal."""
+        if not self.shows_progress:
+            return
+        if self._bar is None:
+            self._bar = Progress(console=self._console, transient=True)
+            self._bar.add_task(what, total=total)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done)
+        if done >= total:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,75 @@
+"""The main job, and its plan alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sekron_edge.cli._console import ConsoleNarrator, print_table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Config = Annotated[Path, typer.Argument(help="The job: a TOML file. See docs/jobs.md.")]
+
+
+def run(
+    config: Config,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle; by default dist/NAME.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an unfinished job.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do the main job: plan, decompose, fine-tune, export, verify, measure, pack.
+
+    Ends with exit code 3, and the nearest points that can be met, if the budget cannot.
+    """
+    from sekron_edge.bundle import before_and_after
+    from sekron_edge.pipeline import load_config, run_job
+
+    job = load_config(config)
+    done = run_job(job, out or Path("dist") / job.name, resume=resume, narrator=ConsoleNarrator())
+    if as_json:
+        typer.echo(done.manifest.model_dump_json(indent=2))
+        return
+    print_table(["", "dense", "delivered", ""], before_and_after(done.manifest))
+    rows = [
+        [r.entry, f"{r.limit:.6g}", f"{r.found:.6g}", r.how, "kept" if r.kept else "missed"]
+        for r in done.manifest.results
+    ]
+    print_table(["budget", "limit", "found", "how", ""], rows)
+    typer.echo(f"{done.bundle}: {len(done.manifest.deliveries)} verified artifacts; open {done.bundle}/report.html")
+
+
+def plan(
+    config: Config,
+    latency_ms: Annotated[str | None, typer.Option(help='Instead of the config\'s: 8.0, or "0.5x" of dense.')] = None,
+    artifact_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
+    peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Device instead of the config's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write the plan to, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what each layer would become, and why, without fine-tuning.
+
+    The scores are kept: another budget is planned in seconds.
+    """
+    from sekron_edge import files
+    from sekron_edge.pipeline import load_config, plan_job
+    from sekron_edge.planner import Budget
+
+    job = load_config(config)
+    given = {
+        "latency_ms": latency_ms, "artifact_bytes": artifact_bytes, "peak_memory_bytes": peak_memory_bytes,
+        "macs": macs,
+    }  # fmt: skip
+    given = {entry: limit for entry, limit in given.items() if limit is not None}
+    job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
+    if profile is not None:
+        job = job.model_copy(update={"target": job.target.model_copy(update={"profile": profile})})
+    with tempfile.TemporaryDirectory() as folder:
+        found = plan_job(job, Path(folder), narrator=ConsoleNarrator())
+    if out is not None:
+        files.write_text(out, found.to_json())
+    typer.echo(found.to_json() if as_json else str(found))

@@ -1,0 +1,69 @@
+"""Device profiles."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._jobs import AsJson
+
+app = typer.Typer(help="Device profiles: facts about devices, each with its source.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_profiles(as_json: AsJson = False) -> None:
+    """List the devices that come with the package."""
+    from sekron_edge.devices import load_profile, profile_ids
+
+    found = [load_profile(name) for name in profile_ids()]
+    if as_json:
+        typer.echo(json.dumps([{"id": p.id, "name": p.name, "kind": p.kind} for p in found], indent=2))
+        return
+    print_table(["id", "name", "kind"], [[p.id, p.name, p.kind] for p in found])
+
+
+@app.command("show")
+def show_profile(
+    profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")], as_json: AsJson = False
+) -> None:
+    """Show a device's facts, each with its provenance and source."""
+    from sekron_edge.devices import load_profile
+
+    found = load_profile(profile)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    print_table(["fact", "value", "provenance", "source"], [list(map(str, row)) for row in found.summary_rows()])
+
+
+@app.command("check")
+def check_profile(path: Annotated[str, typer.Argument(help="A path to a TOML file.")]) -> None:
+    """Check a profile of your own: keys, units, provenance."""
+    from sekron_edge.devices import load_profile
+
+    typer.echo(f"{load_profile(path).id}: correct")
+
+
+@app.command("calibrate")
+def calibrate_host(
+    runtime: Annotated[str, typer.Option(help="Format whose runtime is timed.")] = "litert",
+    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Time single operations on this machine, and fit a latency model to them; it is kept in the cache.
+
+    A quarter of the operations is not fitted: their error is printed.
+    """
+    from sekron_edge.devices import cached_calibration
+
+    with ConsoleNarrator().busy(f"timing operations with {runtime}"):
+        model = cached_calibration(runtime, threads=threads)
+    if as_json:
+        typer.echo(model.model_dump_json(indent=2))
+        return
+    rows = [[kind, f"{error:.0%}"] for kind, error in model.held_out_error.items()]
+    print_table(["operation", "median error, held out"], rows)
+    typer.echo(model.source)

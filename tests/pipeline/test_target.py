@@ -1,0 +1,64 @@
+"""What is chosen for a device, and where its latencies are from."""
+
+import pytest
+
+from sekron_edge.devices import LatencyModel, load_profile, reference_primitives
+from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline import Target
+from sekron_edge.pipeline import _target as module
+from sekron_edge.planner import Budget
+
+HERE = LatencyModel.estimated(gmacs_per_second=40, values_per_microsecond=1000, call_us=1)
+
+
+@pytest.fixture(autouse=True)
+def _calibrated(monkeypatch):
+    monkeypatch.setattr(module, "cached_calibration", lambda runtime, **_: HERE)
+
+
+def test_the_profile_fills_in_what_was_not_asked_for():
+    target = Target.choose(load_profile("raspberry-pi-5"))
+    assert (target.runtime, target.formats, target.threads) == ("litert", ("litert", "executorch"), 4)
+    assert not target.is_here
+    target = Target.choose(load_profile("host"), runtime="executorch", formats=["coreml"], threads=2)
+    assert (target.runtime, target.formats, target.threads) == ("executorch", ("executorch", "coreml"), 2)
+    assert target.is_here
+
+
+def test_a_format_that_nobody_writes_is_refused():
+    with pytest.raises(ConfigError, match=r"stm32h743 .* 'tflm'.* coreml, executorch, litert"):
+        Target.choose(load_profile("stm32h743"))
+    with pytest.raises(ConfigError, match="litert exports fp32"):
+        Target.choose(load_profile("host"), precisions=["fp16"])
+    with pytest.raises(ConfigError, match="first precision"):
+        Target.choose(load_profile("host"), precisions=["fp16", "fp32"])
+
+
+def test_the_reference_network_is_mobilenet_v1():
+    assert sum(primitive.macs for primitive in reference_primitives()) == 568_740_352
+
+
+def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_and_say_so():
+    pi = Target.choose(load_profile("raspberry-pi-4"))
+    model = pi.latency_model()
+    assert model.latency_ms(reference_primitives()) == pytest.approx(124.3)
+    assert "estimated" in model.source
+    assert "raspberry-pi-4" in model.source
+    phone = Target.choose(load_profile("pixel-8"), runtime="litert")
+    assert phone.latency_model().latency_ms(reference_primitives()) == HERE.latency_ms(reference_primitives())
+    assert "none is known" in phone.latency_model().source
+
+
+def test_milliseconds_need_a_known_latency():
+    phone = Target.choose(load_profile("pixel-8"), runtime="litert")
+    phone.require_known_latency(Budget(latency_ms="0.5x"))
+    with pytest.raises(ConfigError, match=r"8 ms .* pixel-8, .* relative"):
+        phone.require_known_latency(Budget(latency_ms=8))
+    Target.choose(load_profile("raspberry-pi-4")).require_known_latency(Budget(latency_ms=8))
+
+
+def test_a_devices_memory_is_a_limit_where_none_is_given():
+    pi = Target.choose(load_profile("raspberry-pi-zero-2w"))
+    assert pi.profile.facts.usable_ram.value
+    assert pi.with_device_limits(Budget()).peak_memory_bytes.value == pi.profile.facts.usable_ram.value
+    assert pi.with_device_limits(Budget(peak_memory_bytes=5)).peak_memory_bytes.value == 5
