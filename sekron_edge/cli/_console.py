@@ -34,7 +34,9 @@ class ConsoleNarrator:
     def say(self, text: str) -> None:
         """Print a line, with the time since the start."""
         seconds = int(time.monotonic() - self._started)
-        self._console.print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", markup=False, highlight=False)
+        self._console.print(
+            f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:

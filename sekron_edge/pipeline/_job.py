@@ -121,12 +121,15 @@ def trained_model(config: JobConfig, task: Task, narrator: Narrator) -> nn.Modul
     stored = files.cache_folder() / f"model-{config.name}-{key}.safetensors"
     if stored.is_file():
         narrator.say(f"the trained model is in the cache: {stored}")
-        load_weights(model, stored)
-        return model.eval()
-    narrator.say(f"training {config.name} for {settings.epochs} epochs")
-    checkpoints = files.cache_folder() / f"training-{config.name}-{key}"
-    model = train(model, task, config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress)
-    with files.whole_file(stored) as temporary:
-        save_file(model.state_dict(), str(temporary))
-    files.remove_folder(checkpoints)
+    else:
+        narrator.say(f"training {config.name} for {settings.epochs} epochs")
+        checkpoints = files.cache_folder() / f"training-{config.name}-{key}"
+        trained = train(
+            model, task, config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress
+        )
+        with files.whole_file(stored) as temporary:
+            save_file(trained.state_dict(), str(temporary))
+        files.remove_folder(checkpoints)
+    # Read back also where it was just trained: a job that goes on later must start from the same bits and strides.
+    load_weights(model, stored)
     return model

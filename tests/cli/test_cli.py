@@ -1,0 +1,80 @@
+"""The commands: help, exit codes, and single artifacts."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sekron_edge.cli import _app, main
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["sekron-edge", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["plan"], ["export"], ["verify"], ["bench"], ["profiles"], ["profiles", "calibrate"], ["doctor"]],
+)
+def test_every_command_explains_itself(monkeypatch, capsys, command):
+    code, out, _ = run(monkeypatch, capsys, *command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_what_is_wrong_is_one_line_and_a_code(monkeypatch, capsys, tmp_path):
+    for arguments, message in [
+        (["run", tmp_path / "none.toml"], "none.toml cannot be read"),
+        (["bench", tmp_path], "neither a bundle nor a file"),
+        (["export", "net:make", "--shape", "1,x"], "1,3,224,224"),
+        (["export", "net:make", "--shape", "1,0"], "at least 1"),
+        (["export", "net:make", "--shape", "1,3", "--precision", "fp64"], "fp32, fp16 or int8"),
+        (["profiles", "show", "pixel-9"], "did you mean pixel-8"),
+    ]:
+        code, out, err = run(monkeypatch, capsys, *arguments)
+        assert (code == 4) == (arguments[0] == "bench"), arguments
+        assert code in (2, 4)
+        assert out == ""
+        assert message in err.replace("\n", " ")
+        assert "Traceback" not in err
+    code, _, err = run(monkeypatch, capsys, "verify", tmp_path)
+    assert code == 4
+    assert "no complete bundle" in err
+
+
+def test_a_full_disk_and_an_interruption_are_told_without_a_traceback(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "dist/model.tflite")
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    for application, message, expected in [(full, "No space left", 2), (stopped, "--resume", 130)]:
+        monkeypatch.setattr(_app, "app", application)
+        code, _, err = run(monkeypatch, capsys)
+        assert code == expected
+        assert message in err
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(1))\n"
+    )
+
+    def printed(*arguments):
+        # In a process of its own, where nothing but the result may reach standard output.
+        command = [sys.executable, "-m", "sekron_edge", *map(str, arguments), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "Traceback" not in done.stderr
+        return json.loads(done.stdout)
+
+    made = printed("export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--out", tmp_path / "out")
+    assert [artifact["format"] for artifact in made] == ["coreml", "executorch", "litert"]
+    (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)
+    assert timing["median_ms"] > 0

@@ -1,0 +1,179 @@
+"""The main job on real data, through the command line; killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from sekron_edge.bundle import read_manifest, verify_bundle
+from sekron_edge.planner import Plan
+
+MODEL = Path(__file__).parents[2] / "examples" / "models" / "digits_cnn.py"
+JOB = f"""
+name = "digits"
+[model]
+factory = "{MODEL}:digits_cnn"
+[data]
+source = "digits"
+augment_shift = 1
+[target]
+formats = ["litert"]
+runs = 10
+[budget]
+macs = "0.4x"
+[train]
+epochs = 12
+threads = 1
+[finetune]
+epochs = 40
+threads = 1
+"""
+
+
+def command(*arguments, cache, **options):
+    environment = {**os.environ, "SEKRON_EDGE_CACHE": str(cache)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sekron_edge", *map(str, arguments)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a job, and a cache that its first run fills."""
+    path = tmp_path_factory.mktemp("job")
+    (path / "job.toml").write_text(JOB)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """The bundle of an uninterrupted run."""
+    code, out, err = finished(command("run", folder / "job.toml", "--out", folder / "whole", cache=folder / "cache"))
+    assert code == 0, err
+    return folder / "whole", out, err
+
+
+@pytest.mark.slow
+def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole):
+    bundle, out, err = whole
+    manifest = read_manifest(bundle)
+    assert manifest.kept
+    (result,) = manifest.results
+    assert result.entry == "macs"
+    assert manifest.delivered.macs <= 0.4 * manifest.dense.macs
+    assert manifest.score.dense > 0.9
+    (delivery,) = manifest.deliveries
+    assert delivery.measured.median_ms > 0
+    assert delivery.check.metric.name == "accuracy"
+    assert verify_bundle(bundle).comparisons
+    assert "parameters" in out
+    assert "plan 1" in err
+    assert not bundle.with_name("whole.work").exists()
+    plan = Plan.model_validate_json((bundle / "plan.json").read_bytes())
+    weights = load_file(bundle / "weights.safetensors")
+    assert sum(v.size for k, v in weights.items() if "running" not in k and "num_batches" not in k) == (
+        plan.cost.parameters
+    )
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder, whole):
+    out, work = folder / "killed", folder / "killed.work"
+    process = command("run", folder / "job.toml", "--out", out, cache=folder / "cache")
+    until = time.monotonic() + 240
+    while not list((work / "finetune").glob("*.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not out.exists()
+    code, _, err = finished(command("run", folder / "job.toml", "--out", out, cache=folder / "cache"))
+    assert code == 2
+    assert "--resume" in err
+    arguments = ("run", folder / "job.toml", "--out", out, "--resume", "--json")
+    code, printed, err = finished(command(*arguments, cache=folder / "cache"))
+    assert code == 0, err
+    first, second = read_manifest(whole[0]), read_manifest(out)
+    assert json.loads(printed)["score"] == second.score.model_dump()
+    assert first.score == second.score
+    assert (whole[0] / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder, whole):
+    impossible = folder / "impossible.toml"
+    impossible.write_text(JOB.replace('macs = "0.4x"', "artifact_bytes = 1000"))
+    code, out, err = finished(command("run", impossible, "--out", folder / "none", cache=folder / "cache"))
+    assert code == 3
+    assert out == ""
+    assert "artifact_bytes <= 1000" in err
+    assert "nearest is artifact_bytes = " in err
+    assert not (folder / "none").exists()
+
+
+@pytest.mark.slow
+def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folder, whole):
+    lossy = folder / "lossy.toml"
+    text = JOB.replace('macs = "0.4x"', 'macs = "0.03x"\naccuracy_drop = 0.0').replace("epochs = 40", "epochs = 1")
+    lossy.write_text(text)
+    code, _, err = finished(command("run", lossy, "--out", folder / "lossy", cache=folder / "cache"))
+    assert code == 3
+    assert "accuracy_drop is" in err
+    assert not (folder / "lossy").exists()
+    assert list((folder / "lossy.work" / "finetune").glob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_a_plan_alone_is_printed_from_kept_scores(folder, whole):
+    arguments = ("plan", folder / "job.toml", "--macs", "0.6x", "--json", "--out", folder / "plan.json")
+    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    assert code == 0, err
+    assert "in the cache" in err
+    plan = Plan.model_validate_json(out)
+    assert plan.cost.macs <= 0.6 * plan.dense.macs
+    assert plan.error_source == "layers' outputs on calibration data"
+    assert (folder / "plan.json").read_text().strip() == out.strip()
+
+
+@pytest.mark.slow
+def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole):
+    arguments = ("plan", folder / "job.toml", "--profile", "raspberry-pi-4", "--latency-ms", "0.5x", "--json")
+    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    assert code == 0, err
+    plan = Plan.model_validate_json(out)
+    assert "estimated" in plan.latency_source
+    assert plan.profile == "raspberry-pi-4"
+    assert plan.cost.latency_ms <= 0.5 * plan.dense.latency_ms
+
+
+@pytest.mark.slow
+def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
+    code, out, err = finished(command("verify", whole[0], "--json", cache=folder / "cache"))
+    assert code == 0, err
+    assert json.loads(out)["comparisons"]
+    code, out, err = finished(command("bench", whole[0], "--runs", 5, "--json", cache=folder / "cache"))
+    assert code == 0, err
+    (timing,) = json.loads(out)
+    assert timing["runtime"] == "litert"
+    altered = whole[0] / "plan.json"
+    before = altered.read_bytes()
+    altered.write_bytes(before.replace(b"host", b"hoax", 1))
+    try:
+        code, _, err = finished(command("verify", whole[0], cache=folder / "cache"))
+    finally:
+        altered.write_bytes(before)
+    assert code == 4
+    assert "1 altered: plan.json" in err
