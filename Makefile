@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test check clean
+.PHONY: setup demo test check clean
 
 setup: $(STAMP)
 
@@ -12,6 +12,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The main job, small: a CNN on data that ships with the install, for this machine. --resume: a killed demo goes on.
+demo: $(STAMP)
+	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo --resume
 
 test: $(STAMP)
 	./tests/debian-packages.sh
@@ -22,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell sekron_edge exporters profiles tests examples docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell sekron_edge exporters profiles tests examples benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
 
 clean:
 	rm -rf $(VENV) build dist .cache *.egg-info

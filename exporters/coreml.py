@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import torch
+from sekron_edge.exporters._prepare import prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
@@ -56,8 +55,7 @@ class CoreMLExporter:
         from sekron_edge.exporters._mil import read_interface
 
         _require()
-        evaluated = copy.deepcopy(model).eval()
-        _refuse_nan(evaluated)
+        evaluated = prepared(model, self.name)
         with files.whole_folder(path) as temporary:
             with silenced() as spoken:
                 try:
@@ -114,12 +112,6 @@ def _runtime() -> Any:
         import coremltools
 
         return coremltools
-
-
-def _refuse_nan(model: torch.nn.Module) -> None:
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if tensor.isnan().any():
-            raise ExportError(f"coreml: {type(model).__name__} cannot be converted: {name} holds NaN; train it again")
 
 
 def _convert(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...], precision: Precision) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sekron_edge.exporters._prepare import prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
@@ -52,7 +52,7 @@ class ExecuTorchExporter:
         """
         if find_spec("executorch") is None:
             raise MissingDependencyError("executorch", "executorch")
-        evaluated = copy.deepcopy(model).eval()
+        evaluated = prepared(model, self.name)
         with files.whole_file(path) as temporary:
             with silenced() as spoken:
                 try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sekron_edge.exporters._prepare import prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
@@ -56,7 +56,7 @@ class LiteRTExporter:
             raise MissingDependencyError("litert-torch", "litert")
         import torch
 
-        evaluated = copy.deepcopy(model).eval()
+        evaluated = prepared(model, self.name)
         with torch.no_grad():
             result = evaluated(*example_inputs)
         results = result if isinstance(result, tuple) else (result,)

@@ -16,7 +16,7 @@ from sekron_edge.bundle._manifest import (
     Score,
 )
 from sekron_edge.bundle._pack import Golden, pack
-from sekron_edge.bundle._report import before_and_after, render_report
+from sekron_edge.bundle._report import before_and_after, budget_rows, render_report
 
 __all__ = [
     "MANIFEST_NAME",
@@ -30,6 +30,7 @@ __all__ = [
     "PixelNormalization",
     "Score",
     "before_and_after",
+    "budget_rows",
     "pack",
     "read_manifest",
     "render_report",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
-from safetensors.torch import save_file as save_torch
+from safetensors.numpy import save as serialized
+from safetensors.torch import save as serialized_state
 from torch import Tensor
 
 from sekron_edge import files
@@ -59,7 +59,8 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
     with files.whole_folder(out) as folder:
         deliveries = tuple(_deliver(delivery, manifest, folder) for delivery in manifest.deliveries)
         files.write_text(folder / "plan.json", plan.to_json())
-        save_torch({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS_NAME)
+        state = {key: value.contiguous() for key, value in weights.items()}
+        (folder / WEIGHTS_NAME).write_bytes(serialized_state(state))
         _save(folder / GOLDEN_INPUTS, golden.inputs)
         _save(folder / GOLDEN_OUTPUTS, golden.outputs)
         written = manifest.model_copy(update={"deliveries": deliveries, "files": {}})
@@ -87,5 +88,5 @@ def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
 
 
 def _save(path: Path, arrays: tuple[Array, ...]) -> None:
-    with files.whole_file(path) as temporary:
-        save_file({f"{index}": np.ascontiguousarray(array) for index, array in enumerate(arrays)}, str(temporary))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(serialized({f"{index}": np.ascontiguousarray(array) for index, array in enumerate(arrays)}))

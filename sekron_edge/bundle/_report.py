@@ -15,7 +15,18 @@ def render_report(manifest: Manifest, plan: Plan) -> str:
     plots = [_layer_latency(plan), _layer_error(plan), _measured(manifest)]
     divs = [plot.to_html(full_html=False, include_plotlyjs=False) for plot in plots if plot is not None]
     page = templates().get_template("report.html")
-    return page.render(manifest=manifest, plan=plan, plots=divs, plotly=get_plotlyjs(), rows=before_and_after(manifest))
+    main = next(
+        d for d in manifest.deliveries if (d.artifact.format, d.artifact.precision) == (plan.runtime, plan.precision)
+    )
+    return page.render(
+        manifest=manifest,
+        plan=plan,
+        main=main,
+        plots=divs,
+        plotly=get_plotlyjs(),
+        rows=before_and_after(manifest),
+        budgets=budget_rows(manifest),
+    )
 
 
 def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
@@ -31,6 +42,19 @@ def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     for delivery in manifest.deliveries:
         rows += _delivery_rows(delivery)
     return rows
+
+
+def budget_rows(manifest: Manifest) -> list[tuple[str, str, str, str, str]]:
+    """Return the rows ``(entry, limit, found, how, verdict)``: every promise, and whether it is kept."""
+    return [
+        (r.entry, _quantity(r.limit), _quantity(r.found), r.how, "kept" if r.kept else "missed")
+        for r in manifest.results
+    ]
+
+
+def _quantity(value: float) -> str:
+    """Show whole large numbers in full, others with four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _delivery_rows(delivery: Delivery) -> list[tuple[str, str, str, str]]:
@@ -64,13 +88,14 @@ def _layer_latency(plan: Plan) -> go.Figure:
             go.Bar(name="delivered", x=names, y=[layer.cost.latency_ms for layer in plan.layers]),
         ]
     )
-    return figure.update_layout(title=f"Predicted latency of each layer ({plan.latency_source})", yaxis_title="ms")
+    return figure.update_layout(title="Predicted latency of each layer", yaxis_title="ms")
 
 
 def _layer_error(plan: Plan) -> go.Figure:
     names = [layer.name for layer in plan.layers]
     figure = go.Figure([go.Bar(x=names, y=[layer.relative_error for layer in plan.layers])])
-    return figure.update_layout(title="Relative error of each layer before fine-tuning", yaxis_title="|W - What| / |W|")
+    title = f"Relative error of each layer before fine-tuning ({plan.error_source})"
+    return figure.update_layout(title=title, yaxis_title="relative error")
 
 
 def _measured(manifest: Manifest) -> go.Figure | None:

@@ -24,7 +24,7 @@ def run(
 
     Ends with exit code 3, and the nearest points that can be met, if the budget cannot.
     """
-    from sekron_edge.bundle import before_and_after
+    from sekron_edge.bundle import before_and_after, budget_rows
     from sekron_edge.pipeline import load_config, run_job
 
     job = load_config(config)
@@ -33,11 +33,8 @@ def run(
         typer.echo(done.manifest.model_dump_json(indent=2))
         return
     print_table(["", "dense", "delivered", ""], before_and_after(done.manifest))
-    rows = [
-        [r.entry, f"{r.limit:.6g}", f"{r.found:.6g}", r.how, "kept" if r.kept else "missed"]
-        for r in done.manifest.results
-    ]
-    print_table(["budget", "limit", "found", "how", ""], rows)
+    if done.manifest.results:
+        print_table(["budget", "limit", "found", "how", ""], budget_rows(done.manifest))
     typer.echo(f"{done.bundle}: {len(done.manifest.deliveries)} verified artifacts; open {done.bundle}/report.html")
 
 

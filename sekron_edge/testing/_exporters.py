@@ -76,6 +76,32 @@ class ExporterContract:
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
     @pytest.mark.slow
+    def test_weights_may_lie_in_memory_as_they_like(self, exporter: Exporter, tmp_path: Path) -> None:
+        """A model that was trained channels-last computes the same when it is exported, weights of equal shape too."""
+        structure = full([(16, 1, 3, 1), (1, 16, 1, 3)], [12])
+        dense = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1))
+        model, x = se.replace_layers(dense, {"0": structure, "1": structure}), torch.randn(4, 16, 8, 8)
+        expected = model(x).detach().numpy()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        precision = exporter.precisions[0]
+        path = tmp_path / f"model{exporter.suffix}"
+        artifact = exporter.export(model, (x[:1],), precision=precision, path=path)
+        (actual,) = predict(exporter.load(artifact), artifact, [x.numpy()])
+        assert np.abs(actual - expected).max() <= self.tolerance[precision] * np.abs(expected).max()
+
+    @pytest.mark.slow
+    def test_weights_that_are_nan_are_refused(self, exporter: Exporter, tmp_path: Path) -> None:
+        """One clear error that names the weight, before the conversion; nothing is written."""
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+        with torch.no_grad():
+            model[1].get_parameter("weight")[0, 1] = torch.nan
+        with pytest.raises(ExportError, match=r"1\.weight holds NaN"):
+            exporter.export(
+                model, (torch.randn(1, 3),), precision=exporter.precisions[0], path=tmp_path / f"m{exporter.suffix}"
+            )
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.slow
     def test_a_failed_export_leaves_what_stood_there(self, exporter: Exporter, tmp_path: Path) -> None:
         """One clear error that names the model; no file appears, none is lost."""
         path = tmp_path / f"model{exporter.suffix}"

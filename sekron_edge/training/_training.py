@@ -148,7 +148,7 @@ def _fit(
         if checkpoint is not None and not checkpoint.is_file():
             checkpoint = None
         if checkpoint is not None and module.is_complete(torch.load(checkpoint, map_location="cpu", weights_only=True)):
-            return module.student.eval()
+            return _settled(module.student)
         callbacks: list[Callback] = [RichProgressBar(console_kwargs={"stderr": True})] if progress else []
         if checkpoints is not None:
             callbacks.append(
@@ -177,11 +177,14 @@ def _fit(
         trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
-    # The format goes for four axes only; contiguous for all is the ordinary one.
-    result: nn.Module = module.student.cpu().eval()
-    for tensor in (*result.parameters(), *result.buffers()):
-        tensor.data = tensor.data.contiguous()
-    return result
+    return _settled(module.student)
+
+
+def _settled(model: nn.Module) -> nn.Module:
+    """Bring a trained model to the CPU and its weights back to the ordinary order, for whatever comes next."""
+    for tensor in (*model.cpu().eval().parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return model
 
 
 @contextmanager

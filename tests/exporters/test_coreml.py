@@ -442,15 +442,6 @@ def test_wrong_declared_shapes_are_not_passed_over(altered):
         Program(altered).run([np.zeros((1, 3, 8, 8), np.float32)])
 
 
-def test_weights_that_are_nan_are_refused_before_the_conversion(tmp_path):
-    model = nn.Linear(2, 3)
-    with torch.no_grad():
-        model.weight[0, 1] = torch.nan
-    with pytest.raises(ExportError, match=r"coreml: Linear .*weight holds NaN"):
-        export(model, (torch.randn(1, 2),), format="coreml", out=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.slow
 def test_on_macos_a_mocked_core_ml_runs_the_package(small, monkeypatch):
     class Model:
