@@ -67,17 +67,22 @@ def _delivery_rows(delivery: Delivery) -> list[tuple[str, str, str, str]]:
         return found
     noisy = "" if new.stable and old.stable else " (too noisy to quote)"
     threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
-    label = f"{name}: median latency, measured, {threads}{noisy}"
-    ratio = f"{old.median_ms / new.median_ms:.2f}x faster"
+    label = f"{name}: median latency, measured here, {threads}{noisy}"
+    ratio = _times(old.median_ms / new.median_ms, "faster", "slower")
     found.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
     if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
         before, after = old.peak_memory_bytes, new.peak_memory_bytes
-        found.append((f"{name}: peak memory, measured", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+        found.append((f"{name}: peak memory, measured here", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
     return found
 
 
 def _fewer(dense: float, delivered: float) -> str:
-    return f"{dense / delivered:.2f}x less" if delivered else ""
+    return _times(dense / delivered, "less", "more") if delivered else ""
+
+
+def _times(ratio: float, better: str, worse: str) -> str:
+    """Say a ratio so that the number is never below 1."""
+    return f"{ratio:.2f}x {better}" if ratio >= 1 else f"{1 / ratio:.2f}x {worse}"
 
 
 def _layer_latency(plan: Plan) -> go.Figure:

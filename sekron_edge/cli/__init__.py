@@ -1,5 +1,6 @@
-"""The command line: it parses, calls and prints. Results go to stdout, logs to stderr."""
+"""The command line: parses, calls the pipeline, prints. Importing it imports neither torch nor any SDK."""
 
 from sekron_edge.cli._app import main
+from sekron_edge.cli._console import ConsoleNarrator, print_table
 
-__all__ = ["main"]
+__all__ = ["ConsoleNarrator", "main", "print_table"]

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+_WIDEST = 2000
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; where that is no terminal, as wide as it needs to be."""
@@ -18,7 +20,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(console.width, console.measure(table).maximum))
+        unbounded = console.options.update(max_width=_WIDEST)
+        console = Console(width=max(console.width, console.measure(table, options=unbounded).maximum))
     console.print(table, markup=False)
 
 

@@ -1,0 +1,1 @@
+"""What the documents claim, measured: ``python -m benchmarks.NAME [--quick] --json FILE``."""
