@@ -1,6 +1,7 @@
 """The example jobs, end to end: accuracy, MACs, bytes and measured latency of the dense and of the delivered model.
 
-``--quick`` runs the digits job alone. Fashion-MNIST is read from where Debian's package puts it, the CIFAR images and
+A bundle that `sekron-edge run` has already built is taken as it is; remove it to run the job anew. ``--quick`` runs the digits
+job alone. Fashion-MNIST is read from where Debian's package puts it, the CIFAR images and
 weights from ``SEKRON_EDGE_DATA``; a job whose data is absent is left out, and said so.
 """
 
@@ -13,10 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks._result import Claim, parser, publish
-from sekron_edge.bundle import Delivery, Manifest
+from sekron_edge.bundle import MANIFEST_NAME, Delivery, Manifest, read_manifest
 from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.errors import ConfigError, DataError
-from sekron_edge.pipeline import load_config, run_job
+from sekron_edge.pipeline import JobConfig, load_config, run_job
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 # Top-1 of the CIFAR weights as published with the data; the dense score must be that before anything is compared.
@@ -26,7 +27,7 @@ _CIFAR_BASELINE = 0.8827
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the jobs and publish what came of them."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--out", type=Path, default=Path("dist/benchmarks"), help="folder for the bundles")
+    options.add_argument("--out", type=Path, default=Path("dist"), help="folder of the bundles")
     given = options.parse_args(arguments)
     jobs = ["digits"] if given.quick else ["digits", "fashion_mnist", "cifar_resnet"]
     rows: list[dict[str, Any]] = []
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for job in jobs:
         try:
             config = load_config(_EXAMPLES / f"{job}.toml")
-            manifest = run_job(config, given.out / job, resume=True, narrator=ConsoleNarrator()).manifest
+            manifest = _manifest(config, given.out / config.name)
         except (ConfigError, DataError) as error:
             Console(stderr=True).print(f"{job} is left out: {error}", markup=False)
             continue
@@ -43,10 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     publish(rows, claims, given.json)
 
 
+def _manifest(config: JobConfig, bundle: Path) -> Manifest:
+    if (bundle / MANIFEST_NAME).is_file():
+        return read_manifest(bundle)
+    return run_job(config, bundle, resume=True, narrator=ConsoleNarrator()).manifest
+
+
 def _row(job: str, manifest: Manifest, delivery: Delivery) -> dict[str, Any]:
     new, old = delivery.measured, delivery.dense_measured
     return {
         "job": job,
+        "made": manifest.created_at.isoformat(timespec="minutes"),
         "artifact": f"{delivery.artifact.format} {delivery.artifact.precision}",
         "dense accuracy": manifest.score.dense,
         "accuracy": manifest.score.delivered,
