@@ -1,8 +1,8 @@
 """The example jobs, end to end: accuracy, MACs, bytes and measured latency of the dense and of the delivered model.
 
-A bundle that `sekron-edge run` has already built is taken as it is; remove it to run the job anew. ``--quick`` runs the digits
-job alone. Fashion-MNIST is read from where Debian's package puts it, the CIFAR images and
-weights from ``SEKRON_EDGE_DATA``; a job whose data is absent is left out, and said so.
+A bundle that `sekron-edge run` has already built is taken as it is; remove it to run the job anew. ``--quick`` runs the
+digits job alone. Fashion-MNIST is read from where Debian's package puts it, the CIFAR images and weights from
+``SEKRON_EDGE_DATA``; a job whose data is absent is left out, and said so.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 import ast
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+
+import pytest
 
 import sekron_edge
 
@@ -35,3 +38,20 @@ def test_the_core_imports_no_export_format_by_name():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.startswith("sekron_edge.exporters") for name in names), file
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", str(root), "--wheel-dir", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    assert {name.split("/")[0].split("-")[0] for name in names} <= {"sekron_edge"}
+    for folder, inside in (("sekron_edge", "sekron_edge"), ("exporters", "sekron_edge/exporters")):
+        for file in (root / folder).rglob("*.py"):
+            assert f"{inside}/{file.relative_to(root / folder).as_posix()}" in names
+    assert {f"sekron_edge/profiles/{file.name}" for file in (root / "profiles").glob("*.toml")} <= names
+    templates = root / "sekron_edge" / "bundle" / "templates"
+    assert {f"sekron_edge/bundle/templates/{file.name}" for file in templates.iterdir()} <= names
+    assert "sekron_edge/py.typed" in names

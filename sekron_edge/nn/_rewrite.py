@@ -14,6 +14,8 @@ from sekron_edge.structure import Structure
 from sekron_edge.tensor import decompose_tensor
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Their weights are scales: nothing that anybody would expect to be factorized.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.PReLU)
 
 
 def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -24,17 +26,18 @@ def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, 
     found: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
     for name, module in model.named_modules():
-        if any(True for _ in module.children()) or "weight" not in module._parameters:
-            continue
-        if nn.utils.parametrize.is_parametrized(module):
+        if nn.utils.parametrize.is_parametrized(module, "weight"):
             refused[name] = "its weight is parametrized; remove the parametrization first"
-        elif type(module) is nn.Linear or type(module) in _CONVOLUTIONS:
+            continue
+        if any(True for _ in module.children()) or module._parameters.get("weight") is None:
+            continue
+        if type(module) is nn.Linear or type(module) in _CONVOLUTIONS:
             groups = getattr(module, "groups", 1)
             if groups > 1 and groups == getattr(module, "in_channels", 0):
                 refused[name] = "depthwise: one input channel a group leaves nothing to factorize"
             else:
                 found[name] = module
-        elif not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif not isinstance(module, _NORMS):
             refused[name] = f"{type(module).__name__} is not supported"
     return found, refused
 

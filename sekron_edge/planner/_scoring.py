@@ -23,7 +23,7 @@ from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_st
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
-from sekron_edge.primitives import Primitive
+from sekron_edge.primitives import Conv, Primitive
 from sekron_edge.structure import Factor, Shape, Structure
 from sekron_edge.threads import torch_threads
 
@@ -187,7 +187,7 @@ def score(
     """
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules())
-    names = [*supported, *(name for name in refused if isinstance(modules[name], nn.Conv1d | nn.Conv2d | nn.Conv3d))]
+    names = [*supported, *refused]
     in_shapes = _input_shapes(model, example_inputs, {name: modules[name] for name in names})
     moments: dict[str, Tensor] = {}
     if calibration is not None:
@@ -274,6 +274,37 @@ def _cost(
     )
 
 
+def _refused_cost(layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str) -> LayerCost:
+    """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        whole = Structure(factors=(Factor(shape=_weight_shape(layer, layer.groups)),), ranks={})
+        return _cost(whole, layer, calls, cost_model, precision)
+    parameters = sum(parameter.numel() for parameter in layer.parameters())
+    primitives: list[Primitive] = []
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        # Each input value meets each weight once, as in a convolution whose output is as large as this one's input.
+        ones = (1,) * len(layer.stride)
+        primitives = [
+            Conv(shape, layer.out_channels, tuple(layer.kernel_size), ones, ones, layer.groups, shape[2:])
+            for shape in calls
+        ]
+    width = _BYTES[precision]
+    peak = max((p.in_elements + p.out_elements for p in primitives), default=0)
+    return LayerCost(
+        parameters=parameters,
+        macs=sum(primitive.macs for primitive in primitives),
+        artifact_bytes=parameters * width,
+        latency_ms=cost_model.latency_ms(primitives),
+        peak_bytes=peak * width,
+    )
+
+
+def _weight_shape(layer: nn.Module, groups: int = 1) -> Shape:
+    """Return the shape of one group's weight."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return (weight.shape[0] // groups, *weight.shape[1:])
+
+
 def _score_layer(
     name: str,
     layer: nn.Module,
@@ -284,19 +315,20 @@ def _score_layer(
     refused: str,
     moment: Tensor | None,
 ) -> LayerScores:
+    if refused:
+        cost = _refused_cost(layer, calls, cost_model, precision)
+        return LayerScores(
+            name=name,
+            kind=type(layer).__name__.removeprefix("Parametrized"),
+            weight_shape=_weight_shape(layer),
+            considered=1,
+            candidates=(Candidate(family="dense", structure=None, cost=cost),),
+            refused=refused,
+        )
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
     as_it_is = Structure(factors=(Factor(shape=shape),), ranks={})
     dense = Candidate(family="dense", structure=None, cost=_cost(as_it_is, layer, calls, cost_model, precision))
-    if refused:
-        return LayerScores(
-            name=name,
-            kind=type(layer).__name__,
-            weight_shape=tuple(layer.get_parameter("weight").shape),
-            considered=1,
-            candidates=(dense,),
-            refused=refused,
-        )
     errors = WeightErrors(weight)
     found = []
     for family, structure in enumerate_structures(shape):
@@ -316,7 +348,7 @@ def _score_layer(
     return LayerScores(
         name=name,
         kind=type(layer).__name__,
-        weight_shape=tuple(layer.get_parameter("weight").shape),
+        weight_shape=_weight_shape(layer),
         considered=len(found) + 1,
         candidates=(dense, *kept),
     )
