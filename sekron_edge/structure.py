@@ -10,16 +10,17 @@ This module does not import torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.errors import RankError, StructureError
 
 Shape = tuple[int, ...]
+Coupling = Literal["full", "chain", "ring", "diagonal", "star", "other"]
 
 
 class Factor(BaseModel):
@@ -93,12 +94,17 @@ class Structure(BaseModel):
         factor = self.factors[k]
         return (*(self.ranks[label] for label in factor.labels), *factor.shape)
 
-    @property
-    def is_chain(self) -> bool:
-        """Whether the labels are those of a chain: each joins two neighbours, in order."""
-        labels = tuple(self.ranks)
-        carried = [labels[max(k - 1, 0) : k + 1] for k in range(len(self.factors))]
-        return [factor.labels for factor in self.factors] == carried
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Which family the labels make; two factors that share one label are ``full``, as they are all of them."""
+        count, number = len(self.factors), {label: index for index, label in enumerate(self.ranks)}
+        carried = [{number[label] for label in factor.labels} for factor in self.factors]
+        for name, pattern in _PATTERNS.items():
+            # A star's last factor is its core: it spans no mode.
+            spans = name != "star" or prod(self.factors[-1].shape) == 1
+            if spans and carried == [set(labels) for labels in pattern(count)]:
+                return name
+        return "other"
 
     def with_ranks(self, **ranks: int) -> Structure:
         """Return the same structure with other sizes of some labels."""
@@ -114,20 +120,48 @@ class Structure(BaseModel):
     __repr__ = __str__
 
 
-def _labelled(shapes: Sequence[Shape], ranks: Sequence[int], carried: Sequence[Sequence[int]]) -> Structure:
-    """Join shapes with the numbers of the labels that each factor carries, counted from 1."""
+def _full_labels(count: int) -> list[Sequence[int]]:
+    return [range(min(k + 1, count - 1)) for k in range(count)]
+
+
+def _chain_labels(count: int) -> list[Sequence[int]]:
+    return [[label for label in (k - 1, k) if 0 <= label < count - 1] for k in range(count)]
+
+
+def _ring_labels(count: int) -> list[Sequence[int]]:
+    return [[count - 1, 0], *([k - 1, k] for k in range(1, count))]
+
+
+def _diagonal_labels(count: int) -> list[Sequence[int]]:
+    return [[0]] * count
+
+
+def _star_labels(count: int) -> list[Sequence[int]]:
+    return [*([k] for k in range(count - 1)), range(count - 1)]
+
+
+# For a number of factors, the numbers of the labels that each carries.
+_PATTERNS: dict[Coupling, Callable[[int], list[Sequence[int]]]] = {
+    "full": _full_labels,
+    "chain": _chain_labels,
+    "ring": _ring_labels,
+    "diagonal": _diagonal_labels,
+    "star": _star_labels,
+}
+
+
+def _coupled(coupling: Coupling, shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
+    carried = _PATTERNS[coupling](len(shapes))
+    expected = 1 + max((label for labels in carried for label in labels), default=-1)
+    if len(ranks) != expected:
+        raise RankError(f"{coupling} of {len(shapes)} factors needs {expected} ranks, got {len(ranks)}: {tuple(ranks)}")
     return Structure(
         factors=tuple(
-            Factor(shape=tuple(shape), labels=tuple(f"r{label}" for label in labels))
+            Factor(shape=tuple(shape), labels=tuple(f"r{label + 1}" for label in labels))
             for shape, labels in zip(shapes, carried, strict=True)
         ),
         ranks={f"r{number}": rank for number, rank in enumerate(ranks, start=1)},
     )
-
-
-def _require_ranks(coupling: str, ranks: Sequence[int], expected: int) -> None:
-    if len(ranks) != expected:
-        raise RankError(f"{coupling} with these factors needs {expected} ranks, got {len(ranks)}: {tuple(ranks)}")
 
 
 def full(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
@@ -140,26 +174,16 @@ def full(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
     Raises:
         RankError: If the number of ranks is wrong.
     """
-    count = len(shapes)
-    _require_ranks("full", ranks, count - 1)
-    carried = [range(1, min(k, count - 1) + 1) for k in range(1, count + 1)]
-    return _labelled(shapes, ranks, carried)
+    return _coupled("full", shapes, ranks)
 
 
 def chain(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
-    """Tensor train: factor k carries r_{k-1} and r_k.
-
-    Args:
-        shapes: Mode shape of each of the S factors, outermost first.
-        ranks: S - 1 ranks.
+    """Tensor train: factor k carries r_{k-1} and r_k; S - 1 ranks.
 
     Raises:
         RankError: If the number of ranks is wrong.
     """
-    count = len(shapes)
-    _require_ranks("chain", ranks, count - 1)
-    carried = [[label for label in (k - 1, k) if 1 <= label < count] for k in range(1, count + 1)]
-    return _labelled(shapes, ranks, carried)
+    return _coupled("chain", shapes, ranks)
 
 
 def ring(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
@@ -168,15 +192,27 @@ def ring(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
     Raises:
         RankError: If the number of ranks is wrong.
     """
-    count = len(shapes)
-    _require_ranks("ring", ranks, count)
-    carried = [[count, 1], *([k - 1, k] for k in range(2, count + 1))]
-    return _labelled(shapes, ranks, carried)
+    return _coupled("ring", shapes, ranks)
 
 
 def diagonal(shapes: Sequence[Shape], rank: int) -> Structure:
     """CP: every factor carries the one label."""
-    return _labelled(shapes, [rank], [[1]] * len(shapes))
+    return _coupled("diagonal", shapes, [rank])
+
+
+def star(shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:
+    """Tucker: every factor has a label of its own, and a core, added last, carries them all; as many ranks as shapes.
+
+    Raises:
+        RankError: If the number of ranks is wrong.
+    """
+    core = (1,) * len(shapes[0])
+    return _coupled("star", [*shapes, core], ranks)
+
+
+def mode_by_mode(shape: Shape) -> list[Shape]:
+    """Return a factor's mode shape for each mode of a tensor: what CP, Tucker, tensor train and ring split it into."""
+    return [tuple(size if n == k else 1 for n in range(len(shape))) for k, size in enumerate(shape)]
 
 
 def tucker2(weight_shape: Shape, rank_out: int, rank_in: int) -> Structure:

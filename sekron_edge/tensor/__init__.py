@@ -1,10 +1,21 @@
 """Tensors in, factors out: pure, in torch, without modules or files.
 
-Requirements kept here: inputs are never modified; results have the input's dtype and device; decompositions
-run in double precision inside; the spectrum's error equals the error of the factors.
+Requirements kept here: inputs are never modified; results have the input's dtype and device; decompositions run in
+double precision inside; the spectrum's error equals the error of the factors; refinement never raises the error.
 """
 
-from sekron_edge.tensor._decompose import Spectrum, decompose_tensor, spectrum
+from sekron_edge.tensor._decompose import decompose_tensor
+from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
+from sekron_edge.tensor._refine import refine
+from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
-__all__ = ["FactorizedTensor", "Spectrum", "decompose_tensor", "spectrum"]
+__all__ = [
+    "FactorizedTensor",
+    "Spectrum",
+    "decompose_tensor",
+    "from_tensorly",
+    "refine",
+    "spectrum",
+    "to_tensorly",
+]

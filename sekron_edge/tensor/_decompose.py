@@ -1,45 +1,38 @@
-"""Decomposition of a tensor by a structure, and the errors of all its ranks from one spectrum.
-
-Any two-factor structure is an SVD of a rearrangement (Van Loan and Pitsianis 1993), the optimum by
-Eckart and Young. A chain of more factors is the tensor-train SVD (Oseledets 2011) of the same
-rearrangement with one axis a factor.
-"""
+"""Decomposition of a tensor by a structure of any coupling: the right algorithm for each, one refinement for all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
 from torch import Tensor
 
-from sekron_edge.errors import RankError, StructureError, UnsupportedLayerError
-from sekron_edge.structure import Shape, Structure, full
+from sekron_edge.errors import StructureError, UnsupportedLayerError
+from sekron_edge.structure import Coupling, Structure
+from sekron_edge.tensor import _direct
 from sekron_edge.tensor._factorized import FactorizedTensor
+from sekron_edge.tensor._network import core_shape, from_cores, unfold
+from sekron_edge.tensor._refine import refine
+
+_DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
+    "full": _direct.sekron,
+    "chain": _direct.tensor_train,
+    "ring": _direct.tensor_ring,
+    "star": _direct.tucker,
+}
+# Sweeps of refinement where the direct algorithm leaves something to gain, or there is none.
+_SWEEPS: dict[Coupling, int] = {"full": 0, "chain": 0, "star": 0, "ring": 50, "diagonal": 100, "other": 100}
+_SWEEPS_FOR_OUTPUTS = 10
+_OFF = 0.01
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """The singular values of a two-factor split: the error of every rank at once.
+def check_weight(weight: Tensor) -> None:
+    """Refuse what cannot be decomposed.
 
-    Attributes:
-        singular_values: Descending, float64, on the CPU.
-        norm: Frobenius norm of the tensor.
+    Raises:
+        UnsupportedLayerError: If the tensor is empty, or not finite; says how many values are not.
     """
-
-    singular_values: Tensor
-    norm: float
-
-    def relative_error(self, rank: int) -> float:
-        """Return the relative Frobenius error of the best approximation of that rank."""
-        if self.norm == 0:
-            return 0.0
-        discarded = self.singular_values[rank:]
-        return float(torch.linalg.vector_norm(discarded)) / self.norm
-
-
-def _check_weight(weight: Tensor) -> None:
     if weight.numel() == 0:
         raise UnsupportedLayerError(f"a tensor must have values, got the shape {tuple(weight.shape)}")
     if not torch.isfinite(weight).all():
@@ -50,92 +43,93 @@ def _check_weight(weight: Tensor) -> None:
         )
 
 
-def _unfold(weight: Tensor, shapes: Sequence[Shape]) -> Tensor:
-    """Rearrange W so that axis k runs over the indices of factor k."""
-    modes, count = weight.ndim, len(shapes)
-    split = weight.reshape([shape[n] for n in range(modes) for shape in shapes])
-    order = [n * count + k for k in range(count) for n in range(modes)]
-    return split.permute(order).reshape([prod(shape) for shape in shapes])
-
-
-def _shapes(structure: Structure) -> list[Shape]:
-    return [factor.shape for factor in structure.factors]
-
-
-def spectrum(weight: Tensor, shapes: Sequence[Shape]) -> Spectrum:
-    """Return the spectrum of a split of ``weight`` into two factors.
-
-    Args:
-        weight: Any floating dtype and device; not modified.
-        shapes: Mode shapes of the two factors; their product is ``weight``'s shape.
-
-    Raises:
-        StructureError: If there are not two factors, or they do not divide the weight.
-        UnsupportedLayerError: If the weight is empty or not finite.
-    """
-    if len(shapes) != 2 or full(shapes, [1]).shape != tuple(weight.shape):
-        raise StructureError(f"two factors must multiply to {tuple(weight.shape)}, got {list(shapes)}")
-    _check_weight(weight)
-    matrix = _unfold(weight.detach().double(), shapes)
-    return Spectrum(torch.linalg.svdvals(matrix).cpu(), float(torch.linalg.vector_norm(matrix)))
-
-
-def decompose_tensor(weight: Tensor, structure: Structure) -> FactorizedTensor:
+def decompose_tensor(
+    weight: Tensor, structure: Structure, sigma: Tensor | None = None, *, sweeps: int | None = None
+) -> FactorizedTensor:
     """Decompose ``weight`` by ``structure``.
 
-    Two factors: truncated SVD, the optimum. A chain of more: TT-SVD, each step optimal, the whole
-    within sqrt(S - 1) of the optimum. Singular values are split evenly between neighbours.
+    ============  ==================================================================================
+    two factors   truncated SVD: the optimum (Eckart and Young 1936)
+    ``full``      SVDs of one right factor after another (SeKron); each optimal, the whole greedy
+    ``chain``     TT-SVD: within sqrt(S - 1) of the optimum
+    ``star``      HOOI
+    ``ring``      TR-SVD, then alternating least squares
+    ``diagonal``  alternating least squares from leading singular vectors; components stay bounded
+    others        alternating least squares from random factors of a fixed seed
+    ============  ==================================================================================
 
     Args:
         weight: Of shape ``structure.shape``, any floating dtype and device; not modified.
-        structure: Two factors that share one label, or a chain.
+        structure: Of any coupling.
+        sigma: ``E[x x^T]`` over what the weight is multiplied with, ``(n, n)``, n the product of all modes but the
+            first: the factors are refined for the error of the layer's output.
+        sweeps: Of refinement; None: as many as pay for this coupling, and 10 with ``sigma``.
 
     Returns:
         Factors of the weight's dtype, on its device.
 
     Raises:
-        StructureError: If the shapes differ, or the coupling is not one of these two.
+        StructureError: If the shapes differ.
         RankError: If a rank exceeds what the tensor has.
         UnsupportedLayerError: If the weight is empty or not finite.
     """
     if structure.shape != tuple(weight.shape):
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
-    _check_weight(weight)
+    check_weight(weight)
+    tensor = unfold(weight.detach().double(), [factor.shape for factor in structure.factors])
+    started = from_cores(structure, _started(tensor, structure), torch.float64)
+    if sweeps is None:
+        sweeps = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
+        if sigma is not None:
+            sweeps = max(sweeps, _SWEEPS_FOR_OUTPUTS)
+    refined = started if sweeps == 0 else refine(started, weight, sigma=sigma, sweeps=sweeps)
+    return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in refined.values))
+
+
+def _is_split(structure: Structure) -> bool:
+    """Whether there are two factors that share all labels: however many, it is a matrix of one rank."""
+    return len(structure.factors) == 2 and all(len(f.labels) == len(structure.ranks) for f in structure.factors)
+
+
+def _started(tensor: Tensor, structure: Structure) -> list[Tensor]:
+    """Return cores to start from, or to end with, in the order of each factor's own labels."""
     ranks = list(structure.ranks.values())
-    if len(structure.factors) < 2 or not structure.is_chain:
-        raise StructureError(f"only two factors or a chain can be decomposed yet, got {structure}")
-    return _tt_svd(weight, structure, ranks)
+    if len(structure.factors) == 1:
+        return [tensor]
+    if _is_split(structure):
+        left, right = _direct.truncated_svd(tensor, prod(ranks), " x ".join(structure.ranks))
+        labels = list(structure.ranks)
+        return [
+            _arranged(core.reshape(*ranks, -1), labels, factor.labels)
+            for core, factor in zip((left.T, right), structure.factors, strict=True)
+        ]
+    if structure.coupling in _DIRECT:
+        return _DIRECT[structure.coupling](tensor, ranks)
+    return _vectors(tensor, structure) if structure.coupling == "diagonal" else _random(tensor, structure)
 
 
-def _tt_svd(weight: Tensor, structure: Structure, ranks: list[int]) -> FactorizedTensor:
-    rest = _unfold(weight.detach().double(), _shapes(structure))
-    axes = list(rest.shape)
-    cores: list[Tensor] = []
-    previous = 1
-    for position, (axis, rank) in enumerate(zip(axes[:-1], ranks, strict=True)):
-        matrix = rest.reshape(previous * axis, -1)
-        if rank > min(matrix.shape):
-            raise RankError(f"r{position + 1} must be at most {min(matrix.shape)}, got {rank}, in {structure}")
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        cores.append(left[:, :rank].reshape(previous, axis, rank))
-        rest = values[:rank, None] * right[:rank]
-        previous = rank
-    cores.append(rest.reshape(previous, axes[-1], 1))
-    balanced = _balance(cores)
-    values_of = tuple(
-        core.movedim(2, 1).reshape(structure.value_shape(k)).to(weight.dtype).contiguous()
-        for k, core in enumerate(balanced)
-    )
-    return FactorizedTensor(structure, values_of)
+def _arranged(core: Tensor, labels: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    return core.permute(*(labels.index(label) for label in wanted), core.ndim - 1)
 
 
-def _balance(cores: list[Tensor]) -> list[Tensor]:
-    """Give the two sides of every label the same norms, component by component: even scales train well."""
-    for k in range(len(cores) - 1):
-        ahead = torch.linalg.vector_norm(cores[k], dim=(0, 1))
-        behind = torch.linalg.vector_norm(cores[k + 1], dim=(1, 2))
-        usable = (ahead > 0) & (behind > 0)
-        scale = torch.where(usable, (behind / ahead.clamp_min(1e-300)).sqrt(), torch.ones_like(ahead))
-        cores[k] = cores[k] * scale
-        cores[k + 1] = cores[k + 1] / scale[:, None, None]
+def _vectors(tensor: Tensor, structure: Structure) -> list[Tensor]:
+    """Return leading singular vectors of each unfolding, off by a little; directions that it has not are random.
+
+    Exactly on singular vectors the error of a symmetric tensor may be stationary, and no sweep would move.
+    """
+    (rank,) = structure.ranks.values()
+    cores = _random(tensor, structure)
+    for k, core in enumerate(cores):
+        matrix = tensor.movedim(k, 0).reshape(tensor.shape[k], -1)
+        known = min(rank, *matrix.shape)
+        core[:known] = _direct.leading_vectors(matrix, known, "r1").T + _OFF * core[:known]
+    return cores
+
+
+def _random(tensor: Tensor, structure: Structure) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    cores = []
+    for k in range(len(structure.factors)):
+        core = torch.randn(core_shape(structure, k), generator=generator, dtype=tensor.dtype)
+        cores.append((core / max(1, core.shape[-1]) ** 0.5).to(tensor.device))
     return cores

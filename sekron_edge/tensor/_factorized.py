@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from sekron_edge.errors import RankError, StructureError
-from sekron_edge.structure import Structure
+from sekron_edge.structure import Structure, full
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,28 @@ class FactorizedTensor:
         result = "".join(mode_letters[k][n] for n in range(modes) for k in range(len(factors)))
         product: Tensor = torch.einsum(f"{','.join(terms)}->{result}", *self.values)
         return product.reshape(self.structure.shape)
+
+    def to_sekron(self) -> FactorizedTensor:
+        """Return the same tensor with the coupling ``full``: factors repeated along the labels that they do not carry.
+
+        The theorem of SeKron (arXiv 2210.06299): CP, Tucker, tensor train and tensor ring are SeKron with tied factors.
+        Label k of the result stands for all labels that first occur in factor k.
+        """
+        factors, ranks = self.structure.factors, self.structure.ranks
+        opened: list[list[str]] = []
+        for factor in factors[:-1]:
+            seen = [label for labels in opened for label in labels]
+            opened.append([label for label in factor.labels if label not in seen])
+        result = full([factor.shape for factor in factors], [prod(ranks[x] for x in labels) for labels in opened])
+        values = []
+        for k, (factor, value) in enumerate(zip(factors, self.values, strict=True)):
+            carried = [label for labels in opened[: k + 1] for label in labels]
+            order = [factor.labels.index(label) for label in carried if label in factor.labels]
+            moved = value.permute(*order, *range(len(factor.labels), value.ndim))
+            sizes = [ranks[label] if label in factor.labels else 1 for label in carried]
+            spread = moved.reshape(*sizes, *factor.shape).expand(*(ranks[x] for x in carried), *factor.shape)
+            values.append(spread.reshape(result.value_shape(k)))
+        return FactorizedTensor(result, tuple(values))
 
     def truncated(self, label: str, rank: int) -> FactorizedTensor:
         """Keep the first ``rank`` components of a label.

@@ -1,6 +1,7 @@
 """The factor convolution equals the dense one with the reconstructed kernel, whatever the attributes."""
 
 import copy
+from itertools import permutations
 
 import pytest
 import torch
@@ -8,7 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
-from sekron_edge.nn import factorize_layer, layer_weight, replace_layers, supported_layers
+from sekron_edge.nn import (
+    ConvGeometry,
+    factorize_layer,
+    layer_weight,
+    replace_layers,
+    schedule,
+    supported_layers,
+)
+from sekron_edge.nn._schedule import schedule_in_order
 from sekron_edge.structure import (
     Structure,
     chain,
@@ -16,6 +25,7 @@ from sekron_edge.structure import (
     full,
     ring,
     spatial_svd,
+    star,
     tucker2,
     weight_svd,
 )
@@ -34,6 +44,8 @@ STRUCTURES = {
     "tensor-train": chain([(2, 2, 1, 3), (3, 2, 3, 1), (2, 2, 1, 1)], [2, 3]),
     "tensor-ring": ring([(2, 2, 1, 1), (3, 2, 3, 3), (2, 2, 1, 1)], [2, 3, 2]),
     "cp": diagonal([(12, 1, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3), (1, 8, 1, 1)], 6),
+    "tucker": star([(12, 1, 1, 1), (1, 8, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3)], [5, 4, 2, 3]),
+    "star-of-splits": star([(3, 2, 3, 1), (4, 4, 1, 3)], [3, 4]),
 }
 ATTRIBUTES = [
     {},
@@ -121,6 +133,24 @@ def test_conv1d_and_conv3d(attributes):
 def test_linear(structure, leading):
     layer = nn.Linear(8, 12)
     assert_same(layer, factorize_layer(layer, random_factors(structure)), torch.randn(*leading, 8))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_in_any_order_of_factors_it_is_the_same_convolution(name, monkeypatch):
+    structure = STRUCTURES[name]
+    attributes = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
+    layer = nn.Conv2d(16, 24, 3, **attributes)
+    factors, x = random_factors(structure, 2), torch.randn(2, 16, 11, 13)
+    orders = list(permutations(range(len(structure.factors))))
+    for order in orders[:: max(1, len(orders) // 12)]:
+        monkeypatch.setattr("sekron_edge.nn._layers.schedule", lambda s, g, order=order: schedule_in_order(s, g, order))
+        assert_same(layer, factorize_layer(layer, factors), x)
+
+
+def test_tucker_begins_with_the_input_channels():
+    plan = schedule(STRUCTURES["tucker"], ConvGeometry((1, 1), (1, 1), (1, 1)))
+    assert plan.steps[0].factor == 1
+    assert plan.steps[-1].factor == 0
 
 
 def test_a_sample_without_batch_axis():

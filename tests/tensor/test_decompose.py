@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekron_edge.errors import RankError, StructureError, UnsupportedLayerError
-from sekron_edge.structure import Factor, Structure, chain, diagonal, full, ring, spatial_svd, tucker2
+from sekron_edge.structure import Factor, Structure, chain, full, ring, spatial_svd, tucker2
 from sekron_edge.tensor import FactorizedTensor, decompose_tensor, spectrum
 from tests.strategies import splits, weights
 
@@ -92,8 +92,6 @@ def test_errors_name_the_value_and_the_limit():
         decompose_tensor(weight, full([(4, 1), (1, 4)], [5]))
     with pytest.raises(StructureError, match=r"\(4, 6\).*\(4, 4\)"):
         decompose_tensor(weight, full([(4, 1), (1, 6)], [2]))
-    with pytest.raises(StructureError, match="only two factors or a chain"):
-        decompose_tensor(weight, diagonal([(4, 1), (1, 2), (1, 2)], 2))
     with pytest.raises(RankError, match=r"at most \(8, 6\), got \(9, 2\)"):
         tucker2((8, 6, 3, 3), 9, 2)
     with pytest.raises(StructureError, match="two factors must multiply"):

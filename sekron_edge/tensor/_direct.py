@@ -1,0 +1,156 @@
+"""Decompositions that need no iteration to be good: SVDs of unfoldings, one after another.
+
+Cores have the shape ``(*label sizes, n_k)``, labels in the order of the structure's ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sekron_edge.errors import RankError
+
+
+def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
+    """Return ``left (.., m, rank)`` and ``right (.., rank, n)`` whose product is the best of that rank.
+
+    The singular values are split evenly. Batched over leading axes.
+
+    Raises:
+        RankError: If the matrix has no such rank; ``name`` is the label's.
+    """
+    limit = min(matrix.shape[-2:])
+    if rank > limit:
+        raise RankError(f"{name} must be at most {limit}, got {rank}")
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    root = values[..., :rank].sqrt()
+    return left[..., :rank] * root[..., None, :], root[..., :, None] * right[..., :rank, :]
+
+
+def leading_vectors(matrix: Tensor, rank: int, name: str) -> Tensor:
+    """Return the ``rank`` leading left singular vectors of ``(m, n)``, from the smaller Gram matrix.
+
+    Squares the condition number: singular values below 1e-8 of the largest are lost in double precision.
+    """
+    rows, columns = matrix.shape
+    if rank > min(rows, columns):
+        raise RankError(f"{name} must be at most {min(rows, columns)}, got {rank}")
+    if rows <= columns:
+        vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T)[1]
+        return vectors[:, -rank:].flip(1)
+    vectors = torch.linalg.eigh(matrix.T @ matrix)[1]
+    orthonormal: Tensor = torch.linalg.qr(matrix @ vectors[:, -rank:].flip(1))[0]
+    return orthonormal
+
+
+def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """SeKron's own (arXiv 2210.06299, alg. 1): split off the first factor, then each right factor, all at once.
+
+    Args:
+        tensor: ``(n_1, .., n_S)``.
+        ranks: S - 1.
+    """
+    sizes, cores, rest = tensor.shape, [], tensor[None]
+    given: list[int] = []
+    for k, rank in enumerate(ranks):
+        matrix = rest.reshape(prod(given), sizes[k], -1)
+        left, right = truncated_svd(matrix, rank, f"r{k + 1}")
+        given.append(rank)
+        cores.append(left.transpose(1, 2).reshape(*given, sizes[k]))
+        rest = right
+    cores.append(rest.reshape(*given, sizes[-1]))
+    return cores
+
+
+def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """TT-SVD (Oseledets 2011, alg. 1): each step optimal, the whole within sqrt(S - 1) of the optimum."""
+    sizes, rest, previous = tensor.shape, tensor, 1
+    cores: list[Tensor] = []
+    for k, rank in enumerate(ranks):
+        matrix = rest.reshape(previous * sizes[k], -1)
+        limit = min(matrix.shape)
+        if rank > limit:
+            raise RankError(f"r{k + 1} must be at most {limit}, got {rank}")
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        cores.append(left[:, :rank].reshape(previous, sizes[k], rank))
+        rest = values[:rank, None] * right[:rank]
+        previous = rank
+    cores.append(rest.reshape(previous, sizes[-1], 1))
+    cores = _balanced(cores)
+    first, *inner, last = cores
+    return [first[0].T, *(core.movedim(1, 2) for core in inner), last[..., 0]]
+
+
+def _balanced(cores: list[Tensor]) -> list[Tensor]:
+    """Give the two sides of every label the same norms, component by component: even scales train well."""
+    for k in range(len(cores) - 1):
+        ahead = torch.linalg.vector_norm(cores[k], dim=(0, 1))
+        behind = torch.linalg.vector_norm(cores[k + 1], dim=(1, 2))
+        usable = (ahead > 0) & (behind > 0)
+        scale = torch.where(usable, (behind / ahead.clamp_min(1e-300)).sqrt(), torch.ones_like(ahead))
+        cores[k] = cores[k] * scale
+        cores[k + 1] = cores[k + 1] / scale[:, None, None]
+    return cores
+
+
+def tensor_ring(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """TR-SVD (Zhao et al. 2016, alg. 1): the first SVD's rank is shared out to both neighbours.
+
+    Ranks that an unfolding has not are filled with zeros; refinement fills them with something better.
+    """
+    sizes, count = tensor.shape, len(ranks)
+    closing = ranks[-1]
+    left, right = _padded_svd(tensor.reshape(sizes[0], -1), closing * ranks[0])
+    # Core 1 is (closing, n_1, r_1); the closing label travels to the end of what is left.
+    cores = [left.reshape(sizes[0], closing, ranks[0]).permute(1, 2, 0)]
+    rest = right.reshape(closing, ranks[0], -1).permute(1, 2, 0)
+    for k in range(1, count - 1):
+        matrix = rest.reshape(ranks[k - 1] * sizes[k], -1)
+        left, right = _padded_svd(matrix, ranks[k])
+        cores.append(left.reshape(ranks[k - 1], sizes[k], ranks[k]).movedim(1, 2))
+        rest = right.reshape(ranks[k], -1, closing)
+    cores.append(rest.reshape(ranks[count - 2], sizes[-1], closing).movedim(1, 2))
+    return cores
+
+
+def _padded_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    possible = min(rank, *matrix.shape)
+    left, right = truncated_svd(matrix, possible, "r")
+    missing = rank - possible
+    return torch.nn.functional.pad(left, (0, missing)), torch.nn.functional.pad(right, (0, 0, 0, missing))
+
+
+def tucker(tensor: Tensor, ranks: Sequence[int], *, sweeps: int = 3) -> list[Tensor]:
+    """HOOI (De Lathauwer et al. 2000, alg. 4.2), from the truncated HOSVD. The last axis is the core's, of size 1.
+
+    Args:
+        tensor: ``(n_1, .., n_N, 1)``.
+        ranks: One for each of the N axes.
+        sweeps: Over all axes; each never raises the error.
+    """
+    tensor = tensor[..., 0]
+    axes = range(tensor.ndim)
+    bases = [leading_vectors(_matricized(tensor, k), ranks[k], f"r{k + 1}") for k in axes]
+    for _ in range(sweeps):
+        for k in axes:
+            projected = _projected(tensor, bases, skip=k)
+            matrix = _matricized(projected, k)
+            # With small other ranks there may be fewer directions than asked for; the old ones fill up.
+            if min(matrix.shape) >= ranks[k]:
+                bases[k] = leading_vectors(matrix, ranks[k], f"r{k + 1}")
+    core = _projected(tensor, bases, skip=None)
+    return [*(basis.T for basis in bases), core[..., None]]
+
+
+def _matricized(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+
+
+def _projected(tensor: Tensor, bases: Sequence[Tensor], skip: int | None) -> Tensor:
+    for axis, basis in enumerate(bases):
+        if axis != skip:
+            tensor = torch.tensordot(tensor, basis, dims=([axis], [0])).movedim(-1, axis)
+    return tensor

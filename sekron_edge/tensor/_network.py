@@ -1,0 +1,104 @@
+"""A factorized tensor as a network on an S-way tensor: axis k runs over all mode indices of factor k.
+
+In this view every coupling is a plain tensor network with one core a factor, of shape ``(*label sizes, n_k)``.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sekron_edge.structure import Shape, Structure
+from sekron_edge.tensor._factorized import FactorizedTensor
+
+
+def unfold(weight: Tensor, shapes: Sequence[Shape]) -> Tensor:
+    """Rearrange ``W`` so that axis k runs over the mode indices of factor k: ``(n_1, .., n_S)``."""
+    modes, count = weight.ndim, len(shapes)
+    split = weight.reshape([shape[n] for n in range(modes) for shape in shapes])
+    order = [n * count + k for k in range(count) for n in range(modes)]
+    return split.permute(order).reshape([prod(shape) for shape in shapes])
+
+
+def fold(tensor: Tensor, shapes: Sequence[Shape]) -> Tensor:
+    """Undo `unfold`."""
+    modes, count = len(shapes[0]), len(shapes)
+    split = tensor.reshape([shape[n] for shape in shapes for n in range(modes)])
+    order = [k * modes + n for n in range(modes) for k in range(count)]
+    return split.permute(order).reshape([prod(shape[n] for shape in shapes) for n in range(modes)])
+
+
+def core_shape(structure: Structure, k: int) -> tuple[int, ...]:
+    """Return the shape of core ``k``: its label sizes, then ``n_k``."""
+    factor = structure.factors[k]
+    return (*(structure.ranks[label] for label in factor.labels), prod(factor.shape))
+
+
+def cores_of(factorized: FactorizedTensor) -> list[Tensor]:
+    """Return the values as cores."""
+    structure = factorized.structure
+    return [value.reshape(core_shape(structure, k)) for k, value in enumerate(factorized.values)]
+
+
+def from_cores(structure: Structure, cores: Sequence[Tensor], dtype: torch.dtype) -> FactorizedTensor:
+    """Return cores as a factorized tensor of the given type."""
+    values = [core.reshape(structure.value_shape(k)).to(dtype).contiguous() for k, core in enumerate(cores)]
+    return FactorizedTensor(structure, tuple(values))
+
+
+class Network:
+    """The contractions of a structure's cores, as einsum equations written once.
+
+    Args:
+        structure: Which core carries which label.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        letters = iter(string.ascii_letters)
+        self._label = {label: next(letters) for label in structure.ranks}
+        self._primed = {label: next(letters) for label in structure.ranks}
+        self._axis = [next(letters) for _ in structure.factors]
+
+    def _labels(self, k: int) -> str:
+        return "".join(self._label[label] for label in self.structure.factors[k].labels)
+
+    def _term(self, k: int) -> str:
+        return self._labels(k) + self._axis[k]
+
+    def _others(self, k: int) -> list[int]:
+        return [j for j in range(len(self._axis)) if j != k]
+
+    def full(self, cores: Sequence[Tensor]) -> Tensor:
+        """Contract all cores to the S-way tensor."""
+        terms = [self._term(k) for k in range(len(cores))]
+        result: Tensor = torch.einsum(f"{','.join(terms)}->{''.join(self._axis)}", *cores)
+        return result
+
+    def project(self, tensor: Tensor, cores: Sequence[Tensor], k: int) -> Tensor:
+        """Contract ``tensor`` with all cores but ``k``: of core ``k``'s shape. The adjoint of `full` in that core."""
+        others = self._others(k)
+        terms = ["".join(self._axis), *(self._term(j) for j in others)]
+        result: Tensor = torch.einsum(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
+        return result
+
+    def gram(self, cores: Sequence[Tensor], k: int) -> Tensor:
+        """Return the inner products of what the components of core ``k``'s labels span: ``(R, R)``."""
+        own = self.structure.factors[k].labels
+        terms, squares = [], []
+        for j in self._others(k):
+            labels = self.structure.factors[j].labels
+            row = "".join(self._label[label] for label in labels)
+            column = "".join(self._primed[label] for label in labels)
+            terms.append(row + column)
+            flat = cores[j].reshape(-1, cores[j].shape[-1])
+            sizes = cores[j].shape[:-1]
+            squares.append((flat @ flat.T).reshape(*sizes, *sizes))
+        wanted = "".join(self._label[label] for label in own) + "".join(self._primed[label] for label in own)
+        rank = prod(self.structure.ranks[label] for label in own)
+        result: Tensor = torch.einsum(f"{','.join(terms)}->{wanted}", *squares)
+        return result.reshape(rank, rank)

@@ -1,0 +1,149 @@
+"""Alternating least squares, for every coupling and for both objectives.
+
+Given all other factors, a factor is a linear least-squares problem. Without calibration data that is one small system
+for all of the factor's columns together (its normal equations); with data the objective is ``tr(dW Sigma dW^T)``, which
+ties the columns, and conjugate gradients go down from where the factor is. Neither ever raises the objective.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sekron_edge.structure import Structure
+from sekron_edge.tensor._factorized import FactorizedTensor
+from sekron_edge.tensor._network import Network, cores_of, fold, from_cores, unfold
+
+_TOLERANCE = 1e-5
+_CG_STEPS = 8
+# What keeps the normal equations solvable when components are alike, relative to their mean diagonal.
+_RIDGE = 1e-12
+# A component of CP may be this much larger than the tensor: beyond, two of them cancel, and fine-tuning diverges.
+_LARGEST_COMPONENT = 4.0
+_DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
+
+
+def refine(
+    factorized: FactorizedTensor, weight: Tensor, *, sigma: Tensor | None = None, sweeps: int = 30
+) -> FactorizedTensor:
+    """Lower the error of a factorized tensor, factor by factor.
+
+    Args:
+        factorized: Where to start; not modified.
+        weight: The tensor that it stands for.
+        sigma: ``E[x x^T]`` over what the weight is multiplied with: ``(n, n)`` with n the product of all modes but the
+            first. None: the Frobenius error.
+        sweeps: At most so many times over all factors; stops when a sweep gains less than 1e-5 of the error.
+
+    Returns:
+        Factors of the same structure, dtype and device, whose error is no larger.
+    """
+    target = weight.detach().double()
+    structure = factorized.structure
+    problem: _Frobenius | _Output = (
+        _Frobenius(structure, target) if sigma is None else _Output(structure, target, sigma.double())
+    )
+    cores = [core.double() for core in cores_of(factorized)]
+    before = problem.error(cores)
+    for _ in range(sweeps):
+        for k in range(len(cores)):
+            cores[k] = problem.solved(cores, k)
+        cores = _evened(cores)
+        after = problem.error(cores)
+        if before - after <= _TOLERANCE * before:
+            break
+        before = after
+    return from_cores(structure, cores, factorized.values[0].dtype)
+
+
+def _evened(cores: list[Tensor]) -> list[Tensor]:
+    """Give all cores one norm: the same tensor, and scales that train well."""
+    norms = torch.stack([torch.linalg.vector_norm(core) for core in cores])
+    if not bool((norms > 0).all()):
+        return cores
+    mean = norms.log().mean().exp()
+    return [core * (mean / norm) for core, norm in zip(cores, norms, strict=True)]
+
+
+class _Frobenius:
+    """``||W - What||``, on the unfolded tensor."""
+
+    def __init__(self, structure: Structure, weight: Tensor) -> None:
+        self._network = Network(structure)
+        self._tensor = unfold(weight, [factor.shape for factor in structure.factors])
+        self._bound = float("inf")
+        if structure.coupling == "diagonal":
+            self._bound = _LARGEST_COMPONENT * float(torch.linalg.vector_norm(self._tensor))
+
+    def error(self, cores: list[Tensor]) -> float:
+        """Return the error of the cores."""
+        return float(torch.linalg.vector_norm(self._tensor - self._network.full(cores)))
+
+    def solved(self, cores: list[Tensor], k: int) -> Tensor:
+        """Return the best core ``k``, given the others; with a bound on its components, as good a one as keeps it.
+
+        A step of ``(G + mu) A = B + mu A_before`` never raises the error, whatever mu is; the larger, the shorter.
+        """
+        gram = self._network.gram(cores, k).double()
+        moved = self._network.project(self._tensor, cores, k)
+        before = cores[k].reshape(-1, moved.shape[-1]).double()
+        right = moved.reshape(before.shape).double()
+        scale = float(gram.diagonal().mean())
+        if scale == 0:
+            return cores[k]
+        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        others = self._component_norms(cores, k)
+        for damping in (_RIDGE, *_DAMPING):
+            mu = damping * scale
+            solution: Tensor = torch.linalg.solve(gram + mu * identity, right + mu * before)
+            if others is None or float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
+                return solution.reshape(cores[k].shape).to(cores[k].dtype)
+        return cores[k]
+
+    def _component_norms(self, cores: list[Tensor], k: int) -> Tensor | None:
+        """Return the norm of each of CP's components without core ``k``."""
+        if self._bound == float("inf"):
+            return None
+        norms = [torch.linalg.vector_norm(core, dim=1).double() for j, core in enumerate(cores) if j != k]
+        return torch.stack(norms).prod(0)
+
+
+class _Output:
+    """``sqrt(tr((W - What) Sigma (W - What)^T))``: the error of the layer's output."""
+
+    def __init__(self, structure: Structure, weight: Tensor, sigma: Tensor) -> None:
+        self._network = Network(structure)
+        self._shapes = [factor.shape for factor in structure.factors]
+        self._weight = weight
+        self._sigma = sigma
+
+    def error(self, cores: list[Tensor]) -> float:
+        """Return the error of the cores."""
+        rows = (self._weight - self._dense(cores)).flatten(1)
+        return float(((rows @ self._sigma) * rows).sum().clamp_min(0).sqrt())
+
+    def solved(self, cores: list[Tensor], k: int) -> Tensor:
+        """Go down from core ``k`` by conjugate gradients, the others held."""
+        core = cores[k]
+        residual = self._adjoint(self._weight - self._dense(cores), cores, k)
+        direction, energy = residual, float(residual.square().sum())
+        for _ in range(_CG_STEPS):
+            if energy == 0:
+                break
+            image = self._adjoint(self._dense([*cores[:k], direction, *cores[k + 1 :]]), cores, k)
+            curvature = float((direction * image).sum())
+            if curvature <= 0:
+                break
+            step = energy / curvature
+            core = core + step * direction
+            residual = residual - step * image
+            before, energy = energy, float(residual.square().sum())
+            direction = residual + energy / before * direction
+        return core
+
+    def _dense(self, cores: list[Tensor]) -> Tensor:
+        return fold(self._network.full(cores), self._shapes)
+
+    def _adjoint(self, weight: Tensor, cores: list[Tensor], k: int) -> Tensor:
+        weighted = (weight.flatten(1) @ self._sigma).reshape(weight.shape)
+        return self._network.project(unfold(weighted, self._shapes), cores, k)
