@@ -122,7 +122,7 @@ def _vectors(tensor: Tensor, structure: Structure) -> list[Tensor]:
     for k, core in enumerate(cores):
         matrix = tensor.movedim(k, 0).reshape(tensor.shape[k], -1)
         known = min(rank, *matrix.shape)
-        core[:known] = _direct.leading_vectors(matrix, known, "r1").T + _OFF * core[:known]
+        core[:known] = _direct.thin_svd(matrix, known, "r1")[0].T + _OFF * core[:known]
     return cores
 
 

@@ -14,36 +14,44 @@ from torch import Tensor
 from sekron_edge.errors import RankError
 
 
-def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """Return ``left (.., m, rank)`` and ``right (.., rank, n)`` whose product is the best of that rank.
+def thin_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``left (.., m, rank)``, ``values (.., rank)`` and ``right (.., rank, n)``, batched over leading axes.
 
-    The singular values are split evenly. Batched over leading axes.
+    From the eigenvectors of the smaller Gram matrix: several times faster than an SVD of the matrix, and as good where
+    it is truncated. Singular values below 1e-8 of the largest come out as noise of that size.
 
     Raises:
         RankError: If the matrix has no such rank; ``name`` is the label's.
     """
-    limit = min(matrix.shape[-2:])
+    rows, columns = matrix.shape[-2:]
+    limit = min(rows, columns)
     if rank > limit:
         raise RankError(f"{name} must be at most {limit}, got {rank}")
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    root = values[..., :rank].sqrt()
-    return left[..., :rank] * root[..., None, :], root[..., :, None] * right[..., :rank, :]
-
-
-def leading_vectors(matrix: Tensor, rank: int, name: str) -> Tensor:
-    """Return the ``rank`` leading left singular vectors of ``(m, n)``, from the smaller Gram matrix.
-
-    Squares the condition number: singular values below 1e-8 of the largest are lost in double precision.
-    """
-    rows, columns = matrix.shape
-    if rank > min(rows, columns):
-        raise RankError(f"{name} must be at most {min(rows, columns)}, got {rank}")
+    tiny = torch.finfo(matrix.dtype).tiny
     if rows <= columns:
-        vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T)[1]
-        return vectors[:, -rank:].flip(1)
-    vectors = torch.linalg.eigh(matrix.T @ matrix)[1]
-    orthonormal: Tensor = torch.linalg.qr(matrix @ vectors[:, -rank:].flip(1))[0]
-    return orthonormal
+        left = _leading_eigenvectors(matrix @ matrix.mT, rank)
+        right = left.mT @ matrix
+        values = torch.linalg.vector_norm(right, dim=-1)
+        return left, values, right / values.clamp_min(tiny)[..., None]
+    right = _leading_eigenvectors(matrix.mT @ matrix, rank)
+    left = matrix @ right
+    values = torch.linalg.vector_norm(left, dim=-2)
+    return left / values.clamp_min(tiny)[..., None, :], values, right.mT
+
+
+def _leading_eigenvectors(gram: Tensor, rank: int) -> Tensor:
+    vectors: Tensor = torch.linalg.eigh(gram)[1]
+    return vectors[..., -rank:].flip(-1)
+
+
+def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
+    """Return ``left (.., m, rank)`` and ``right (.., rank, n)``, whose product is the best of that rank.
+
+    The singular values are split evenly. Errors are those of `thin_svd`.
+    """
+    left, values, right = thin_svd(matrix, rank, name)
+    root = values.sqrt()
+    return left * root[..., None, :], root[..., :, None] * right
 
 
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
@@ -70,13 +78,9 @@ def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
     sizes, rest, previous = tensor.shape, tensor, 1
     cores: list[Tensor] = []
     for k, rank in enumerate(ranks):
-        matrix = rest.reshape(previous * sizes[k], -1)
-        limit = min(matrix.shape)
-        if rank > limit:
-            raise RankError(f"r{k + 1} must be at most {limit}, got {rank}")
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        cores.append(left[:, :rank].reshape(previous, sizes[k], rank))
-        rest = values[:rank, None] * right[:rank]
+        left, values, right = thin_svd(rest.reshape(previous * sizes[k], -1), rank, f"r{k + 1}")
+        cores.append(left.reshape(previous, sizes[k], rank))
+        rest = values[:, None] * right
         previous = rank
     cores.append(rest.reshape(previous, sizes[-1], 1))
     cores = _balanced(cores)
@@ -133,14 +137,14 @@ def tucker(tensor: Tensor, ranks: Sequence[int], *, sweeps: int = 3) -> list[Ten
     """
     tensor = tensor[..., 0]
     axes = range(tensor.ndim)
-    bases = [leading_vectors(_matricized(tensor, k), ranks[k], f"r{k + 1}") for k in axes]
+    bases = [thin_svd(_matricized(tensor, k), ranks[k], f"r{k + 1}")[0] for k in axes]
     for _ in range(sweeps):
         for k in axes:
             projected = _projected(tensor, bases, skip=k)
             matrix = _matricized(projected, k)
             # With small other ranks there may be fewer directions than asked for; the old ones fill up.
             if min(matrix.shape) >= ranks[k]:
-                bases[k] = leading_vectors(matrix, ranks[k], f"r{k + 1}")
+                bases[k] = thin_svd(matrix, ranks[k], f"r{k + 1}")[0]
     core = _projected(tensor, bases, skip=None)
     return [*(basis.T for basis in bases), core[..., None]]
 
