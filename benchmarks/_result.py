@@ -76,11 +76,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def publish(rows: Sequence[dict[str, Any]], claims: Sequence[Claim], path: Path) -> None:
-    """Print rows and claims as tables, and write them down."""
-    if rows:
-        shown = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-        print_table(list(rows[0]), shown)
+    """Print rows and claims as tables, rows of one kind together, and write them all down."""
+    for columns in dict.fromkeys(tuple(row) for row in rows):
+        print_table(list(columns), [list(map(_shown, row.values())) for row in rows if tuple(row) == columns])
     verdicts = [
         [claim.name, f"{claim.value:.4g}", f"{claim.relation} {claim.limit:g}", "yes" if claim.holds else "NO"]
         for claim in claims

@@ -4,7 +4,8 @@ Requirements kept here: no device and no runtime is known, a cost model is hande
 budget it was solved for; the same inputs and seed give the same plan; held-out data is never seen.
 """
 
-from sekron_edge.planner._candidates import Candidate, LayerScores
+from sekron_edge.planner._candidates import Candidate, LayerScores, kronecker_splits, ranks_up_to
+from sekron_edge.planner._errors import WeightErrors
 from sekron_edge.planner._plan import HALF_THE_TIME, Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
 from sekron_edge.planner._scoring import CostModel, ModelScores, decompose, score
 from sekron_edge.planner._sensitivity import measure_sensitivity
@@ -22,8 +23,11 @@ __all__ = [
     "ModelScores",
     "Plan",
     "SolverResult",
+    "WeightErrors",
     "decompose",
+    "kronecker_splits",
     "measure_sensitivity",
+    "ranks_up_to",
     "score",
     "solve",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import decompose_tensor, spectrum
+from sekron_edge.tensor import check_weight, decompose_tensor, unfold
 
 
 class WeightErrors:
@@ -17,43 +17,58 @@ class WeightErrors:
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
+
+    Raises:
+        UnsupportedLayerError: If the weight is not finite.
     """
 
     def __init__(self, weight: Tensor) -> None:
+        check_weight(weight)
         self.weight = weight.double()
         self.norm = float(torch.linalg.vector_norm(self.weight))
         self.cache: dict[tuple[Shape, ...], Tensor] = {}
 
     def __call__(self, structure: Structure) -> float:
-        """Return the relative error over all groups."""
+        """Return the relative error over all groups, of two factors or of Tucker-2."""
         if self.norm == 0:
             return 0.0
         shapes = tuple(factor.shape for factor in structure.factors)
         if shapes not in self.cache:
             self.cache[shapes] = self._two(shapes) if len(shapes) == 2 else self._tucker2()
-        kept = self.cache[shapes][tuple(rank - 1 for rank in structure.ranks.values())]
-        return float((1 - kept / self.norm**2).clamp_min(0).sqrt())
+        discarded = float(self.cache[shapes][tuple(structure.ranks.values())].clamp_min(0).sqrt())
+        return discarded / self.norm
 
     def _two(self, shapes: tuple[Shape, ...]) -> Tensor:
-        """Return the energy kept by each rank."""
-        values = torch.stack([spectrum(group, shapes).singular_values for group in self.weight])
-        return values.square().sum(0).cumsum(0)
+        """Return the energy that each rank discards, from rank 0."""
+        matrices = torch.stack([unfold(group, shapes) for group in self.weight])
+        return _discarded(matrices).sum(0)
 
     def _tucker2(self) -> Tensor:
-        """Return the energy kept by each pair of ranks of the TT-SVD (De Lathauwer 2000, truncated).
+        """Return the energy that each pair of ranks of the TT-SVD discards (De Lathauwer 2000, truncated).
 
         A pair's second step sees only the first step's components, so each out rank has a spectrum of its own.
         """
         out, inp = self.weight.shape[1:3]
-        kept = torch.zeros(out, inp, dtype=torch.float64)
+        discarded = torch.zeros(out + 1, inp + 1, dtype=torch.float64)
         for group in self.weight:
-            _, values, right = torch.linalg.svd(group.reshape(out, -1), full_matrices=False)
-            rows = (values[:, None] * right).reshape(len(values), inp, -1).transpose(0, 1)
-            for rank in range(1, out + 1):
-                part = rows[:, : min(rank, len(values))].reshape(inp, -1)
-                energies = torch.linalg.eigvalsh(part @ part.T).flip(0).clamp_min(0)
-                kept[rank - 1] += energies.cumsum(0)
-        return kept
+            rows = group.reshape(out, -1)
+            vectors = torch.linalg.eigh(rows @ rows.T)[1].flip(1)
+            components = (vectors.T @ rows).reshape(out, inp, -1)
+            first = components.square().sum((1, 2)).flip(0).cumsum(0).flip(0)
+            parts = torch.stack([component @ component.T for component in components]).cumsum(0)
+            second = torch.linalg.eigvalsh(parts).clamp_min(0).cumsum(1).flip(1)
+            discarded[1:out, :inp] += first[1:, None] + second[:-1]
+            discarded[1:out, inp] += first[1:]
+            discarded[out, :inp] += second[-1]
+        return discarded
+
+
+def _discarded(matrices: Tensor) -> Tensor:
+    """Return the sums of squared singular values from each on: ``(batch, m, n)`` to ``(batch, min(m, n) + 1)``."""
+    rows, columns = matrices.shape[-2:]
+    gram = matrices @ matrices.mT if rows <= columns else matrices.mT @ matrices
+    energies = torch.linalg.eigvalsh(gram).clamp_min(0).cumsum(-1).flip(-1)
+    return torch.nn.functional.pad(energies, (0, 1))
 
 
 def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure]) -> list[float]:

@@ -4,18 +4,21 @@ Requirements kept here: inputs are never modified; results have the input's dtyp
 double precision inside; the spectrum's error equals the error of the factors; refinement never raises the error.
 """
 
-from sekron_edge.tensor._decompose import decompose_tensor
+from sekron_edge.tensor._decompose import check_weight, decompose_tensor
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
+from sekron_edge.tensor._network import unfold
 from sekron_edge.tensor._refine import refine
 from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
 __all__ = [
     "FactorizedTensor",
     "Spectrum",
+    "check_weight",
     "decompose_tensor",
     "from_tensorly",
     "refine",
     "spectrum",
     "to_tensorly",
+    "unfold",
 ]

@@ -51,7 +51,7 @@ def decompose_tensor(
     ============  ==================================================================================
     two factors   truncated SVD: the optimum (Eckart and Young 1936)
     ``full``      SVDs of one right factor after another (SeKron); each optimal, the whole greedy
-    ``chain``     TT-SVD: within sqrt(S - 1) of the optimum
+    ``chain``     TT-SVD: within sqrt(S - 1) of the optimum; of three factors, with a step of HOOI
     ``star``      HOOI
     ``ring``      TR-SVD, then alternating least squares
     ``diagonal``  alternating least squares from leading singular vectors; components stay bounded
@@ -122,7 +122,7 @@ def _vectors(tensor: Tensor, structure: Structure) -> list[Tensor]:
     for k, core in enumerate(cores):
         matrix = tensor.movedim(k, 0).reshape(tensor.shape[k], -1)
         known = min(rank, *matrix.shape)
-        core[:known] = _direct.thin_svd(matrix, known, "r1")[0].T + _OFF * core[:known]
+        core[:known] = _direct.orthogonal_split(matrix, known, "r1")[0].T + _OFF * core[:known]
     return cores
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from sekron_edge.errors import RankError
 
 
-def thin_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``left (.., m, rank)``, ``values (.., rank)`` and ``right (.., rank, n)``, batched over leading axes.
+def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
+    """Return ``left (.., m, rank)``, orthonormal, and ``rest (.., rank, n)``, whose product is the best of that rank.
 
-    From the eigenvectors of the smaller Gram matrix: several times faster than an SVD of the matrix, and as good where
-    it is truncated. Singular values below 1e-8 of the largest come out as noise of that size.
+    The rows of ``rest`` are orthogonal, their norms the singular values. From the eigenvectors of the smaller Gram
+    matrix: several times faster than an SVD of the matrix, and as good where it is truncated; singular values below
+    1e-8 of the largest come out as noise of that size. Batched over leading axes.
 
     Raises:
         RankError: If the matrix has no such rank; ``name`` is the label's.
@@ -27,16 +28,14 @@ def thin_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor, Tens
     limit = min(rows, columns)
     if rank > limit:
         raise RankError(f"{name} must be at most {limit}, got {rank}")
-    tiny = torch.finfo(matrix.dtype).tiny
     if rows <= columns:
         left = _leading_eigenvectors(matrix @ matrix.mT, rank)
-        right = left.mT @ matrix
-        values = torch.linalg.vector_norm(right, dim=-1)
-        return left, values, right / values.clamp_min(tiny)[..., None]
+        return left, left.mT @ matrix
     right = _leading_eigenvectors(matrix.mT @ matrix, rank)
     left = matrix @ right
     values = torch.linalg.vector_norm(left, dim=-2)
-    return left / values.clamp_min(tiny)[..., None, :], values, right.mT
+    left = left / values.clamp_min(torch.finfo(matrix.dtype).tiny)[..., None, :]
+    return left, values[..., None] * right.mT
 
 
 def _leading_eigenvectors(gram: Tensor, rank: int) -> Tensor:
@@ -45,13 +44,10 @@ def _leading_eigenvectors(gram: Tensor, rank: int) -> Tensor:
 
 
 def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """Return ``left (.., m, rank)`` and ``right (.., rank, n)``, whose product is the best of that rank.
-
-    The singular values are split evenly. Errors are those of `thin_svd`.
-    """
-    left, values, right = thin_svd(matrix, rank, name)
-    root = values.sqrt()
-    return left * root[..., None, :], root[..., :, None] * right
+    """As `orthogonal_split`, with the singular values split evenly between both sides."""
+    left, rest = orthogonal_split(matrix, rank, name)
+    root = torch.linalg.vector_norm(rest, dim=-1).sqrt()
+    return left * root[..., None, :], rest / root.clamp_min(torch.finfo(matrix.dtype).tiny)[..., None]
 
 
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
@@ -74,18 +70,35 @@ def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
 
 
 def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """TT-SVD (Oseledets 2011, alg. 1): each step optimal, the whole within sqrt(S - 1) of the optimum."""
+    """TT-SVD (Oseledets 2011, alg. 1): each step optimal, the whole within sqrt(S - 1) of the optimum.
+
+    Of three cores the outer two are then found once more, each given the other: HOOI's step, for Tucker-2.
+    """
     sizes, rest, previous = tensor.shape, tensor, 1
     cores: list[Tensor] = []
     for k, rank in enumerate(ranks):
-        left, values, right = thin_svd(rest.reshape(previous * sizes[k], -1), rank, f"r{k + 1}")
+        left, rest = orthogonal_split(rest.reshape(previous * sizes[k], -1), rank, f"r{k + 1}")
         cores.append(left.reshape(previous, sizes[k], rank))
-        rest = values[:, None] * right
         previous = rank
     cores.append(rest.reshape(previous, sizes[-1], 1))
+    if len(ranks) == 2:
+        cores = _outer_again(tensor, cores)
     cores = _balanced(cores)
     first, *inner, last = cores
     return [first[0].T, *(core.movedim(1, 2) for core in inner), last[..., 0]]
+
+
+def _outer_again(tensor: Tensor, cores: list[Tensor]) -> list[Tensor]:
+    """Given the space of the last core, find that of the first again, and the middle between them."""
+    _, middle, last = cores
+    ranks = middle.shape[0], middle.shape[2]
+    norms = torch.linalg.vector_norm(last[..., 0], dim=1)
+    if not bool((norms > 0).all()) or ranks[0] > tensor.shape[1] * ranks[1]:
+        return cores
+    basis = last[..., 0] / norms[:, None]
+    seen = tensor @ basis.T
+    first, rest = orthogonal_split(seen.reshape(len(seen), -1), ranks[0], "r1")
+    return [first[None], rest.reshape(ranks[0], -1, ranks[1]), basis[..., None]]
 
 
 def _balanced(cores: list[Tensor]) -> list[Tensor]:
@@ -137,14 +150,14 @@ def tucker(tensor: Tensor, ranks: Sequence[int], *, sweeps: int = 3) -> list[Ten
     """
     tensor = tensor[..., 0]
     axes = range(tensor.ndim)
-    bases = [thin_svd(_matricized(tensor, k), ranks[k], f"r{k + 1}")[0] for k in axes]
+    bases = [orthogonal_split(_matricized(tensor, k), ranks[k], f"r{k + 1}")[0] for k in axes]
     for _ in range(sweeps):
         for k in axes:
             projected = _projected(tensor, bases, skip=k)
             matrix = _matricized(projected, k)
             # With small other ranks there may be fewer directions than asked for; the old ones fill up.
             if min(matrix.shape) >= ranks[k]:
-                bases[k] = thin_svd(matrix, ranks[k], f"r{k + 1}")[0]
+                bases[k] = orthogonal_split(matrix, ranks[k], f"r{k + 1}")[0]
     core = _projected(tensor, bases, skip=None)
     return [*(basis.T for basis in bases), core[..., None]]
 

@@ -20,6 +20,7 @@ _CG_STEPS = 8
 _RIDGE = 1e-12
 # A component of CP may be this much larger than the tensor: beyond, two of them cancel, and fine-tuning diverges.
 _LARGEST_COMPONENT = 4.0
+_CANCELLED = 1e-9
 _DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
 
 
@@ -48,8 +49,8 @@ def refine(
     for _ in range(sweeps):
         for k in range(len(cores)):
             cores[k] = problem.solved(cores, k)
+        after = problem.reached(cores)
         cores = _evened(cores)
-        after = problem.error(cores)
         if before - after <= _TOLERANCE * before:
             break
         before = after
@@ -71,13 +72,22 @@ class _Frobenius:
     def __init__(self, structure: Structure, weight: Tensor) -> None:
         self._network = Network(structure)
         self._tensor = unfold(weight, [factor.shape for factor in structure.factors])
-        self._bound = float("inf")
-        if structure.coupling == "diagonal":
-            self._bound = _LARGEST_COMPONENT * float(torch.linalg.vector_norm(self._tensor))
+        self._norm = float(torch.linalg.vector_norm(self._tensor))
+        self._bound = _LARGEST_COMPONENT * self._norm if structure.coupling == "diagonal" else float("inf")
+        self._last: tuple[Tensor, Tensor]
 
     def error(self, cores: list[Tensor]) -> float:
         """Return the error of the cores."""
         return float(torch.linalg.vector_norm(self._tensor - self._network.full(cores)))
+
+    def reached(self, cores: list[Tensor]) -> float:
+        """Return the error after the last core was solved for, from what that left behind: no tensor is rebuilt."""
+        gram, right = self._last
+        core = cores[-1].reshape(right.shape).double()
+        energy = float((core * (gram @ core)).sum() - 2 * (core * right).sum())
+        squared = self._norm**2 + energy
+        # Below that, the difference of two large numbers says nothing.
+        return squared**0.5 if squared > _CANCELLED * self._norm**2 else self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
         """Return the best core ``k``, given the others; with a bound on its components, as good a one as keeps it.
@@ -88,6 +98,7 @@ class _Frobenius:
         moved = self._network.project(self._tensor, cores, k)
         before = cores[k].reshape(-1, moved.shape[-1]).double()
         right = moved.reshape(before.shape).double()
+        self._last = gram, right
         scale = float(gram.diagonal().mean())
         if scale == 0:
             return cores[k]
@@ -121,6 +132,10 @@ class _Output:
         """Return the error of the cores."""
         rows = (self._weight - self._dense(cores)).flatten(1)
         return float(((rows @ self._sigma) * rows).sum().clamp_min(0).sqrt())
+
+    def reached(self, cores: list[Tensor]) -> float:
+        """Return the error of the cores."""
+        return self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
         """Go down from core ``k`` by conjugate gradients, the others held."""
