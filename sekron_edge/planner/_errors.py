@@ -9,11 +9,16 @@ import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import check_weight, decompose_tensor, unfold
+from sekron_edge.tensor import check_weight, decompose_tensor, orthogonal_split, unfold
+
+_SWEEPS = 20
 
 
 class WeightErrors:
-    """Relative Frobenius errors of structures in closed form: one spectrum a split, one core for all Tucker-2.
+    """Relative Frobenius errors of structures.
+
+    In closed form for two factors, and for a chain or SeKron of three: a few spectra give the errors of all ranks.
+    Others are decomposed, with few sweeps.
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
@@ -26,41 +31,76 @@ class WeightErrors:
         check_weight(weight)
         self.weight = weight.double()
         self.norm = float(torch.linalg.vector_norm(self.weight))
-        self.cache: dict[tuple[Shape, ...], Tensor] = {}
+        self.cache: dict[tuple[str, tuple[Shape, ...]], Tensor] = {}
 
     def __call__(self, structure: Structure) -> float:
-        """Return the relative error over all groups, of two factors or of Tucker-2."""
+        """Return the relative error over all groups."""
         if self.norm == 0:
             return 0.0
         shapes = tuple(factor.shape for factor in structure.factors)
-        if shapes not in self.cache:
-            self.cache[shapes] = self._two(shapes) if len(shapes) == 2 else self._tucker2()
-        discarded = float(self.cache[shapes][tuple(structure.ranks.values())].clamp_min(0).sqrt())
+        key = (structure.coupling, shapes)
+        closed = {("full", 2): self._two, ("chain", 3): self._train, ("full", 3): self._sekron}
+        spectra = closed.get((structure.coupling, len(shapes)))
+        if spectra is None:
+            return self._decomposed(structure)
+        if key not in self.cache:
+            self.cache[key] = spectra(shapes)
+        discarded = float(self.cache[key][tuple(structure.ranks.values())].clamp_min(0).sqrt())
         return discarded / self.norm
+
+    def _decomposed(self, structure: Structure) -> float:
+        sweeps = _sweeps(structure)
+        rebuilt = [decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in self.weight]
+        return float(torch.linalg.vector_norm(self.weight - torch.stack(rebuilt))) / self.norm
 
     def _two(self, shapes: tuple[Shape, ...]) -> Tensor:
         """Return the energy that each rank discards, from rank 0."""
         matrices = torch.stack([unfold(group, shapes) for group in self.weight])
         return _discarded(matrices).sum(0)
 
-    def _tucker2(self) -> Tensor:
-        """Return the energy that each pair of ranks of the TT-SVD discards (De Lathauwer 2000, truncated).
+    def _train(self, shapes: tuple[Shape, ...]) -> Tensor:
+        """Return the energy that each pair of ranks of the TT-SVD discards: what HOOI's step may still lower a little.
 
-        A pair's second step sees only the first step's components, so each out rank has a spectrum of its own.
+        A pair's second step sees only the first step's components, so each first rank has a spectrum of its own.
         """
-        out, inp = self.weight.shape[1:3]
-        discarded = torch.zeros(out + 1, inp + 1, dtype=torch.float64)
+        discarded = []
         for group in self.weight:
-            rows = group.reshape(out, -1)
-            vectors = torch.linalg.eigh(rows @ rows.T)[1].flip(1)
-            components = (vectors.T @ rows).reshape(out, inp, -1)
-            first = components.square().sum((1, 2)).flip(0).cumsum(0).flip(0)
-            parts = torch.stack([component @ component.T for component in components]).cumsum(0)
-            second = torch.linalg.eigvalsh(parts).clamp_min(0).cumsum(1).flip(1)
-            discarded[1:out, :inp] += first[1:, None] + second[:-1]
-            discarded[1:out, inp] += first[1:]
-            discarded[out, :inp] += second[-1]
-        return discarded
+            first, components = _components(unfold(group, shapes))
+            seen = (components.mT @ components).cumsum(0)
+            second = torch.linalg.eigvalsh(seen).clamp_min(0).cumsum(1).flip(1)
+            discarded.append(_joined(first, second))
+        return torch.stack(discarded).sum(0)
+
+    def _sekron(self, shapes: tuple[Shape, ...]) -> Tensor:
+        """Return the energy that each pair of ranks of SeKron's greedy SVDs discards: exactly additive (DESIGN 2.2)."""
+        discarded = []
+        for group in self.weight:
+            first, components = _components(unfold(group, shapes))
+            discarded.append(_joined(first, _discarded(components)[:, :-1].cumsum(0)))
+        return torch.stack(discarded).sum(0)
+
+
+def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the first axis off ``(n1, n2, n3)``.
+
+    Returns:
+        The energy that each first rank discards, from rank 0, ``(m + 1,)``; the components, ``(m, n2, n3)``.
+    """
+    rows = tensor.flatten(1)
+    rank = min(rows.shape)
+    _, rest = orthogonal_split(rows, rank, "r1")
+    energies = rest.square().sum(1).flip(0).cumsum(0).flip(0)
+    return torch.nn.functional.pad(energies, (0, 1)), rest.reshape(rank, *tensor.shape[1:])
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    """Add what the first rank discards, ``(m + 1,)``, to what the second does for each first rank from 1, ``(m, k)``.
+
+    Returns:
+        ``(m + 1, k + 1)``: by both ranks, from 0.
+    """
+    second = torch.nn.functional.pad(second, (0, 1, 1, 0))
+    return first[:, None] + second
 
 
 def _discarded(matrices: Tensor) -> Tensor:
@@ -83,14 +123,16 @@ def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure
     total = _energy(weight, moment)
     if total == 0:
         return [0.0 for _ in structures]
-    # Truncating the last rank of a chain cuts its last two factors short: one decomposition serves all last ranks.
+    # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks.
     families: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, structure in enumerate(structures):
-        families[(structure.factors, *list(structure.ranks.values())[:-1])].append(index)
+        ranks = list(structure.ranks.values())
+        cut = ranks[:-1] if structure.coupling in ("full", "chain") else ranks
+        families[(structure.factors, *cut)].append(index)
     errors = [0.0] * len(structures)
     for members in families.values():
         largest = max((structures[index] for index in members), key=lambda structure: list(structure.ranks.values()))
-        groups = [decompose_tensor(group, largest) for group in weight]
+        groups = [decompose_tensor(group, largest, sweeps=_sweeps(largest)) for group in weight]
         for index in members:
             (label, rank), *_ = reversed(structures[index].ranks.items())
             rebuilt = torch.stack([group.truncated(label, rank).reconstruct() for group in groups])
@@ -101,3 +143,8 @@ def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure
 def _energy(weight: Tensor, moment: Tensor) -> float:
     rows = weight.flatten(2)
     return max(0.0, float(((rows @ moment) * rows).sum()))
+
+
+def _sweeps(structure: Structure) -> int | None:
+    """Return few sweeps where there is no direct algorithm: scoring sees many candidates."""
+    return None if structure.coupling in ("full", "chain", "star") else _SWEEPS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from sekron_edge.nn import (
     schedule,
     supported_layers,
 )
-from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
+from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
@@ -169,6 +169,7 @@ def score(
     *,
     precision: str = "fp32",
     calibration: Sequence[Tensor] | None = None,
+    families: Collection[str] = DEFAULT_FAMILIES,
 ) -> ModelScores:
     """Price every candidate of every layer, and its error.
 
@@ -181,6 +182,7 @@ def score(
         cost_model: The target's.
         precision: Decides the bytes of a value.
         calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
+        families: Of structures to offer, by name; by default those whose errors are known in closed form.
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
@@ -206,6 +208,7 @@ def score(
                     precision=precision,
                     refused=refused.get(name, ""),
                     moment=moments.get(name),
+                    families=families,
                 )
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
@@ -314,6 +317,7 @@ def _score_layer(
     precision: str,
     refused: str,
     moment: Tensor | None,
+    families: Collection[str],
 ) -> LayerScores:
     if refused:
         cost = _refused_cost(layer, calls, cost_model, precision)
@@ -331,7 +335,7 @@ def _score_layer(
     dense = Candidate(family="dense", structure=None, cost=_cost(as_it_is, layer, calls, cost_model, precision))
     errors = WeightErrors(weight)
     found = []
-    for family, structure in enumerate_structures(shape):
+    for family, structure in enumerate_structures(shape, families):
         cost = _cost(structure, layer, calls, cost_model, precision)
         error = errors(structure)
         # Until sensitivities are measured, a layer's loss is its squared relative error: all layers count alike.

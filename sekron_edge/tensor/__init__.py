@@ -5,6 +5,7 @@ double precision inside; the spectrum's error equals the error of the factors; r
 """
 
 from sekron_edge.tensor._decompose import check_weight, decompose_tensor
+from sekron_edge.tensor._direct import orthogonal_split
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import unfold
@@ -17,6 +18,7 @@ __all__ = [
     "check_weight",
     "decompose_tensor",
     "from_tensorly",
+    "orthogonal_split",
     "refine",
     "spectrum",
     "to_tensorly",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sekron_edge.errors import InfeasibleBudgetError, UnsupportedLayerError
+from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import approximate_layers, layer_weight, replace_layers
 from sekron_edge.planner import (
     Budget,
@@ -16,6 +16,7 @@ from sekron_edge.planner import (
     LayerCost,
     LayerScores,
     Plan,
+    WeightErrors,
     measure_sensitivity,
     score,
     solve,
@@ -243,6 +244,43 @@ def test_every_structure_offered_has_fewer_parameters():
     assert {family for family, _ in found} == {"weight-svd", "spatial-svd", "tucker2", "sekron-2"}
     assert all(structure.shape == (16, 8, 3, 3) for _, structure in found)
     assert all(structure.num_params < 16 * 8 * 9 for _, structure in found)
+
+
+ALL = ["weight-svd", "spatial-svd", "tucker2", "sekron-2", "sekron-3", "cp", "tensor-train", "tensor-ring"]
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(family):
+    weight = torch.randn(2, 8, 6, 3, 3, generator=torch.Generator().manual_seed(0))
+    errors = WeightErrors(weight)
+    found = [structure for name, structure in enumerate_structures((8, 6, 3, 3), [family]) if name == family]
+    assert found
+    sweeps = {"cp": 20, "tensor-ring": 20}.get(family)
+    for structure in found[:: max(1, len(found) // 12)]:
+        assert structure.num_params < 8 * 6 * 9
+        rebuilt = torch.stack([decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in weight])
+        actual = float((weight - rebuilt).norm() / weight.norm())
+        predicted = errors(structure)
+        # HOOI's step makes a chain of three a little better than its spectra say.
+        assert predicted * (0.97 if family == "tucker2" else 1 - 1e-4) <= actual <= predicted * (1 + 1e-4) + 1e-6
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_plan_of_each_family_alone_is_what_its_model_costs(family):
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=2))
+    x = torch.randn(4, 6, 12, 12)
+    found = score(model, (x[:1],), MacsAreTime(), calibration=(x,), families=[family])
+    limit = min(candidate.cost.parameters for candidate in found.layers[0].candidates) + 200
+    plan = found.plan(Budget(artifact_bytes=4 * limit), profile="host", runtime="litert")
+    small = replace_layers(model, plan.structures())
+    assert {layer.family for layer in plan.layers} - {"dense"} == {family}
+    assert plan.cost.parameters == sum(parameter.numel() for parameter in small.parameters())
+    assert small(x).shape == model(x).shape
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ConfigError, match=r"'svd'; known families: weight-svd"):
+        list(enumerate_structures((8, 6, 3, 3), ["svd"]))
 
 
 def test_dominated_candidates_are_dropped():
