@@ -5,6 +5,8 @@ from math import prod
 import torch
 from hypothesis import strategies as st
 
+from sekron_edge.structure import chain, diagonal, full, ring, spatial_svd, star, tucker2, weight_svd
+
 
 @st.composite
 def splits(draw, factors=2, max_modes=4, largest=4):
@@ -22,3 +24,20 @@ def weights(draw, shape, dtype=torch.float64):
     if draw(st.booleans()):
         values = values * (torch.rand(prod(shape), generator=generator) > 0.5)
     return values.reshape(shape)
+
+
+def factorized_structures():
+    """Structures of a weight of (12, 8, 3, 3), by name: every coupling, with and without splits of C and F."""
+    return {
+        "weight-svd": weight_svd((12, 8, 3, 3), 3),
+        "spatial-svd": spatial_svd((12, 8, 3, 3), 3),
+        "tucker2": tucker2((12, 8, 3, 3), 5, 4),
+        "gkpd": full([(3, 4, 3, 1), (4, 2, 1, 3)], [5]),
+        "gkpd-inner-out": full([(1, 4, 1, 1), (12, 2, 3, 3)], [3]),
+        "sekron-3": full([(3, 2, 1, 1), (2, 2, 3, 1), (2, 2, 1, 3)], [2, 3]),
+        "tensor-train": chain([(2, 2, 1, 3), (3, 2, 3, 1), (2, 2, 1, 1)], [2, 3]),
+        "tensor-ring": ring([(2, 2, 1, 1), (3, 2, 3, 3), (2, 2, 1, 1)], [2, 3, 2]),
+        "cp": diagonal([(12, 1, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3), (1, 8, 1, 1)], 6),
+        "tucker": star([(12, 1, 1, 1), (1, 8, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3)], [5, 4, 2, 3]),
+        "star-of-splits": star([(3, 2, 3, 1), (4, 4, 1, 3)], [3, 4]),
+    }

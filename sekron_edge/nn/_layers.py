@@ -25,8 +25,8 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
     batch = state.shape[0]
     for position, step in enumerate(plan.steps):
         spatial = state.shape[state.ndim - dims :] if dims else ()
-        if step.permute is not None:
-            state = _permute(state, batch, step.axes, step.permute, spatial)
+        for move in step.moves:
+            state = state.reshape(move.shape(batch, spatial)).permute(move.order)
         weight = weights[step.factor]
         own_bias = bias if plan.last_is_output and position == len(plan.steps) - 1 else None
         if dims == 0 and step.groups == 1:
@@ -43,19 +43,10 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
             groups=step.groups,
         )
     spatial = state.shape[state.ndim - dims :] if dims else ()
-    if plan.final_permute is not None:
-        state = _permute(state, batch, plan.final_axes, plan.final_permute, spatial)
+    for move in plan.final_moves:
+        state = state.reshape(move.shape(batch, spatial)).permute(move.order)
     state = state.reshape(batch, -1, *spatial)
     return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
-
-
-def _permute(
-    state: Tensor, batch: int, axes: tuple[int, ...], order: tuple[int, ...], spatial: Sequence[int]
-) -> Tensor:
-    # The spatial axes move as one: fewer axes are faster, and some runtimes take at most six.
-    split = state.reshape(batch, *axes, -1)
-    moved = split.permute(0, *(axis + 1 for axis in order), len(axes) + 1)
-    return moved.reshape(batch, -1, *spatial)
 
 
 class _Factorized(nn.Module):

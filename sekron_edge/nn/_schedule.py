@@ -17,6 +17,8 @@ from sekron_edge.primitives import Conv, Linear, Permute, Primitive
 from sekron_edge.structure import Structure
 
 GROUP_AXIS = "g"
+# XNNPACK, in LiteRT as in ExecuTorch, permutes so many at most.
+_MOST_AXES = 6
 # Orders of more factors are too many to try.
 _MOST_ORDERED = 5
 # About how many MACs a CPU does in the time that it reads or writes a value: in a convolution, and in a permute.
@@ -43,13 +45,35 @@ class ConvGeometry:
 
 
 @dataclass(frozen=True)
+class Move:
+    """A permute of the state's axes, with no more axes than it takes.
+
+    Axes of size 1 are left out, and axes that move as one are one; so are the spatial axes.
+
+    Attributes:
+        lead: Product of the channel axes that stay in front, with the batch.
+        axes: Sizes of the axes between.
+        trail: Product of the channel axes that stay at the end, with the spatial axes.
+        order: Of all: batch and ``lead`` (0), ``axes``, ``trail`` and spatial axes.
+    """
+
+    lead: int
+    axes: tuple[int, ...]
+    trail: int
+    order: tuple[int, ...]
+
+    def shape(self, batch: int, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape that is permuted."""
+        return (batch * self.lead, *self.axes, self.trail * prod(spatial))
+
+
+@dataclass(frozen=True)
 class Step:
     """One factor's turn.
 
     Attributes:
         factor: Which factor (0 is the outermost).
-        permute: Order that brings the state's channel axes to fold, group, contract; ``None`` if they stand so.
-        axes: The sizes of the state's channel axes before the permute.
+        moves: Bring the state's channel axes to fold, group, contract; none if they stand so.
         fold: Product of the axes that go to the batch.
         groups: Product of the axes that state, factor and the rest all carry.
         contract: Product of the axes that end here.
@@ -59,8 +83,7 @@ class Step:
     """
 
     factor: int
-    permute: tuple[int, ...] | None
-    axes: tuple[int, ...]
+    moves: tuple[Move, ...]
     fold: int
     groups: int
     contract: int
@@ -80,24 +103,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All steps, then the permute that puts the output's parts in order (``None`` if they stand so)."""
+    """All steps, then the moves that put the output's parts in order (none if they stand so)."""
 
     steps: tuple[Step, ...]
-    final_permute: tuple[int, ...] | None
-    final_axes: tuple[int, ...]
+    final_moves: tuple[Move, ...]
 
     @property
     def last_is_output(self) -> bool:
         """Whether the last step's channels are the layer's output channels, in order."""
-        return self.final_permute is None and self.steps[-1].fold == 1
+        # By its length: torch.export does not know `not` of a tuple.
+        return len(self.final_moves) == 0 and self.steps[-1].fold == 1
 
     def primitives(self, in_shape: Sequence[int]) -> tuple[Primitive, ...]:
         """Return the operations on an input ``(batch, C, *spatial)``, for counting and for latency models."""
         batch, spatial = in_shape[0], tuple(in_shape[2:])
         found: list[Primitive] = []
         for step in self.steps:
-            if step.permute is not None:
-                found.append(_permute(batch, step.axes, step.permute, spatial))
+            found += [Permute(move.shape(batch, spatial), move.order) for move in step.moves]
             rows, channels = batch * step.fold, step.groups * step.contract
             if not spatial and step.groups == 1:
                 found.append(Linear(rows, step.contract, step.open))
@@ -119,22 +141,41 @@ class Schedule:
                 )
             )
             spatial = out
-        if self.final_permute is not None:
-            found.append(_permute(batch, self.final_axes, self.final_permute, spatial))
+        found += [Permute(move.shape(batch, spatial), move.order) for move in self.final_moves]
         return tuple(found)
 
 
-def _permute(batch: int, axes: tuple[int, ...], order: tuple[int, ...], spatial: tuple[int, ...]) -> Permute:
-    shape = (batch, *axes, prod(spatial))
-    return Permute(shape, (0, *(axis + 1 for axis in order), len(shape) - 1))
+def _moves(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> tuple[Move, ...]:
+    """Return the moves from ``axes`` to ``wanted``: none if only axes of size 1 would change places, seldom two."""
+    before = [axis for axis in axes if size[axis] > 1]
+    after = [axis for axis in wanted if size[axis] > 1]
+    if before == after:
+        return ()
+    move = _move(before, after, size)
+    if len(move.order) <= _MOST_AXES:
+        return (move,)
+    # Bring some axes to the front first: the others keep their order, and move as one.
+    for count in range(1, len(after)):
+        front = after[:count]
+        between = [*front, *(axis for axis in before if axis not in front)]
+        halves = _move(before, between, size), _move(between, after, size)
+        if all(len(half.order) <= _MOST_AXES for half in halves):
+            return halves
+    return (move,)
 
 
-def _order(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> tuple[int, ...] | None:
-    """Return the permutation from ``axes`` to ``wanted``; ``None`` if only axes of size 1 would move."""
-    moving = [axis for axis in axes if size[axis] > 1]
-    if moving == [axis for axis in wanted if size[axis] > 1]:
-        return None
-    return tuple(axes.index(axis) for axis in wanted)
+def _move(before: Sequence[str], after: Sequence[str], size: dict[str, int]) -> Move:
+    # Places before the move, in the order after it; 0 is the batch, the last one the spatial axes.
+    places = [0, *(before.index(axis) + 1 for axis in after), len(before) + 1]
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    ordered = sorted(runs)
+    sizes = [prod(size[before[place - 1]] for place in run if 0 < place <= len(before)) for run in ordered]
+    return Move(sizes[0], tuple(sizes[1:-1]), sizes[-1], tuple(ordered.index(run) for run in runs))
 
 
 @lru_cache(maxsize=4096)
@@ -201,8 +242,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
         steps.append(
             Step(
                 factor=k,
-                permute=_order(state, wanted, size),
-                axes=tuple(size[axis] for axis in state),
+                moves=_moves(state, wanted, size),
                 fold=prod(size[axis] for axis in fold),
                 groups=prod(size[axis] for axis in group),
                 contract=prod(size[axis] for axis in contract),
@@ -222,7 +262,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
         )
         state = [*fold, *group, *opened]
     final = [GROUP_AXIS, *(f"f{k}" for k in range(count))]
-    return Schedule(tuple(steps), _order(state, final, size), tuple(size[axis] for axis in state))
+    return Schedule(tuple(steps), _moves(state, final, size))
 
 
 def _lookahead(opened: list[str], next_labels: Sequence[str]) -> list[str]:

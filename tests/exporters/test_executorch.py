@@ -2,14 +2,15 @@
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import sekron_edge as se
-from sekron_edge.artifacts import export
-from sekron_edge.structure import full, tucker2
+from sekron_edge.artifacts import export, get_exporter, predict
 from sekron_edge.testing import ExporterContract
+from tests.strategies import factorized_structures
 
 
 class TestExecuTorch(ExporterContract):
@@ -18,9 +19,21 @@ class TestExecuTorch(ExporterContract):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "structure", [tucker2((16, 8, 3, 3), 8, 4), full([(4, 4, 3, 1), (4, 2, 1, 3)], [8])], ids=["tucker2", "sekron-2"]
-)
-def test_xnnpack_takes_every_operator_of_a_factorized_layer(structure, tmp_path):
-    model = se.replace_layers(nn.Sequential(nn.Conv2d(8, 16, 3, padding=1)), {"0": structure})
-    assert export(model, (torch.randn(1, 8, 12, 12),), format="executorch", out=tmp_path).delegated == 1.0
+@pytest.mark.parametrize("groups", [1, 2])
+def test_xnnpack_takes_every_operator_of_every_structure(groups, tmp_path):
+    class Each(nn.Module):
+        def __init__(self):
+            super().__init__()
+            dense = nn.Sequential(nn.Conv2d(8 * groups, 12 * groups, 3, padding=1, groups=groups))
+            self.layers = nn.ModuleList(
+                se.replace_layers(dense, {"0": structure}) for structure in factorized_structures().values()
+            )
+
+        def forward(self, x):
+            return torch.cat([layer(x) for layer in self.layers], 1)
+
+    model, x = Each().eval(), torch.randn(1, 8 * groups, 12, 12)
+    artifact = export(model, (x,), format="executorch", out=tmp_path)
+    assert artifact.delegated == 1.0
+    (actual,) = predict(get_exporter("executorch").load(artifact), artifact, [x.numpy()])
+    np.testing.assert_allclose(actual, model(x).detach().numpy(), atol=1e-4)

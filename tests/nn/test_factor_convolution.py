@@ -20,33 +20,17 @@ from sekron_edge.nn import (
 from sekron_edge.nn._schedule import schedule_in_order
 from sekron_edge.structure import (
     Structure,
-    chain,
-    diagonal,
     full,
     ring,
-    spatial_svd,
-    star,
     tucker2,
     weight_svd,
 )
 from sekron_edge.tensor import FactorizedTensor
+from tests.strategies import factorized_structures
 
 TOLERANCE = 1e-5
 
-# For a weight of (12, 8, 3, 3): every coupling, with and without splits of C and F.
-STRUCTURES = {
-    "weight-svd": weight_svd((12, 8, 3, 3), 3),
-    "spatial-svd": spatial_svd((12, 8, 3, 3), 3),
-    "tucker2": tucker2((12, 8, 3, 3), 5, 4),
-    "gkpd": full([(3, 4, 3, 1), (4, 2, 1, 3)], [5]),
-    "gkpd-inner-out": full([(1, 4, 1, 1), (12, 2, 3, 3)], [3]),
-    "sekron-3": full([(3, 2, 1, 1), (2, 2, 3, 1), (2, 2, 1, 3)], [2, 3]),
-    "tensor-train": chain([(2, 2, 1, 3), (3, 2, 3, 1), (2, 2, 1, 1)], [2, 3]),
-    "tensor-ring": ring([(2, 2, 1, 1), (3, 2, 3, 3), (2, 2, 1, 1)], [2, 3, 2]),
-    "cp": diagonal([(12, 1, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3), (1, 8, 1, 1)], 6),
-    "tucker": star([(12, 1, 1, 1), (1, 8, 1, 1), (1, 1, 3, 1), (1, 1, 1, 3)], [5, 4, 2, 3]),
-    "star-of-splits": star([(3, 2, 3, 1), (4, 4, 1, 3)], [3, 4]),
-}
+STRUCTURES = factorized_structures()
 ATTRIBUTES = [
     {},
     {"bias": False, "padding": 1},
@@ -153,6 +137,16 @@ def test_tucker_begins_with_the_input_channels():
     assert plan.steps[-1].factor == 0
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_no_permute_has_more_axes_than_runtimes_take(name, groups):
+    geometry = ConvGeometry((1, 1), (1, 1), (1, 1), groups)
+    for order in permutations(range(len(STRUCTURES[name].factors))):
+        plan = schedule_in_order(STRUCTURES[name], geometry, order)
+        for moves in (*(step.moves for step in plan.steps), plan.final_moves):
+            assert all(len(move.order) <= 6 for move in moves)
+
+
 def test_a_sample_without_batch_axis():
     layer = nn.Conv2d(8, 12, 3)
     assert_same(layer, factorize_layer(layer, random_factors(STRUCTURES["gkpd"])), torch.randn(8, 6, 6))
@@ -195,8 +189,8 @@ def test_priced_macs_are_those_of_the_convolutions_that_run(name, monkeypatch):
 def test_nothing_is_permuted_where_no_channel_is_split():
     for name in ("weight-svd", "spatial-svd", "tucker2", "cp"):
         layer = factorize_layer(nn.Conv2d(8, 12, 3), random_factors(STRUCTURES[name]))
-        assert layer.plan.final_permute is None
-        assert all(step.permute is None for step in layer.plan.steps)
+        assert not layer.plan.final_moves
+        assert not any(step.moves for step in layer.plan.steps)
 
 
 def test_rewriting_leaves_the_model_untouched_and_shared_layers_shared():
