@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
     from sekron_edge.devices import DeviceProfile, Measurement, load_profile, measure
-    from sekron_edge.nn import replace_layers
+    from sekron_edge.nn import factorize, replace_layers
     from sekron_edge.pipeline import Compressed, compress, plan
     from sekron_edge.planner import Budget, Plan, decompose, score
     from sekron_edge.structure import Factor, Structure
@@ -41,6 +41,7 @@ _HOME = {
     "decompose_tensor": "tensor",
     "evaluate": "training",
     "export": "artifacts",
+    "factorize": "nn",
     "finetune": "training",
     "load_profile": "devices",
     "measure": "devices",
@@ -68,6 +69,7 @@ __all__ = [
     "decompose_tensor",
     "evaluate",
     "export",
+    "factorize",
     "finetune",
     "load_profile",
     "measure",

@@ -5,9 +5,10 @@ static reshape, permute, pad, convolution and linear; a rewritten model is a new
 shares stays shared.
 """
 
+from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._moments import input_moments
-from sekron_edge.nn._rewrite import approximate_layers, layer_weight, replace_layers, supported_layers
+from sekron_edge.nn._rewrite import approximate_layers, factorize, layer_weight, replace_layers, supported_layers
 from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "FactorizedLinear",
     "Step",
     "approximate_layers",
+    "factorize",
     "factorize_layer",
+    "initialize_factors_",
     "input_moments",
     "layer_weight",
     "replace_layers",

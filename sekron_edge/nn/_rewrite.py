@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
 from sekron_edge.nn._layers import factorize_layer
-from sekron_edge.structure import Structure
+from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor import decompose_tensor
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -65,6 +65,25 @@ def replace_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.
         return factorize_layer(layer, [decompose_tensor(weight, structure) for weight in layer_weight(layer)])
 
     return _replaced(model, structures, factorized)
+
+
+def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape], Structure | None]) -> nn.Module:
+    """Return a copy of ``model`` in which every layer has the structure that a function gives it: no plan, no device.
+
+    Args:
+        model: Left untouched.
+        structure_for: Called with the name, the layer and the shape ``(F / groups, C / groups, *kernel)`` of one group's
+            weight of each layer that can be factorized; None leaves it dense.
+
+    Raises:
+        UnsupportedLayerError: If a weight is not finite; names the layer.
+        StructureError: If a structure is not of its layer's shape.
+    """
+    found, _ = supported_layers(model)
+    structures = {
+        name: structure_for(name, layer, tuple(layer_weight(layer).shape[1:])) for name, layer in found.items()
+    }
+    return replace_layers(model, {name: one for name, one in structures.items() if one is not None})
 
 
 def approximate_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
