@@ -72,18 +72,20 @@ def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape],
 
     Args:
         model: Left untouched.
-        structure_for: Called with the name, the layer and the shape ``(F / groups, C / groups, *kernel)`` of one group's
-            weight of each layer that can be factorized; None leaves it dense.
+        structure_for: Called for each layer that can be factorized, with its name, the layer, and the shape
+            ``(F / groups, C / groups, *kernel)`` of one group's weight; None leaves it dense.
 
     Raises:
         UnsupportedLayerError: If a weight is not finite; names the layer.
         StructureError: If a structure is not of its layer's shape.
     """
     found, _ = supported_layers(model)
-    structures = {
-        name: structure_for(name, layer, tuple(layer_weight(layer).shape[1:])) for name, layer in found.items()
-    }
-    return replace_layers(model, {name: one for name, one in structures.items() if one is not None})
+    structures = {}
+    for name, layer in found.items():
+        structure = structure_for(name, layer, tuple(layer_weight(layer).shape[1:]))
+        if structure is not None:
+            structures[name] = structure
+    return replace_layers(model, structures)
 
 
 def approximate_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
