@@ -37,6 +37,7 @@ class Task:
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
         metric: Makes a new torchmetrics metric; higher is better.
         metric_name: What reports call it.
+        metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
         labels: Names of the classes, empty where there are none.
         normalization: What was applied to the pixels, for the manifest.
     """
@@ -49,5 +50,6 @@ class Task:
     distillation: Callable[[Tensor, Tensor], Tensor]
     metric: Callable[[], torchmetrics.Metric]
     metric_name: str
+    metric_unit: str = "%"
     labels: tuple[str, ...] = ()
     normalization: Normalization | None = None

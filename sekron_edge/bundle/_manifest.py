@@ -42,9 +42,20 @@ class Score(_Model):
     """The task's metric on held-out data, of the dense and of the delivered PyTorch model."""
 
     metric: str
+    unit: str
     dense: float
     delivered: float
     samples: int
+
+    def shown(self, value: float) -> str:
+        """Return a value of the metric as people read it."""
+        return f"{value:.2%}" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
+
+    @property
+    def change(self) -> str:
+        """What the delivered model gains or loses."""
+        gained = self.delivered - self.dense
+        return f"{100 * gained:+.2f} points" if self.unit == "%" else f"{gained:+.3g} {self.unit}".rstrip()
 
 
 class Counts(_Model):

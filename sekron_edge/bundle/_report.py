@@ -33,8 +33,8 @@ def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     """Return the rows ``(figure, dense, delivered, ratio)`` of the table that people look at first."""
     score, dense, delivered = manifest.score, manifest.dense, manifest.delivered
     rows = [
-        (f"{score.metric} (held out, {score.samples:,} samples)", f"{score.dense:.2%}", f"{score.delivered:.2%}",
-         f"{100 * (score.delivered - score.dense):+.2f} points"),
+        (f"{score.metric} (held out, {score.samples:,} samples)", score.shown(score.dense),
+         score.shown(score.delivered), score.change),
         ("parameters", f"{dense.parameters:,}", f"{delivered.parameters:,}",
          _fewer(dense.parameters, delivered.parameters)),
         ("MACs", f"{dense.macs:,}", f"{delivered.macs:,}", _fewer(dense.macs, delivered.macs)),

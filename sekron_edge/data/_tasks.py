@@ -1,15 +1,16 @@
-"""The classification task."""
+"""The built-in tasks: classification, super-resolution."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sekron_edge.data._images import AugmentedImages, ImageData
+from sekron_edge.data._photographs import CropPairs, Photographs
 from sekron_edge.errors import DataError
 from sekron_edge.task import Normalization, Task
 
@@ -59,6 +60,53 @@ def classification(
         labels=data.labels,
         normalization=normalization,
     )
+
+
+def super_resolution(
+    data: Photographs,
+    *,
+    scale: int = 2,
+    crop: int = 64,
+    crops: int = 2048,
+    calibration_samples: int = 256,
+    metric: Literal["psnr", "ssim"] = "psnr",
+) -> Task:
+    """Make the task of enlarging an image.
+
+    Args:
+        data: Photographs; the model sees crops, reduced by bicubic interpolation, and gives the crops back.
+        scale: How many times larger.
+        crop: Height and width of what the model gives, in pixels.
+        crops: Random crops in an epoch of training.
+        calibration_samples: Crops of the training photographs, on a grid; of the held-out ones there are as many.
+        metric: Peak signal-to-noise ratio in dB, or structural similarity in [0, 1].
+
+    Raises:
+        DataError: If a photograph is smaller than a crop, or the crop no multiple of the scale.
+    """
+    return Task(
+        name="super-resolution",
+        train=CropPairs(data.train, crops, crop=crop, scale=scale, random=True),
+        calibration=CropPairs(data.train, calibration_samples, crop=crop, scale=scale),
+        heldout=CropPairs(data.heldout, calibration_samples, crop=crop, scale=scale),
+        loss=F.l1_loss,
+        distillation=F.mse_loss,
+        metric=_psnr if metric == "psnr" else _ssim,
+        metric_name="PSNR" if metric == "psnr" else "SSIM",
+        metric_unit="dB" if metric == "psnr" else "",
+    )
+
+
+def _psnr() -> torchmetrics.Metric:
+    from torchmetrics.image import PeakSignalNoiseRatio
+
+    return PeakSignalNoiseRatio(data_range=1.0)
+
+
+def _ssim() -> torchmetrics.Metric:
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+    return StructuralSimilarityIndexMeasure(data_range=1.0)
 
 
 def _accuracy(classes: int) -> torchmetrics.Metric:

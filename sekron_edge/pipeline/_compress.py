@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sekron_edge.artifacts import Precision
-from sekron_edge.bundle import Manifest, pack
+from sekron_edge.bundle import Manifest, Score, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.files import fingerprint
@@ -194,9 +194,15 @@ def _finish(
             progress=narrator.shows_progress,
         )
     with narrator.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
-        before, after = evaluate(model, task), evaluate(small, task)
-    narrator.say(f"held-out {task.metric_name}: {after:.2%}, dense {before:.2%}")
-    return Finished(model, small.eval(), chosen, before, after)
+        score = Score(
+            metric=task.metric_name,
+            unit=task.metric_unit,
+            dense=evaluate(model, task),
+            delivered=evaluate(small, task),
+            samples=len(task.heldout),  # type: ignore[arg-type]
+        )
+    narrator.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
+    return Finished(model, small.eval(), chosen, score)
 
 
 def _settings(

@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -51,7 +51,11 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """What `sekron_edge.data.load_source` and `classification` take."""
+    """What `sekron_edge.data.load_source` and the task take.
+
+    ``size`` is that of classified images, or of the crops that super-resolution gives. Normalisation and augmentation
+    are classification's.
+    """
 
     source: str
     path: ConfigPath | None = None
@@ -92,6 +96,7 @@ class JobConfig(_Section):
     """
 
     name: str
+    task: Literal["classification", "super-resolution"] = "classification"
     seed: int = Field(default=0, ge=0)
     model: ModelSection
     data: DataSection

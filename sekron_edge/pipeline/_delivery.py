@@ -34,8 +34,7 @@ class Finished:
     dense: nn.Module
     model: nn.Module
     plan: Plan
-    dense_score: float
-    score: float
+    score: Score
 
 
 def heldout_samples(task: Task, count: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +114,7 @@ def judge(finished: Finished, deliveries: Sequence[Delivery], budget: Budget, ta
     if budget.macs is not None:
         results.append(_result("macs", budget.macs.absolute(plan.dense.macs), plan.cost.macs, "counted"))
     if budget.accuracy_drop is not None:
-        drop = finished.dense_score - finished.score
+        drop = finished.score.dense - finished.score.delivered
         results.append(_result("accuracy_drop", budget.accuracy_drop, drop, "held-out data, PyTorch model"))
     return results
 
@@ -174,12 +173,7 @@ def describe(
         outputs=_specs("output", outputs),
         budget=budget,
         results=tuple(judge(finished, deliveries, budget, target)),
-        score=Score(
-            metric=task.metric_name,
-            dense=finished.dense_score,
-            delivered=finished.score,
-            samples=len(task.heldout),  # type: ignore[arg-type]
-        ),
+        score=finished.score,
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
         delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
         deliveries=deliveries,

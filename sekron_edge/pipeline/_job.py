@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sekron_edge import files
-from sekron_edge.data import classification, load_source
+from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, plan_on
@@ -20,6 +20,9 @@ from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Plan
 from sekron_edge.task import Normalization, Task
 from sekron_edge.training import train
+
+_PHOTOGRAPHS = "photographs"
+_CROP = 64
 
 
 def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Narrator | None = None) -> Compressed:
@@ -80,6 +83,15 @@ def plan_job(config: JobConfig, work: Path, *, narrator: Narrator | None = None)
 def load_task(config: JobConfig) -> Task:
     """Load the data of a job and make its task."""
     data = config.data
+    if (config.task == "super-resolution") != (data.source == _PHOTOGRAPHS):
+        raise ConfigError(
+            f'task = "super-resolution" and data.source = "{_PHOTOGRAPHS}" belong together; got {config.task!r} and '
+            f"{data.source!r}"
+        )
+    if config.task == "super-resolution":
+        return super_resolution(
+            photographs(data.path), crop=data.size or _CROP, calibration_samples=data.calibration_samples
+        )
     normalization = None
     if data.mean is not None and data.std is not None:
         normalization = Normalization(data.mean, data.std)

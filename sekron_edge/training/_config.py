@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainConfig(BaseModel):
-    """Settings of training and of distillation: SGD with Nesterov momentum, one-cycle learning rate.
+    """Settings of training and of distillation, with a one-cycle learning rate.
 
     Attributes:
         epochs: Passes over the training data.
         batch_size: Samples in a step.
+        optimizer: ``sgd`` with Nesterov momentum, or ``adam`` (AdamW).
         learning_rate: The peak of the cycle.
         weight_decay: L2 penalty.
         momentum: Nesterov momentum.
@@ -24,6 +27,7 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=128, ge=2)
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     momentum: float = Field(default=0.9, gt=0, lt=1)

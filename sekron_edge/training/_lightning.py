@@ -62,15 +62,14 @@ class Training(LightningModule):
         self._stale = 0
 
     def configure_optimizers(self) -> Any:
-        """Make SGD and a one-cycle learning rate that changes every step."""
+        """Make the optimizer and a one-cycle learning rate that changes every step."""
         config = self._config
-        optimizer = torch.optim.SGD(
-            self.student.parameters(),
-            config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=True,
-        )
+        parameters, rate, decay = self.student.parameters(), config.learning_rate, config.weight_decay
+        optimizer: torch.optim.Optimizer
+        if config.optimizer == "adam":
+            optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay)
+        else:
+            optimizer = torch.optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay, nesterov=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             config.learning_rate,

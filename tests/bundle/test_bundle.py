@@ -62,7 +62,7 @@ def made(tmp_path_factory):
         outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32"),),
         budget=se.Budget(macs="0.6x"),
         results=(),
-        score=Score(metric="accuracy", dense=0.9, delivered=0.89, samples=10),
+        score=Score(metric="accuracy", unit="%", dense=0.9, delivered=0.89, samples=10),
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
         delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
         deliveries=tuple(deliveries),
