@@ -57,7 +57,7 @@ def test_crops_are_pairs_on_a_grid_or_at_random():
 
 def test_what_cannot_be_cropped_is_refused(tmp_path):
     image = torch.zeros(3, 20, 30, dtype=torch.uint8)
-    with pytest.raises(DataError, match="at least 32 .* has 20"):
+    with pytest.raises(DataError, match=r"at least 32 .* has 20"):
         CropPairs([image], 1, crop=32)
     with pytest.raises(DataError, match="multiple of the scale; got 15 and 2"):
         CropPairs([image], 1, crop=15)
