@@ -7,6 +7,7 @@ shares stays shared.
 
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
+from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._rewrite import approximate_layers, factorize, layer_weight, replace_layers, supported_layers
 from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
@@ -17,6 +18,7 @@ __all__ = [
     "FactorizedLinear",
     "Step",
     "approximate_layers",
+    "evaluation_mode",
     "factorize",
     "factorize_layer",
     "initialize_factors_",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sekron_edge.nn._layers import padding_ends
+from sekron_edge.nn._modes import evaluation_mode
 
 _CHUNK_VALUES = 16_000_000
 
@@ -41,15 +42,12 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
         layer.register_forward_pre_hook(lambda module, args, name=name: note(name, module, args[0].detach()))
         for name, layer in layers.items()
     ]
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(*inputs)
+        with torch.no_grad(), evaluation_mode(model):
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return {name: total / counts[name] for name, total in sums.items()}
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from math import prod
-from typing import Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -12,35 +10,19 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
 from sekron_edge.nn import (
-    ConvGeometry,
+    evaluation_mode,
     input_moments,
     layer_weight,
     replace_layers,
-    schedule,
     supported_layers,
 )
 from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
+from sekron_edge.planner._costs import VALUE_BYTES, CostModel, layer_cost, refused_cost, weight_shape
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
-from sekron_edge.primitives import Conv, Primitive
 from sekron_edge.structure import Factor, Shape, Structure
 from sekron_edge.threads import torch_threads
-
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-
-
-class CostModel(Protocol):
-    """What the planner asks of a device: the time of operations, and where that figure is from."""
-
-    @property
-    def source(self) -> str:
-        """Say whether it was measured, and on what, or is estimated."""
-        ...
-
-    def latency_ms(self, primitives: Sequence[Primitive]) -> float:
-        """Return the time of running the operations one after another, in milliseconds."""
-        ...
 
 
 class ModelScores(BaseModel):
@@ -215,7 +197,9 @@ def score(
         layers.append(scores)
     counted = sum(layer.candidates[0].cost.parameters for layer in layers)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
-    rest = LayerCost(parameters=others, macs=0, artifact_bytes=others * _BYTES[precision], latency_ms=0.0, peak_bytes=0)
+    rest = LayerCost(
+        parameters=others, macs=0, artifact_bytes=others * VALUE_BYTES[precision], latency_ms=0.0, peak_bytes=0
+    )
     return ModelScores(
         precision=precision,
         latency_source=cost_model.source,
@@ -234,78 +218,13 @@ def _input_shapes(
         layer.register_forward_pre_hook(lambda _, inputs, name=name: shapes[name].append(tuple(inputs[0].shape)))
         for name, layer in layers.items()
     ]
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(*example_inputs)
+        with torch.no_grad(), evaluation_mode(model):
+            model(*example_inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
     return shapes
-
-
-def _geometry(layer: nn.Module) -> ConvGeometry:
-    """Return a layer's geometry; 'same' and non-zero paddings cost what equal zero padding would."""
-    if isinstance(layer, nn.Linear):
-        return ConvGeometry()
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    if layer.padding == "same":
-        padding = tuple(d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    else:
-        padding = (0,) * len(layer.stride) if isinstance(layer.padding, str) else tuple(layer.padding)
-    return ConvGeometry(tuple(layer.stride), padding, tuple(layer.dilation), layer.groups)
-
-
-def _cost(
-    structure: Structure, layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str
-) -> LayerCost:
-    geometry = _geometry(layer)
-    bias = getattr(layer, "bias", None)
-    parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
-    plan = schedule(structure, geometry)
-    shapes = [shape if geometry.spatial_axes else (prod(shape[:-1]), shape[-1]) for shape in calls]
-    primitives = [primitive for shape in shapes for primitive in plan.primitives(shape)]
-    width = _BYTES[precision]
-    return LayerCost(
-        parameters=parameters,
-        macs=sum(primitive.macs for primitive in primitives),
-        artifact_bytes=parameters * width,
-        latency_ms=cost_model.latency_ms(primitives),
-        peak_bytes=max(primitive.in_elements + primitive.out_elements for primitive in primitives) * width,
-    )
-
-
-def _refused_cost(layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str) -> LayerCost:
-    """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        whole = Structure(factors=(Factor(shape=_weight_shape(layer, layer.groups)),), ranks={})
-        return _cost(whole, layer, calls, cost_model, precision)
-    parameters = sum(parameter.numel() for parameter in layer.parameters())
-    primitives: list[Primitive] = []
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        # Each input value meets each weight once, as in a convolution whose output is as large as this one's input.
-        ones = (1,) * len(layer.stride)
-        primitives = [
-            Conv(shape, layer.out_channels, tuple(layer.kernel_size), ones, ones, layer.groups, shape[2:])
-            for shape in calls
-        ]
-    width = _BYTES[precision]
-    peak = max((p.in_elements + p.out_elements for p in primitives), default=0)
-    return LayerCost(
-        parameters=parameters,
-        macs=sum(primitive.macs for primitive in primitives),
-        artifact_bytes=parameters * width,
-        latency_ms=cost_model.latency_ms(primitives),
-        peak_bytes=peak * width,
-    )
-
-
-def _weight_shape(layer: nn.Module, groups: int = 1) -> Shape:
-    """Return the shape of one group's weight."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return (weight.shape[0] // groups, *weight.shape[1:])
 
 
 def _score_layer(
@@ -320,11 +239,11 @@ def _score_layer(
     families: Collection[str],
 ) -> LayerScores:
     if refused:
-        cost = _refused_cost(layer, calls, cost_model, precision)
+        cost = refused_cost(layer, calls, cost_model, precision)
         return LayerScores(
             name=name,
             kind=type(layer).__name__.removeprefix("Parametrized"),
-            weight_shape=_weight_shape(layer),
+            weight_shape=weight_shape(layer),
             considered=1,
             candidates=(Candidate(family="dense", structure=None, cost=cost),),
             refused=refused,
@@ -332,11 +251,11 @@ def _score_layer(
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
     as_it_is = Structure(factors=(Factor(shape=shape),), ranks={})
-    dense = Candidate(family="dense", structure=None, cost=_cost(as_it_is, layer, calls, cost_model, precision))
+    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, cost_model, precision))
     errors = WeightErrors(weight)
     found = []
     for family, structure in enumerate_structures(shape, families):
-        cost = _cost(structure, layer, calls, cost_model, precision)
+        cost = layer_cost(structure, layer, calls, cost_model, precision)
         error = errors(structure)
         # Until sensitivities are measured, a layer's loss is its squared relative error: all layers count alike.
         found.append(
@@ -352,7 +271,7 @@ def _score_layer(
     return LayerScores(
         name=name,
         kind=type(layer).__name__,
-        weight_shape=_weight_shape(layer),
+        weight_shape=weight_shape(layer),
         considered=len(found) + 1,
         candidates=(dense, *kept),
     )

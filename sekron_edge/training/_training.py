@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
+from sekron_edge.nn import evaluation_mode
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
 from sekron_edge.training._config import TrainConfig
@@ -37,16 +38,10 @@ def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     metric = task.metric().to(device)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for inputs, targets in _loader(splits[split], batch_size):
-                metric.update(model(inputs.to(device)), targets.to(device))
-            return float(metric.compute())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.inference_mode(), evaluation_mode(model):
+        for inputs, targets in _loader(splits[split], batch_size):
+            metric.update(model(inputs.to(device)), targets.to(device))
+        return float(metric.compute())
 
 
 def train(
