@@ -35,7 +35,8 @@ def check_weight(weight: Tensor) -> None:
     """
     if weight.numel() == 0:
         raise UnsupportedLayerError(f"a tensor must have values, got the shape {tuple(weight.shape)}")
-    if not torch.isfinite(weight).all():
+    # A sum is cheaper than a mask; one that overflows is looked at again.
+    if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
         bad = int((~torch.isfinite(weight)).sum())
         raise UnsupportedLayerError(
             f"a tensor must be finite: {bad} of {weight.numel()} values are NaN or infinite; "
@@ -77,12 +78,14 @@ def decompose_tensor(
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
     tensor = unfold(weight.detach().double(), [factor.shape for factor in structure.factors])
-    started = from_cores(structure, _started(tensor, structure), torch.float64)
+    cores = _started(tensor, structure)
     if sweeps is None:
         sweeps = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
         if sigma is not None:
             sweeps = max(sweeps, _SWEEPS_FOR_OUTPUTS)
-    refined = started if sweeps == 0 else refine(started, weight, sigma=sigma, sweeps=sweeps)
+    if sweeps == 0:
+        return from_cores(structure, cores, weight.dtype)
+    refined = refine(from_cores(structure, cores, torch.float64), weight, sigma=sigma, sweeps=sweeps)
     return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in refined.values))
 
 
