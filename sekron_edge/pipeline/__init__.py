@@ -6,7 +6,7 @@ final figures only; what is delivered was measured against every budget, or says
 
 from sekron_edge.pipeline._compress import Compressed, compress, plan
 from sekron_edge.pipeline._config import JobConfig, load_config
-from sekron_edge.pipeline._job import plan_job, run_job
+from sekron_edge.pipeline._job import load_task, plan_job, run_job, trained_model
 from sekron_edge.pipeline._models import load_model
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._target import Target
@@ -20,7 +20,9 @@ __all__ = [
     "compress",
     "load_config",
     "load_model",
+    "load_task",
     "plan",
     "plan_job",
     "run_job",
+    "trained_model",
 ]
