@@ -1,6 +1,8 @@
 """A job's file says what is wrong with it; models come from references and plain weights."""
 
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,3 +108,14 @@ def test_what_a_model_cannot_be_made_from_is_named(network):
     ]:
         with pytest.raises(ConfigError, match=message):
             load_model(reference, None if weights is None else folder / weights)
+
+
+def test_the_example_in_the_guide_is_correct_and_names_every_key(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+    block = re.search(r"```toml\n(.*?)```", guide, re.DOTALL)[1]
+    config = load_config(write(tmp_path, block))
+    assert config.budget.accuracy_drop == 0.01
+    for section in ("model", "data", "target", "budget", "finetune"):
+        for key in type(getattr(config, section)).model_fields:
+            if (section, key) not in {("finetune", k) for k in ("weight_decay", "momentum", "batch_size", "seed")}:
+                assert re.search(rf"^{key} = ", block, re.MULTILINE), (section, key)
