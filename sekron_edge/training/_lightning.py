@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -15,9 +15,7 @@ from sekron_edge.errors import ConfigError
 from sekron_edge.files import whole_file
 from sekron_edge.task import Task
 from sekron_edge.training._config import TrainConfig
-
-if TYPE_CHECKING:
-    from sekron_edge.training._training import _EpochOrder
+from sekron_edge.training._order import EpochOrder
 
 _STATE = "sekron_edge"
 
@@ -41,7 +39,7 @@ class Training(LightningModule):
         teacher: nn.Module | None,
         task: Task,
         config: TrainConfig,
-        order: _EpochOrder,
+        order: EpochOrder,
         steps: int,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
@@ -19,6 +19,7 @@ from sekron_edge.nn import evaluation_mode
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
 from sekron_edge.training._config import TrainConfig
+from sekron_edge.training._order import EpochOrder
 
 CHECKPOINT_NAME = "last.ckpt"
 
@@ -88,24 +89,8 @@ def finetune(
     return _fit(student, teacher, task, config or TrainConfig(), checkpoints, resume, progress)
 
 
-class _EpochOrder(Sampler[int]):
-    """A random order that is a function of the seed and the epoch alone."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self._size = size
-        self._seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed + self.epoch)
-        yield from torch.randperm(self._size, generator=generator).tolist()
-
-
 def _loader(
-    samples: Samples, batch_size: int, order: _EpochOrder | None = None
+    samples: Samples, batch_size: int, order: EpochOrder | None = None
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
     # The loader's own generator keeps it from drawing on the global one, which augmentation uses.
     size = len(samples)  # type: ignore[arg-type]
@@ -136,7 +121,7 @@ def _fit(
 
         from sekron_edge.training._lightning import Training, WholeFileIO
 
-        order = _EpochOrder(len(task.train), config.seed)  # type: ignore[arg-type]
+        order = EpochOrder(len(task.train), config.seed)  # type: ignore[arg-type]
         loader = _loader(task.train, config.batch_size, order)
         module = Training(student, teacher, task, config, order, len(loader))
         checkpoint = checkpoints / CHECKPOINT_NAME if checkpoints is not None and resume else None
