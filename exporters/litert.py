@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"
+# What the interpreter calls a partition of the graph that a delegate runs; listed after the graph's own operators.
+_PARTITION = "DELEGATE"
 
 
 class LiteRTExporter:
@@ -86,6 +88,7 @@ class LiteRTExporter:
             inputs=_specs(interpreter.get_input_details(), images),
             outputs=_specs(interpreter.get_output_details(), image_results),
             versions=_versions(),
+            delegated=_delegated_share(interpreter),
         )
 
     def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
@@ -147,6 +150,24 @@ def _interpreter(path: Path, threads: int) -> Any:
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{path} cannot be read by LiteRT, export it again: {error}") from error
     return interpreter
+
+
+def _delegated_share(interpreter: Any) -> float:
+    """Return the share of operators that XNNPACK takes: those between what its partitions read and what they give."""
+    operators = interpreter._get_ops_details()
+    own = [operator for operator in operators if operator["op_name"] != _PARTITION]
+    producer = {int(tensor): operator for operator in own for tensor in operator["outputs"]}
+    taken: set[int] = set()
+    for partition in operators[len(own) :]:
+        given = set(map(int, partition["inputs"]))
+        waiting = [int(tensor) for tensor in partition["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in given or tensor not in producer or producer[tensor]["index"] in taken:
+                continue
+            taken.add(producer[tensor]["index"])
+            waiting += map(int, producer[tensor]["inputs"])
+    return len(taken) / max(1, len(own))
 
 
 def _specs(details: Sequence[dict[str, Any]], channels_last: Sequence[int]) -> list[TensorSpec]:
