@@ -153,7 +153,7 @@ def _families(kind: str, weight: Tensor, ratio: int) -> dict[str, Any]:
         "TT": _least(weight, _tensor_trains(weight, budget)),
         "TR": _least(weight, _tensor_rings(weight, budget), sweeps=10) if width <= _LARGEST_CP else None,
         "SeKron S=2": two[0][0],
-        "SeKron S=3": _least(weight, _triples(weight, budget, [shapes for _, shapes in two[:_KEPT_SPLITS]])),
+        "SeKron S=3": _least(weight, _triples(budget, [shapes for _, shapes in two[:_KEPT_SPLITS]])),
     }
 
 
@@ -221,9 +221,8 @@ def _best_splits(weight: Tensor, budget: int) -> list[tuple[float, tuple[tuple[i
     return sorted(found)
 
 
-def _triples(weight: Tensor, budget: int, splits: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Structure]:
+def _triples(budget: int, splits: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Structure]:
     """Return three-factor structures whose second factor of a good split is split again, at several first ranks."""
-    del weight
     found = []
     for first, rest in splits:
         for second, third in kronecker_splits(rest):

@@ -7,8 +7,8 @@ parts ``c<k>`` of the factors not used yet, the output parts ``f<k>`` of those u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations
 from math import prod
@@ -23,7 +23,7 @@ _MOST_AXES = 6
 _MOST_ORDERED = 5
 # About how many MACs a CPU does in the time that it reads or writes a value: in a convolution, and in a permute.
 _MOVED, _PERMUTED = 5, 25
-_IMAGE = 14
+_IMAGE = 14  # height and width of the output that orders are compared for
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _move(before: Sequence[str], after: Sequence[str], size: dict[str, int]) -> 
 def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
     """Work out the factor convolution, in the order of factors that costs least; from the last to the first if all do.
 
-    What costs least is a function of structure and geometry alone (on a small image), so that what is priced, what
+    What costs least is a function of structure and geometry alone (for a small output), so that what is priced, what
     runs and what is loaded again agree.
 
     Args:
@@ -193,22 +193,25 @@ def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
     first = tuple(reversed(range(count)))
     if count > _MOST_ORDERED:
         return schedule_in_order(structure, geometry, first)
+    # Without padding, so that layers whose padding is done before the factors get the order of those whose is not.
+    bare = replace(geometry, padding=(0,) * geometry.spatial_axes)
+    spatial = tuple(
+        (kernel - 1) * dilation + 1 + (_IMAGE - 1) * stride
+        for kernel, dilation, stride in zip(structure.shape[2:], geometry.dilation, geometry.stride, strict=True)
+    )
+    shape = (1, structure.shape[1] * geometry.groups, *spatial)
     orders = sorted(permutations(first), key=lambda order: order != first)
-    return min((schedule_in_order(structure, geometry, order) for order in orders), key=_effort(structure, geometry))
+    best = min(orders, key=lambda order: _effort(schedule_in_order(structure, bare, order), shape))
+    return schedule_in_order(structure, geometry, best)
 
 
-def _effort(structure: Structure, geometry: ConvGeometry) -> Callable[[Schedule], int]:
-    """Return what weighs a schedule: MACs, and the values that convolutions and permutes read and write."""
-    shape = (1, structure.shape[1] * geometry.groups, *(_IMAGE * stride for stride in geometry.stride))
-
-    def effort(plan: Schedule) -> int:
-        total = 0
-        for primitive in plan.primitives(shape):
-            weight = _PERMUTED if isinstance(primitive, Permute) else _MOVED
-            total += primitive.macs + weight * (primitive.in_elements + primitive.out_elements)
-        return total
-
-    return effort
+def _effort(plan: Schedule, in_shape: Sequence[int]) -> int:
+    """Weigh a schedule: its MACs, and the values that convolutions and permutes read and write."""
+    total = 0
+    for primitive in plan.primitives(in_shape):
+        weight = _PERMUTED if isinstance(primitive, Permute) else _MOVED
+        total += primitive.macs + weight * (primitive.in_elements + primitive.out_elements)
+    return total
 
 
 def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Sequence[int]) -> Schedule:

@@ -149,7 +149,7 @@ def plan_for(
         narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         shares = trial.shares(budget)
         if all(share <= 1 for share in shares.values()):
-            if best is None or _loss(plan) < _loss(best):
+            if best is None or plan.solver.objective < best.solver.objective:
                 best = plan
             if "latency_ms" not in plan.solver.binding or shares.get("latency_ms", 1.0) >= _CLOSE:
                 break
@@ -158,10 +158,6 @@ def plan_for(
     if best is None:
         raise _missed(tried, budget)
     return best.model_copy(update={"budget": budget})
-
-
-def _loss(plan: Plan) -> float:
-    return sum(layer.predicted_loss for layer in plan.layers)
 
 
 def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:

@@ -72,7 +72,7 @@ class WeightErrors:
         return torch.stack(discarded).sum(0)
 
     def _sekron(self, shapes: tuple[Shape, ...]) -> Tensor:
-        """Return the energy that each pair of ranks of SeKron's greedy SVDs discards: exactly additive (DESIGN 2.2)."""
+        """Return the energy that each pair of ranks of SeKron's greedy SVDs discards: exactly additive."""
         discarded = []
         for group in self.weight:
             first, components = _components(unfold(group, shapes))

@@ -83,7 +83,7 @@ class _Frobenius:
     def reached(self, cores: list[Tensor]) -> float:
         """Return the error after the last core was solved for, from what that left behind: no tensor is rebuilt."""
         gram, right = self._last
-        core = cores[-1].reshape(right.shape).double()
+        core = cores[-1].reshape(right.shape)
         energy = float((core * (gram @ core)).sum() - 2 * (core * right).sum())
         squared = self._norm**2 + energy
         # Below that, the difference of two large numbers says nothing.
@@ -94,10 +94,10 @@ class _Frobenius:
 
         A step of ``(G + mu) A = B + mu A_before`` never raises the error, whatever mu is; the larger, the shorter.
         """
-        gram = self._network.gram(cores, k).double()
+        gram = self._network.gram(cores, k)
         moved = self._network.project(self._tensor, cores, k)
-        before = cores[k].reshape(-1, moved.shape[-1]).double()
-        right = moved.reshape(before.shape).double()
+        before = cores[k].reshape(-1, moved.shape[-1])
+        right = moved.reshape(before.shape)
         self._last = gram, right
         scale = float(gram.diagonal().mean())
         if scale == 0:
@@ -108,14 +108,14 @@ class _Frobenius:
             mu = damping * scale
             solution: Tensor = torch.linalg.solve(gram + mu * identity, right + mu * before)
             if others is None or float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
-                return solution.reshape(cores[k].shape).to(cores[k].dtype)
+                return solution.reshape(cores[k].shape)
         return cores[k]
 
     def _component_norms(self, cores: list[Tensor], k: int) -> Tensor | None:
         """Return the norm of each of CP's components without core ``k``."""
         if self._bound == float("inf"):
             return None
-        norms = [torch.linalg.vector_norm(core, dim=1).double() for j, core in enumerate(cores) if j != k]
+        norms = [torch.linalg.vector_norm(core, dim=1) for j, core in enumerate(cores) if j != k]
         return torch.stack(norms).prod(0)
 
 

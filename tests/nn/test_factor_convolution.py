@@ -18,13 +18,7 @@ from sekron_edge.nn import (
     supported_layers,
 )
 from sekron_edge.nn._schedule import schedule_in_order
-from sekron_edge.structure import (
-    Structure,
-    full,
-    ring,
-    tucker2,
-    weight_svd,
-)
+from sekron_edge.structure import Structure, chain, full, ring, tucker2, weight_svd
 from sekron_edge.tensor import FactorizedTensor
 from tests.strategies import factorized_structures
 
@@ -129,6 +123,18 @@ def test_in_any_order_of_factors_it_is_the_same_convolution(name, monkeypatch):
     for order in orders[:: max(1, len(orders) // 12)]:
         monkeypatch.setattr("sekron_edge.nn._layers.schedule", lambda s, g, order=order: schedule_in_order(s, g, order))
         assert_same(layer, factorize_layer(layer, factors), x)
+
+
+def test_the_order_does_not_depend_on_how_a_layer_pads_and_large_kernels_have_one():
+    for structure in STRUCTURES.values():
+        orders = {
+            tuple(step.factor for step in schedule(structure, ConvGeometry((1, 1), padding, (1, 1))).steps)
+            for padding in ((0, 0), (1, 1), (2, 3))
+        }
+        assert len(orders) == 1
+    # A kernel larger than any small image: few channels first in, few last out.
+    wide = chain([(64, 1, 1), (1, 1, 512), (1, 64, 1)], [8, 8])
+    assert [step.factor for step in schedule(wide, ConvGeometry((1,), (0,), (1,))).steps] == [2, 1, 0]
 
 
 def test_tucker_begins_with_the_input_channels():
