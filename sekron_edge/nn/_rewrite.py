@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
 from sekron_edge.nn._layers import factorize_layer
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import decompose_tensor
+from sekron_edge.tensor import FactorizedTensor, decompose_tensor
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Their weights are scales: nothing that anybody would expect to be factorized.
@@ -49,20 +49,24 @@ def layer_weight(layer: nn.Module) -> Tensor:
     return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
 
 
-def replace_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
+def replace_layers(
+    model: nn.Module, structures: Mapping[str, Structure], *, moments: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Return a copy of ``model`` whose named layers compute with factors of their weights.
 
     Args:
         model: Left untouched.
         structures: The structure of one group's weight, by layer name.
+        moments: ``E[x x^T]`` of what layers see, by name, as `input_moments` returns them: the factors of these layers
+            are refined for the error of the layer's output, those of others for that of the weight.
 
     Raises:
         ConfigError: If the model has no layer of that name.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
 
-    def factorized(layer: nn.Module, structure: Structure) -> nn.Module:
-        return factorize_layer(layer, [decompose_tensor(weight, structure) for weight in layer_weight(layer)])
+    def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
+        return factorize_layer(layer, _decomposed(layer, structure, (moments or {}).get(name)))
 
     return _replaced(model, structures, factorized)
 
@@ -88,26 +92,40 @@ def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape],
     return replace_layers(model, structures)
 
 
-def approximate_layers(model: nn.Module, structures: Mapping[str, Structure]) -> nn.Module:
+def approximate_layers(
+    model: nn.Module,
+    structures: Mapping[str, Structure],
+    *,
+    moments: Mapping[str, Tensor] | None = None,
+    sweeps: int | None = None,
+) -> nn.Module:
     """Return a copy of ``model`` whose named layers keep a dense weight, as close as the structure comes to their own.
 
     It computes what `replace_layers` computes, at the dense model's cost: for judging an error, not for running.
-    Arguments and errors are those of `replace_layers`.
+    ``sweeps`` is that of `decompose_tensor`; other arguments and errors are those of `replace_layers`.
     """
 
-    def approximated(layer: nn.Module, structure: Structure) -> nn.Module:
-        groups = [decompose_tensor(weight, structure).reconstruct() for weight in layer_weight(layer)]
+    def approximated(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
+        groups = _decomposed(layer, structure, (moments or {}).get(name), sweeps)
         near = copy.deepcopy(layer)
-        near.get_parameter("weight").data = torch.cat(groups)
+        near.get_parameter("weight").data = torch.cat([group.reconstruct() for group in groups])
         return near
 
     return _replaced(model, structures, approximated)
 
 
+def _decomposed(
+    layer: nn.Module, structure: Structure, moment: Tensor | None, sweeps: int | None = None
+) -> list[FactorizedTensor]:
+    weights = layer_weight(layer)
+    sigmas: Sequence[Tensor | None] = [None] * len(weights) if moment is None else [*moment]
+    return [decompose_tensor(weight, structure, s, sweeps=sweeps) for weight, s in zip(weights, sigmas, strict=True)]
+
+
 def _replaced(
     model: nn.Module,
     structures: Mapping[str, Structure],
-    replacement: Callable[[nn.Module, Structure], nn.Module],
+    replacement: Callable[[str, nn.Module, Structure], nn.Module],
 ) -> nn.Module:
     rewritten = copy.deepcopy(model)
     modules = dict(rewritten.named_modules(remove_duplicate=False))
@@ -117,7 +135,7 @@ def _replaced(
             raise ConfigError(f"the model has no layer {name!r}")
         layer = modules[name]
         try:
-            replacements[layer] = replacement(layer, structure)
+            replacements[layer] = replacement(name, layer, structure)
         except (UnsupportedLayerError, AttributeError) as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
     if rewritten in replacements:

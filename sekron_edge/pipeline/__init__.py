@@ -6,9 +6,10 @@ final figures only; what is delivered was measured against every budget, or says
 
 from sekron_edge.pipeline._compress import Compressed, compress, plan
 from sekron_edge.pipeline._config import JobConfig, load_config
-from sekron_edge.pipeline._job import load_task, plan_job, run_job, trained_model
-from sekron_edge.pipeline._models import load_model
+from sekron_edge.pipeline._job import example_inputs, load_task, plan_job, run_job, trained_model
+from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
+from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 
 __all__ = [
@@ -17,12 +18,15 @@ __all__ = [
     "LogNarrator",
     "Narrator",
     "Target",
+    "calibration_inputs",
     "compress",
+    "example_inputs",
     "load_config",
     "load_model",
     "load_task",
     "plan",
     "plan_job",
     "run_job",
+    "state_fingerprint",
     "trained_model",
 ]

@@ -181,7 +181,9 @@ def _finish(
     model: nn.Module, chosen: Plan, task: Task, config: TrainConfig, work: Work, narrator: Narrator
 ) -> Finished:
     """Decompose, compute batch-norm statistics anew, distil, and score on held-out data."""
-    small = reestimate_batch_norm(decompose(model, chosen), task.calibration)
+    with narrator.busy("decomposing the layers for the least error of their outputs"):
+        small = decompose(model, chosen, calibration=(calibration_inputs(task),))
+    small = reestimate_batch_norm(small, task.calibration)
     if chosen.structures():
         narrator.say(f"distilling for {config.epochs} epoch{'s' if config.epochs > 1 else ''}")
         small = finetune(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import check_weight, decompose_tensor, orthogonal_split, unfold
+from sekron_edge.tensor import check_weight, decompose_tensor, orthogonal_split, refine, unfold
 
 _SWEEPS = 20
+_SWEEPS_FOR_OUTPUTS = 2
+# Of a layer: outputs times squared inputs. Beyond, a sweep takes seconds.
+_REFINED_UP_TO = 4e8
 
 
 class WeightErrors:
@@ -111,14 +115,27 @@ def _discarded(matrices: Tensor) -> Tensor:
     return torch.nn.functional.pad(energies, (0, 1))
 
 
+def sweeps_for_outputs(weight: Tensor) -> int:
+    """Return how often candidates of a layer are refined for its output before they are judged; 0 if it is too large.
+
+    Args:
+        weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
+    """
+    work = weight.shape[1] * prod(weight.shape[2:]) ** 2
+    return _SWEEPS_FOR_OUTPUTS if work <= _REFINED_UP_TO else 0
+
+
 def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure]) -> list[float]:
     """Return the relative errors of a layer's output, ``sqrt(tr(dW Sigma dW^T) / tr(W Sigma W^T))``.
+
+    Of factors that were refined for that error, a little: without, it says next to nothing about what they can reach.
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
         moment: ``E[x x^T]`` of each group's patches, ``(groups, n, n)`` with ``n = C / groups * prod(kernel)``.
-        structures: Of one group's weight; each as `decompose_tensor` approximates it.
+        structures: Of one group's weight.
     """
+    sweeps = sweeps_for_outputs(weight)
     weight = weight.double()
     total = _energy(weight, moment)
     if total == 0:
@@ -135,7 +152,11 @@ def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure
         groups = [decompose_tensor(group, largest, sweeps=_sweeps(largest)) for group in weight]
         for index in members:
             (label, rank), *_ = reversed(structures[index].ranks.items())
-            rebuilt = torch.stack([group.truncated(label, rank).reconstruct() for group in groups])
+            found = [group.truncated(label, rank) for group in groups]
+            if sweeps:
+                given = zip(found, weight, moment, strict=True)
+                found = [refine(group, dense, sigma=sigma, sweeps=sweeps) for group, dense, sigma in given]
+            rebuilt = torch.stack([group.reconstruct() for group in found])
             errors[index] = (_energy(weight - rebuilt, moment) / total) ** 0.5
     return errors
 

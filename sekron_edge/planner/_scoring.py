@@ -112,14 +112,25 @@ class ModelScores(BaseModel):
         )
 
 
-def decompose(model: nn.Module, plan: Plan) -> nn.Module:
-    """Return a copy of ``model`` whose layers are what the plan says; the model is left untouched.
+def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | None = None) -> nn.Module:
+    """Return a copy of ``model`` whose layers are what the plan says.
+
+    Args:
+        model: Left untouched.
+        plan: Made for it.
+        calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data. With them the
+            factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
 
     Raises:
         ConfigError: If the plan names a layer that the model has not.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
-    return replace_layers(model, plan.structures())
+    structures = plan.structures()
+    moments = None
+    if calibration is not None:
+        modules = dict(model.named_modules(remove_duplicate=False))
+        moments = input_moments(model, calibration, {name: modules[name] for name in structures if name in modules})
+    return replace_layers(model, structures, moments=moments)
 
 
 def _choice(layer: LayerScores, pick: Candidate) -> LayerChoice:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sekron_edge.nn import approximate_layers
+from sekron_edge.nn import approximate_layers, input_moments, layer_weight
 from sekron_edge.planner._candidates import Candidate, LayerScores
+from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
 
-# The level of error that is tried: about what a plan at half the cost gives a layer.
-_LEVEL = 0.35
+# Of the dense layer's MACs: what the candidate that is tried has at most.
+_SHARE = 0.5
 _LEAST_SLOPE = 1e-9
 
 
@@ -27,8 +28,8 @@ def measure_sensitivity(
 ) -> ModelScores:
     """Replace each candidate's predicted loss by ``slope * relative_error^2``, the slope measured layer by layer.
 
-    One layer at a time becomes its candidate of middle error; the divergence of the outputs from the original's gives
-    the slope.
+    One layer at a time becomes the best of its candidates with half the MACs; the divergence of the outputs from the
+    original's gives the slope.
 
     Args:
         model: The original; left as it was.
@@ -40,9 +41,14 @@ def measure_sensitivity(
     """
     with torch.inference_mode():
         reference = model(*inputs)
+    modules = dict(model.named_modules())
+    moments = input_moments(
+        model, inputs, {layer.name: modules[layer.name] for layer in scores.layers if _tried(layer)}
+    )
     measured = []
     for done, layer in enumerate(scores.layers):
-        measured.append(_with_slope(layer, _slope(model, layer, inputs, reference, divergence, settle)))
+        moment = moments.get(layer.name)
+        measured.append(_with_slope(layer, _slope(model, layer, moment, inputs, reference, divergence, settle)))
         if progress is not None:
             progress(done + 1, len(scores.layers))
     return scores.model_copy(update={"layers": tuple(measured)})
@@ -51,20 +57,33 @@ def measure_sensitivity(
 def _slope(
     model: nn.Module,
     layer: LayerScores,
+    moment: Tensor | None,
     inputs: Sequence[Tensor],
     reference: Tensor,
     divergence: Callable[[Tensor, Tensor], Tensor],
     settle: Callable[[nn.Module], nn.Module],
 ) -> float:
-    tried = [candidate for candidate in layer.candidates if candidate.relative_error > 0]
-    if not tried:
+    tried = _tried(layer)
+    if tried is None:
         return 0.0
-    middle = min(tried, key=lambda candidate: abs(candidate.relative_error - _LEVEL))
-    assert middle.structure is not None
-    changed = settle(approximate_layers(model, {layer.name: middle.structure})).eval()
+    assert tried.structure is not None
+    # As it was scored: the slope has to be that of the error it was given.
+    sweeps = sweeps_for_outputs(layer_weight(model.get_submodule(layer.name)))
+    moments = {layer.name: moment} if moment is not None and sweeps else None
+    near = approximate_layers(model, {layer.name: tried.structure}, moments=moments, sweeps=sweeps if moments else None)
     with torch.inference_mode():
-        moved = float(divergence(changed(*inputs), reference))
-    return max(moved, _LEAST_SLOPE) / middle.relative_error**2
+        moved = float(divergence(settle(near).eval()(*inputs), reference))
+    return max(moved, _LEAST_SLOPE) / tried.relative_error**2
+
+
+def _tried(layer: LayerScores) -> Candidate | None:
+    """Return the candidate of least error among those with half the MACs at most, or the one with the fewest MACs."""
+    offered = [candidate for candidate in layer.candidates if candidate.relative_error > 0]
+    half = _SHARE * layer.candidates[0].cost.macs
+    small = [candidate for candidate in offered if candidate.cost.macs <= half]
+    if small:
+        return min(small, key=lambda candidate: candidate.relative_error)
+    return min(offered, key=lambda candidate: candidate.cost.macs, default=None)
 
 
 def _with_slope(layer: LayerScores, slope: float) -> LayerScores:

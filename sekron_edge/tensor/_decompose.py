@@ -24,6 +24,8 @@ _DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
 # Sweeps of refinement where the direct algorithm leaves something to gain, or there is none.
 _SWEEPS: dict[Coupling, int] = {"full": 0, "chain": 0, "star": 0, "ring": 50, "diagonal": 100, "other": 100}
 _SWEEPS_FOR_OUTPUTS = 10
+# Outputs times squared inputs that all sweeps together may take: large tensors get fewer, the largest one.
+_WORK_FOR_OUTPUTS = 1e10
 _OFF = 0.01
 
 
@@ -64,7 +66,8 @@ def decompose_tensor(
         structure: Of any coupling.
         sigma: ``E[x x^T]`` over what the weight is multiplied with, ``(n, n)``, n the product of all modes but the
             first: the factors are refined for the error of the layer's output.
-        sweeps: Of refinement; None: as many as pay for this coupling, and 10 with ``sigma``.
+        sweeps: Of refinement for what is asked: with ``sigma`` for the output, else for the weight. None: as many as pay
+            for this coupling; with ``sigma`` up to 10, fewer for large tensors.
 
     Returns:
         Factors of the weight's dtype, on its device.
@@ -78,15 +81,17 @@ def decompose_tensor(
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
     tensor = unfold(weight.detach().double(), [factor.shape for factor in structure.factors])
-    cores = _started(tensor, structure)
-    if sweeps is None:
-        sweeps = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
-        if sigma is not None:
-            sweeps = max(sweeps, _SWEEPS_FOR_OUTPUTS)
-    if sweeps == 0:
-        return from_cores(structure, cores, weight.dtype)
-    refined = refine(from_cores(structure, cores, torch.float64), weight, sigma=sigma, sweeps=sweeps)
-    return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in refined.values))
+    found = from_cores(structure, _started(tensor, structure), torch.float64)
+    for_weight = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
+    if sigma is None:
+        for_weight = for_weight if sweeps is None else sweeps
+    if for_weight:
+        found = refine(found, weight, sweeps=for_weight)
+    if sigma is not None:
+        affordable = int(_WORK_FOR_OUTPUTS / (weight.shape[0] * prod(weight.shape[1:]) ** 2))
+        for_output = max(1, min(_SWEEPS_FOR_OUTPUTS, affordable)) if sweeps is None else sweeps
+        found = refine(found, weight, sigma=sigma, sweeps=for_output)
+    return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in found.values))
 
 
 def _is_split(structure: Structure) -> bool:

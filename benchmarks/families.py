@@ -1,0 +1,186 @@
+"""Each family of structures alone and all together: score at equal parameters and at equal MACs, before and after distillation.
+
+One planner, one set of calibration data, one epoch of distillation with the settings of the example jobs. No latency
+is involved: which family is faster is the runtime's question, and benchmarks of examples and of the planner ask it.
+What a plan reached is kept in the cache, so a run that was interrupted goes on; several may run at once, each on points
+of its own. The CIFAR images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution network alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks._result import Claim, parser, publish
+from sekron_edge import files
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.pipeline import (
+    LogNarrator,
+    calibration_inputs,
+    example_inputs,
+    load_config,
+    load_task,
+    state_fingerprint,
+    trained_model,
+)
+from sekron_edge.planner import Budget, ModelScores, Plan, decompose, measure_sensitivity, score
+from sekron_edge.primitives import Primitive
+from sekron_edge.task import Task
+from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+_NETWORKS = {"ResNet-20": "cifar_resnet", "EDSR x2": "super_resolution"}
+# A weight SVD is a Kronecker product of two factors too; the planner lists it under its own name.
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "weight SVD": ("weight-svd",),
+    "spatial SVD": ("spatial-svd",),
+    "Tucker-2": ("tucker2",),
+    "CP": ("cp",),
+    "TT": ("tensor-train",),
+    "TR": ("tensor-ring",),
+    "SeKron S=2": ("weight-svd", "sekron-2"),
+    "SeKron S=3": ("sekron-3",),
+}
+_UNION = "union"
+_POINTS = {
+    f"{factor}x fewer {what}": Budget.model_validate({entry: f"{1 / factor}x"})
+    for entry, what in (("artifact_bytes", "parameters"), ("macs", "MACs"))
+    for factor in (2, 4, 8)
+}
+# What is no difference. Accuracy: two standard errors on 10 000 images; PSNR: what another seed of one epoch changes.
+_NOISE = {"accuracy": 0.0065, "PSNR": 0.05}
+
+
+class _NoLatency:
+    """Neither parameters nor MACs ask how long anything takes."""
+
+    source = "not asked"
+
+    def latency_ms(self, primitives: Sequence[Primitive]) -> float:
+        """Return nothing."""
+        del primitives
+        return 0.0
+
+
+@dataclass(frozen=True)
+class _Network:
+    name: str
+    model: nn.Module
+    task: Task
+    calibration: Tensor
+    config: TrainConfig
+    families: dict[str, ModelScores]
+
+    @classmethod
+    def load(cls, name: str) -> _Network:
+        """Load or train the network of an example job, and score it with each family."""
+        config = load_config(_EXAMPLES / f"{_NETWORKS[name]}.toml")
+        task = load_task(config)
+        model = trained_model(config, task, LogNarrator())
+        inputs = calibration_inputs(task)
+        alone = {
+            family: score(model, example_inputs(task), _NoLatency(), calibration=(inputs,), families=members)
+            for family, members in _FAMILIES.items()
+        }
+        union = measure_sensitivity(
+            model,
+            _joined(list(alone.values())),
+            (inputs,),
+            divergence=task.distillation,
+            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        )
+        families = {family: _only(union, members) for family, members in _FAMILIES.items()} | {_UNION: union}
+        settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed})
+        return cls(name, model, task, inputs, settings, families)
+
+
+def _joined(scores: Sequence[ModelScores]) -> ModelScores:
+    """Offer what all of them offer; dense once."""
+    layers = []
+    for same in zip(*(one.layers for one in scores), strict=True):
+        offered = [candidate for layer in same for candidate in layer.candidates[1:]]
+        layers.append(same[0].model_copy(update={"candidates": (same[0].candidates[0], *offered)}))
+    return scores[0].model_copy(update={"layers": tuple(layers)})
+
+
+def _only(scores: ModelScores, families: Collection[str]) -> ModelScores:
+    """Offer dense and some families, each layer's losses as they were."""
+    layers = [
+        layer.model_copy(
+            update={"candidates": tuple(c for c in layer.candidates if c.structure is None or c.family in families)}
+        )
+        for layer in scores.layers
+    ]
+    return scores.model_copy(update={"layers": tuple(layers)})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is not in the cache, print and write down."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--networks", nargs="+", choices=_NETWORKS, default=list(_NETWORKS))
+    options.add_argument("--points", nargs="+", choices=_POINTS, default=list(_POINTS), metavar="POINT")
+    given = options.parse_args(arguments)
+    networks = ["EDSR x2"] if given.quick else given.networks
+    rows = [row for name in networks for row in _rows(_Network.load(name), given.points)]
+    publish(rows, [claim for row in rows for claim in _claims(row)], given.json)
+
+
+def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield two rows a point: the score of every family without distillation, and after it."""
+    dense = evaluate(network.model, network.task)
+    for point in points:
+        found = {family: _reached(network, family, point) for family in network.families}
+        for when in ("before", "after"):
+            yield {
+                "network": network.name,
+                "at": point,
+                "distillation": when,
+                "metric": network.task.metric_name,
+                "dense": dense,
+                **{family: None if reached is None else reached[when] for family, reached in found.items()},
+            }
+
+
+def _reached(network: _Network, family: str, point: str) -> dict[str, float] | None:
+    """Return the held-out score of a family's plan before and after one epoch; None where no plan is small enough."""
+    try:
+        plan = network.families[family].plan(_POINTS[point], profile="none", runtime="none")
+    except InfeasibleBudgetError:
+        return None
+    stored = files.cache_folder() / f"family-{_key(network, plan)}.json"
+    if not stored.is_file():
+        start = decompose(network.model, plan, calibration=(network.calibration,))
+        start = reestimate_batch_norm(start, network.task.calibration)
+        small = finetune(start, network.model, network.task, config=network.config, progress=False)
+        scores = {"before": evaluate(start, network.task), "after": evaluate(small, network.task)}
+        files.write_text(stored, json.dumps(scores))
+    scores = json.loads(stored.read_bytes())
+    Console(stderr=True).print(f"{network.name}, {point}, {family}: {scores}", markup=False, highlight=False)
+    return scores
+
+
+def _key(network: _Network, plan: Plan) -> str:
+    structures = {name: structure.model_dump_json() for name, structure in plan.structures().items()}
+    return files.fingerprint(
+        state_fingerprint(network.model),
+        network.calibration.numpy().tobytes(),
+        network.config.model_dump_json(exclude={"threads"}),
+        sorted(structures.items()),
+    )
+
+
+def _claims(row: dict[str, Any]) -> Iterator[Claim]:
+    alone = [row[family] for family in _FAMILIES if row[family] is not None]
+    if row[_UNION] is not None:
+        name = f"{row['network']}, {row['at']}, {row['distillation']} distillation: best family alone above the union"
+        yield Claim(name=name, value=max(alone) - row[_UNION], relation="<=", limit=_NOISE[row["metric"]])
+
+
+if __name__ == "__main__":
+    main()
