@@ -1,9 +1,9 @@
-"""Each family of structures alone and all together: score at equal parameters and at equal MACs, before and after distillation.
+"""Each family of structures alone, and all together: scores at equal parameters and at equal MACs.
 
-One planner, one set of calibration data, one epoch of distillation with the settings of the example jobs. No latency
-is involved: which family is faster is the runtime's question, and benchmarks of examples and of the planner ask it.
-What a plan reached is kept in the cache, so a run that was interrupted goes on; several may run at once, each on points
-of its own. The CIFAR images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution network alone.
+Before distillation and after one epoch of it, with the settings of the example jobs; one planner, one set of
+calibration data. No latency is involved: which family is faster is the runtime's question. What a plan reached is kept
+in the cache, so that a run that was interrupted goes on; several may run at once, each on points of its own. The CIFAR
+images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution network alone.
 """
 
 from __future__ import annotations

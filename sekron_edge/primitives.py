@@ -44,6 +44,36 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class ConvTranspose:
+    """A transposed convolution: each input value meets each of its weights once.
+
+    ``in_shape`` is ``(batch, in_channels, *spatial)``, and ``out_spatial`` what is left after cutting off its padding.
+    """
+
+    in_shape: tuple[int, ...]
+    out_channels: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    groups: int
+    out_spatial: tuple[int, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.in_elements * prod(self.kernel) * self.out_channels // self.groups
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return prod(self.in_shape)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return self.in_shape[0] * self.out_channels * prod(self.out_spatial)
+
+
+@dataclass(frozen=True)
 class Linear:
     """``rows`` vectors of ``in_features`` times a matrix."""
 
@@ -87,4 +117,4 @@ class Permute:
         return prod(self.shape)
 
 
-Primitive = Conv | Linear | Permute
+Primitive = Conv | ConvTranspose | Linear | Permute

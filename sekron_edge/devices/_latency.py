@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import nnls
 
 from sekron_edge.errors import DeviceError
-from sekron_edge.primitives import Conv, Linear, Permute, Primitive
+from sekron_edge.primitives import Conv, ConvTranspose, Linear, Permute, Primitive
 
 # Vector kernels compute whole tiles of output channels.
 _TILE = 16
 
 
 def kind(primitive: Primitive) -> str:
-    """Return the kind of operation, each with coefficients of its own."""
+    """Return the kind of operation, each with coefficients of its own; transposed convolutions are taken for others."""
     if isinstance(primitive, Permute):
         return "permute"
     if isinstance(primitive, Linear):
@@ -40,10 +40,9 @@ def features(primitive: Primitive) -> tuple[float, ...]:
     if isinstance(primitive, Linear):
         weights = primitive.in_features * primitive.out_features
         work *= _padded(primitive.out_features)
-    elif isinstance(primitive, Conv):
-        per_output = prod(primitive.kernel) * primitive.in_shape[1] // primitive.groups
-        weights = per_output * primitive.out_channels
-        gathered = primitive.out_elements / primitive.out_channels * per_output * primitive.groups
+    elif isinstance(primitive, Conv | ConvTranspose):
+        weights = prod(primitive.kernel) * primitive.in_shape[1] // primitive.groups * primitive.out_channels
+        gathered = primitive.macs * primitive.groups / primitive.out_channels
         if primitive.groups == 1:
             work *= _padded(primitive.out_channels)
         elif primitive.groups < primitive.in_shape[1]:

@@ -5,12 +5,14 @@ static reshape, permute, pad, convolution and linear; a rewritten model is a new
 shares stays shared.
 """
 
+from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._moments import input_moments
-from sekron_edge.nn._rewrite import approximate_layers, factorize, layer_weight, replace_layers, supported_layers
-from sekron_edge.nn._schedule import ConvGeometry, Step, schedule
+from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
+from sekron_edge.nn._schedule import Step, schedule
+from sekron_edge.nn._taps import ConvGeometry
 
 __all__ = [
     "ConvGeometry",
@@ -23,6 +25,7 @@ __all__ = [
     "factorize_layer",
     "initialize_factors_",
     "input_moments",
+    "layer_geometry",
     "layer_weight",
     "replace_layers",
     "schedule",

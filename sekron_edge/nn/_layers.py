@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain as joined
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
-from sekron_edge.nn._schedule import ConvGeometry, Schedule, schedule
+from sekron_edge.nn._geometry import Convolution, TransposedConvolution, joined_weight, layer_geometry
+from sekron_edge.nn._schedule import Schedule, Step, schedule
+from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.structure import Structure
 from sekron_edge.tensor import FactorizedTensor
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int) -> Tensor:
@@ -33,20 +35,26 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
             state = F.linear(state.reshape(batch * step.fold, step.contract), weight, own_bias)
             continue
         state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
-        state = _CONV[dims or 1](
-            state,
-            weight,
-            own_bias,
-            stride=step.stride or 1,
-            padding=step.padding or 0,
-            dilation=step.dilation or 1,
-            groups=step.groups,
-        )
+        state = _convolve(state, weight, own_bias, step, dims)
     spatial = state.shape[state.ndim - dims :] if dims else ()
     for move in plan.final_moves:
         state = state.reshape(move.shape(batch, spatial)).permute(move.order)
     state = state.reshape(batch, -1, *spatial)
     return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
+
+
+def _convolve(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step, dims: int) -> Tensor:
+    taps = step.taps
+    stride, padding, dilation = taps.stride or 1, taps.padding or 0, taps.dilation or 1
+    if taps.kind == "transposed":
+        spread: Tensor = _CONV_TRANSPOSE[dims](
+            state, weight, bias, stride, padding, taps.output_padding, step.groups, dilation
+        )
+        return spread
+    gathered: Tensor = _CONV[dims or 1](
+        state, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=step.groups
+    )
+    return gathered
 
 
 class _Factorized(nn.Module):
@@ -64,10 +72,13 @@ class _Factorized(nn.Module):
         self.geometry = geometry
         self.plan = schedule(structure, geometry)
         steps = {step.factor: step for step in self.plan.steps}
-        dims = geometry.spatial_axes
         self.weights = nn.ParameterList(
             nn.Parameter(
-                values.detach().permute(steps[k].weight_order).reshape(steps[k].weight_shape(dims)).contiguous().clone()
+                _mirrored(values.detach(), steps[k])
+                .permute(steps[k].weight_order)
+                .reshape(steps[k].weight_shape)
+                .contiguous()
+                .clone()
             )
             for k, values in enumerate(factors)
         )
@@ -78,17 +89,23 @@ class _Factorized(nn.Module):
         step = next(step for step in self.plan.steps if step.factor == k)
         shape = (self.geometry.groups, *self.structure.value_shape(k))
         moved: Tensor = self.weights[k].reshape([shape[axis] for axis in step.weight_order])
-        return moved.permute([step.weight_order.index(axis) for axis in range(len(shape))])
+        return _mirrored(moved.permute([step.weight_order.index(axis) for axis in range(len(shape))]), step)
 
     def reconstruct(self) -> Tensor:
         """Return the dense weight that the factors stand for, in the original layer's shape."""
         factors = [self.factor_values(k) for k in range(len(self.structure.factors))]
         groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*factors, strict=True)]
-        return torch.cat(groups)
+        return joined_weight(groups, transposed=self.geometry.transposed)
 
     def extra_repr(self) -> str:
         """Show the structure."""
         return str(self.structure)
+
+
+def _mirrored(values: Tensor, step: Step) -> Tensor:
+    """Turn the taps of a factor round where its step convolves with them in reverse."""
+    dims = len(step.taps.kernel)
+    return values.flip([*range(values.ndim - dims, values.ndim)]) if step.taps.kind == "mirrored" else values
 
 
 class FactorizedLinear(_Factorized):
@@ -104,13 +121,13 @@ class FactorizedLinear(_Factorized):
 
 
 class FactorizedConv(_Factorized):
-    """A convolution over 1, 2 or 3 spatial axes that computes with factors.
+    """A convolution, or a transposed one, over 1, 2 or 3 spatial axes that computes with factors.
 
     Args:
         structure: Of one group's weight, ``(F / groups, C / groups, *kernel)``.
         factors: One tensor a factor, of shape ``(groups, *structure.value_shape(k))``.
         bias: Of shape ``(F,)``, or ``None``.
-        geometry: Stride, zero padding, dilation, groups.
+        geometry: Stride, zero padding, dilation, groups; whether transposed.
         explicit_padding: For ``F.pad``, done before the factors: asymmetric or not of zeros; else empty.
         padding_mode: PyTorch's name of it.
     """
@@ -145,7 +162,7 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
     """Return a layer that computes what ``layer`` computes, with factors for its weight.
 
     Args:
-        layer: ``nn.Linear``, ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``; not modified.
+        layer: ``nn.Linear``, ``nn.Conv1d/2d/3d`` or ``nn.ConvTranspose1d/2d/3d``; not modified.
         factorized: One for each of the layer's groups, all of one structure.
 
     Raises:
@@ -155,10 +172,10 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
     factors = [torch.stack(values) for values in zip(*(one.values for one in factorized), strict=True)]
     if isinstance(layer, nn.Linear):
         new: nn.Module = FactorizedLinear(structure, factors, layer.bias)
-    elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    elif isinstance(layer, Convolution | TransposedConvolution):
         if len(factorized) != layer.groups:
             raise UnsupportedLayerError(f"a layer of {layer.groups} groups needs as many, got {len(factorized)}")
-        geometry, explicit = _geometry(layer)
+        geometry, explicit = layer_geometry(layer)
         new = FactorizedConv(
             structure,
             factors,
@@ -168,30 +185,7 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
             padding_mode=layer.padding_mode,
         )
     else:
-        raise UnsupportedLayerError(f"{type(layer).__name__} cannot be factorized; Linear and Conv1d/2d/3d can")
+        raise UnsupportedLayerError(
+            f"{type(layer).__name__} cannot be factorized; Linear, Conv1d/2d/3d and ConvTranspose1d/2d/3d can"
+        )
     return new.train(layer.training)
-
-
-def padding_ends(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
-    """Return what a layer pads, at both ends of every spatial axis, in ``F.pad``'s order (the last axis first)."""
-    ends = [(0, 0) for _ in layer.stride]
-    if layer.padding == "same":
-        for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
-            total = dilation * (kernel - 1)
-            ends[axis] = (total // 2, total - total // 2)
-    elif not isinstance(layer.padding, str):
-        ends = [(amount, amount) for amount in layer.padding]
-    return tuple(joined.from_iterable(reversed(ends)))
-
-
-def _geometry(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[ConvGeometry, tuple[int, ...]]:
-    """Return the geometry with symmetric zero padding, and any other padding in ``F.pad``'s order."""
-    ends = padding_ends(layer)
-    symmetric = layer.padding_mode == "zeros" and ends[::2] == ends[1::2]
-    geometry = ConvGeometry(
-        stride=tuple(layer.stride),
-        padding=ends[::-2] if symmetric else (0,) * len(layer.stride),
-        dilation=tuple(layer.dilation),
-        groups=layer.groups,
-    )
-    return geometry, () if symmetric else ends

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sekron_edge.nn._layers import padding_ends
+from sekron_edge.nn._geometry import Convolution, TransposedConvolution, padding_ends
 from sekron_edge.nn._modes import evaluation_mode
 
 _CHUNK_VALUES = 16_000_000
@@ -23,7 +23,7 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
     Args:
         model: Run once in evaluation mode; left as it was.
         inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model.
-        layers: ``nn.Linear`` or ``nn.Conv1d/2d/3d`` of the model, by name.
+        layers: Linear layers, convolutions and transposed convolutions of the model, by name.
 
     Returns:
         ``(groups, C / groups * prod(kernel), same)`` in float64 for each layer that ran.
@@ -55,24 +55,45 @@ def _pieces(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """Cut a batch so that the patches of a piece fit in memory."""
     if isinstance(layer, nn.Linear):
         return (x,)
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    assert isinstance(layer, Convolution | TransposedConvolution)
     if x.ndim == len(layer.stride) + 1:
         x = x[None]
-    return torch.split(x, max(1, _CHUNK_VALUES // max(1, x[0].numel() * prod(layer.kernel_size))))
+    values = x[0].numel() * prod(layer.kernel_size)
+    if isinstance(layer, TransposedConvolution):
+        values *= prod(layer.stride)
+    return torch.split(x, max(1, _CHUNK_VALUES // max(1, values)))
 
 
 def _patches(layer: nn.Module, x: Tensor) -> Tensor:
     """Return the rows that a layer multiplies with its weight: ``(groups, rows, C / groups * prod(kernel))``."""
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1]).double()
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = F.pad(x, padding_ends(layer), mode=mode)
-    dims = len(layer.stride)
+    assert isinstance(layer, Convolution | TransposedConvolution)
+    dims, stride = len(layer.stride), tuple(layer.stride)
+    if isinstance(layer, TransposedConvolution):
+        x, stride = _spread(layer, x), (1,) * dims
+    else:
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, padding_ends(layer), mode=mode)
     for axis in range(dims):
         extent = (layer.kernel_size[axis] - 1) * layer.dilation[axis] + 1
-        x = x.unfold(2 + axis, extent, layer.stride[axis])[..., :: layer.dilation[axis]]
+        x = x.unfold(2 + axis, extent, stride[axis])[..., :: layer.dilation[axis]]
+    if isinstance(layer, TransposedConvolution):
+        x = x.flip([*range(2 + dims, 2 + 2 * dims)])
     # (batch, C, *out, *kernel) -> (groups, batch * out, C / groups * kernel)
     x = x.reshape(x.shape[0], layer.groups, -1, *x.shape[2:])
     x = x.permute(1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
     return x.reshape(layer.groups, prod(x.shape[1 : 2 + dims]), -1).double()
+
+
+def _spread(layer: TransposedConvolution, x: Tensor) -> Tensor:
+    """Return the input of the convolution, with taps in reverse and no stride, that a transposed one is."""
+    spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], layer.stride, strict=True)))
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in layer.stride))] = x
+    ends: list[int] = []
+    for axis in reversed(range(len(layer.stride))):
+        cut = layer.padding[axis]
+        assert isinstance(cut, int)
+        extent = (layer.kernel_size[axis] - 1) * layer.dilation[axis]
+        ends += [extent - cut, extent - cut + layer.output_padding[axis]]
+    return F.pad(spread, ends)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
+from sekron_edge.nn._geometry import TransposedConvolution, joined_weight, layer_weight
 from sekron_edge.nn._layers import factorize_layer
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor import FactorizedTensor, decompose_tensor
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 # Their weights are scales: nothing that anybody would expect to be factorized.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.PReLU)
 
@@ -40,13 +47,6 @@ def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, 
         elif not isinstance(module, _NORMS):
             refused[name] = f"{type(module).__name__} is not supported"
     return found, refused
-
-
-def layer_weight(layer: nn.Module) -> Tensor:
-    """Return a layer's weight with its groups apart: ``(groups, F / groups, C / groups, *kernel)``."""
-    weight = layer.get_parameter("weight").detach()
-    groups = int(getattr(layer, "groups", 1))
-    return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
 
 
 def replace_layers(
@@ -108,7 +108,8 @@ def approximate_layers(
     def approximated(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
         groups = _decomposed(layer, structure, (moments or {}).get(name), sweeps)
         near = copy.deepcopy(layer)
-        near.get_parameter("weight").data = torch.cat([group.reconstruct() for group in groups])
+        dense = [group.reconstruct() for group in groups]
+        near.get_parameter("weight").data = joined_weight(dense, transposed=isinstance(layer, TransposedConvolution))
         return near
 
     return _replaced(model, structures, approximated)

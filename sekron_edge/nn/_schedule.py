@@ -13,7 +13,8 @@ from functools import lru_cache
 from itertools import permutations
 from math import prod
 
-from sekron_edge.primitives import Conv, Linear, Permute, Primitive
+from sekron_edge.nn._taps import ConvGeometry, Taps, taps_of
+from sekron_edge.primitives import Linear, Permute, Primitive
 from sekron_edge.structure import Structure
 
 GROUP_AXIS = "g"
@@ -23,25 +24,8 @@ _MOST_AXES = 6
 _MOST_ORDERED = 5
 # About how many MACs a CPU does in the time that it reads or writes a value: in a convolution, and in a permute.
 _MOVED, _PERMUTED = 5, 25
-_IMAGE = 14  # height and width of the output that orders are compared for
-
-
-@dataclass(frozen=True)
-class ConvGeometry:
-    """The attributes of a convolution that its factors have to keep; no spatial axes for a linear layer.
-
-    ``padding`` is that of zeros at both ends of each axis; any other kind is done before the factors.
-    """
-
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-
-    @property
-    def spatial_axes(self) -> int:
-        """Number of spatial axes."""
-        return len(self.stride)
+# Height and width of the output that orders are compared for; of the input, where the convolution is transposed.
+_IMAGE = 14
 
 
 @dataclass(frozen=True)
@@ -78,8 +62,9 @@ class Step:
         groups: Product of the axes that state, factor and the rest all carry.
         contract: Product of the axes that end here.
         open: Product of the axes that begin here.
-        weight_order: From the factor's own axes (layer groups, labels, modes) to group, open, contract, taps.
-        kernel, stride, padding, dilation: Of the convolution.
+        weight_order: From the factor's own axes (layer groups, labels, modes) to group, open, contract, taps; of a
+            transposed convolution to group, contract, open, taps.
+        taps: The convolution.
     """
 
     factor: int
@@ -89,16 +74,17 @@ class Step:
     contract: int
     open: int
     weight_order: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    taps: Taps
 
-    def weight_shape(self, spatial_axes: int) -> tuple[int, ...]:
-        """Return the shape of the factor as a weight of a convolution, or of a linear layer."""
-        if spatial_axes == 0 and self.groups == 1:
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the factor as a weight of a convolution, or of a linear layer."""
+        if not self.taps.kernel and self.groups == 1:
             return (self.open, self.contract)
-        return (self.groups * self.open, self.contract, *(self.kernel or (1,)))
+        kernel = self.taps.kernel or (1,)
+        if self.taps.kind == "transposed":
+            return (self.groups * self.contract, self.open, *kernel)
+        return (self.groups * self.open, self.contract, *kernel)
 
 
 @dataclass(frozen=True)
@@ -124,23 +110,9 @@ class Schedule:
             if not spatial and step.groups == 1:
                 found.append(Linear(rows, step.contract, step.open))
                 continue
-            padded = tuple(n + 2 * p for n, p in zip(spatial, step.padding, strict=True))
-            out = tuple(
-                (n - d * (k - 1) - 1) // s + 1
-                for n, k, s, d in zip(padded, step.kernel, step.stride, step.dilation, strict=True)
-            )
-            found.append(
-                Conv(
-                    in_shape=(rows, channels, *spatial),
-                    out_channels=step.groups * step.open,
-                    kernel=step.kernel,
-                    stride=step.stride,
-                    dilation=step.dilation,
-                    groups=step.groups,
-                    out_spatial=out,
-                )
-            )
-            spatial = out
+            primitive = step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups)
+            found.append(primitive)
+            spatial = primitive.out_spatial
         found += [Permute(move.shape(batch, spatial), move.order) for move in self.final_moves]
         return tuple(found)
 
@@ -195,10 +167,12 @@ def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
         return schedule_in_order(structure, geometry, first)
     # Without padding, so that layers whose padding is done before the factors get the order of those whose is not.
     bare = replace(geometry, padding=(0,) * geometry.spatial_axes)
-    spatial = tuple(
-        (kernel - 1) * dilation + 1 + (_IMAGE - 1) * stride
-        for kernel, dilation, stride in zip(structure.shape[2:], geometry.dilation, geometry.stride, strict=True)
-    )
+    spatial = (_IMAGE,) * geometry.spatial_axes
+    if not geometry.transposed:
+        spatial = tuple(
+            (kernel - 1) * dilation + 1 + (_IMAGE - 1) * stride
+            for kernel, dilation, stride in zip(structure.shape[2:], geometry.dilation, geometry.stride, strict=True)
+        )
     shape = (1, structure.shape[1] * geometry.groups, *spatial)
     orders = sorted(permutations(first), key=lambda order: order != first)
     best = min(orders, key=lambda order: _effort(schedule_in_order(structure, bare, order), shape))
@@ -227,7 +201,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
     size = {GROUP_AXIS: geometry.groups, **structure.ranks}
     for k, factor in enumerate(factors):
         size[f"f{k}"], size[f"c{k}"] = factor.shape[0], factor.shape[1]
-    taps = [[k for k in turns if factors[k].shape[2 + axis] > 1] for axis in range(dims)]
+    taps = taps_of(structure, geometry, turns)
 
     state = [GROUP_AXIS, *(f"c{k}" for k in range(count))]
     steps: list[Step] = []
@@ -241,7 +215,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
         fold = [axis for axis in state if axis not in contract and axis not in group]
         wanted = [*fold, *group, *contract]
         own = [GROUP_AXIS, *labels, f"f{k}", f"c{k}"]
-        later_taps = [prod(factors[inner].shape[2 + axis] for inner in range(k + 1, count)) for axis in range(dims)]
+        channels = (*opened, *contract) if taps[turn].kind != "transposed" else (*contract, *opened)
         steps.append(
             Step(
                 factor=k,
@@ -251,16 +225,10 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
                 contract=prod(size[axis] for axis in contract),
                 open=prod(size[axis] for axis in opened),
                 weight_order=(
-                    *(own.index(axis) for axis in (*group, *opened, *contract)),
+                    *(own.index(axis) for axis in (*group, *channels)),
                     *range(len(own), len(own) + dims),
                 ),
-                kernel=factors[k].shape[2:],
-                stride=tuple(
-                    geometry.stride[axis] if k == (taps[axis][-1] if taps[axis] else turns[0]) else 1
-                    for axis in range(dims)
-                ),
-                padding=tuple(geometry.padding[axis] if k == (taps[axis] or turns)[0] else 0 for axis in range(dims)),
-                dilation=tuple(geometry.dilation[axis] * later_taps[axis] for axis in range(dims)),
+                taps=taps[turn],
             )
         )
         state = [*fold, *group, *opened]

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from sekron_edge.nn import ConvGeometry, schedule
+from sekron_edge.nn import layer_geometry, layer_weight, schedule
 from sekron_edge.planner._plan import LayerCost
-from sekron_edge.primitives import Conv, Primitive
+from sekron_edge.primitives import Permute, Primitive
 from sekron_edge.structure import Factor, Shape, Structure
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -29,64 +29,49 @@ class CostModel(Protocol):
         ...
 
 
-def _geometry(layer: nn.Module) -> ConvGeometry:
-    """Return a layer's geometry; 'same' and non-zero paddings cost what equal zero padding would."""
-    if isinstance(layer, nn.Linear):
-        return ConvGeometry()
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    if layer.padding == "same":
-        padding = tuple(d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    else:
-        padding = (0,) * len(layer.stride) if isinstance(layer.padding, str) else tuple(layer.padding)
-    return ConvGeometry(tuple(layer.stride), padding, tuple(layer.dilation), layer.groups)
-
-
 def layer_cost(
     structure: Structure, layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str
 ) -> LayerCost:
     """Price a layer with a structure for each group's weight, over all calls (shapes of what it is called with)."""
-    geometry = _geometry(layer)
+    geometry, ends = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
     plan = schedule(structure, geometry)
-    shapes = [shape if geometry.spatial_axes else (prod(shape[:-1]), shape[-1]) for shape in calls]
+    shapes = [_padded(shape, ends) if geometry.spatial_axes else (prod(shape[:-1]), shape[-1]) for shape in calls]
     primitives = [primitive for shape in shapes for primitive in plan.primitives(shape)]
-    width = VALUE_BYTES[precision]
-    return LayerCost(
-        parameters=parameters,
-        macs=sum(primitive.macs for primitive in primitives),
-        artifact_bytes=parameters * width,
-        latency_ms=cost_model.latency_ms(primitives),
-        peak_bytes=max(primitive.in_elements + primitive.out_elements for primitive in primitives) * width,
-    )
+    return _cost(parameters, primitives, cost_model, precision)
 
 
 def refused_cost(layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str) -> LayerCost:
     """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        whole = Structure(factors=(Factor(shape=weight_shape(layer, layer.groups)),), ranks={})
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
         return layer_cost(whole, layer, calls, cost_model, precision)
-    parameters = sum(parameter.numel() for parameter in layer.parameters())
-    primitives: list[Primitive] = []
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        # Each input value meets each weight once, as in a convolution whose output is as large as this one's input.
-        ones = (1,) * len(layer.stride)
-        primitives = [
-            Conv(shape, layer.out_channels, tuple(layer.kernel_size), ones, ones, layer.groups, shape[2:])
-            for shape in calls
-        ]
+    return _cost(sum(parameter.numel() for parameter in layer.parameters()), [], cost_model, precision)
+
+
+def _cost(parameters: int, primitives: Sequence[Primitive], cost_model: CostModel, precision: str) -> LayerCost:
     width = VALUE_BYTES[precision]
-    peak = max((p.in_elements + p.out_elements for p in primitives), default=0)
+    permutes = [primitive for primitive in primitives if isinstance(primitive, Permute)]
     return LayerCost(
         parameters=parameters,
         macs=sum(primitive.macs for primitive in primitives),
         artifact_bytes=parameters * width,
         latency_ms=cost_model.latency_ms(primitives),
-        peak_bytes=peak * width,
+        peak_bytes=max((p.in_elements + p.out_elements for p in primitives), default=0) * width,
+        activation_bytes=sum(primitive.out_elements for primitive in primitives) * width,
+        permuted_bytes=sum(primitive.out_elements for primitive in permutes) * width,
     )
 
 
-def weight_shape(layer: nn.Module, groups: int = 1) -> Shape:
-    """Return the shape of one group's weight."""
+def _padded(shape: Shape, ends: Sequence[int]) -> Shape:
+    """Return an input's shape after explicit padding, given in ``F.pad``'s order."""
+    more = [before + after for before, after in zip(ends[::2], ends[1::2], strict=True)][::-1]
+    kept = len(shape) - len(more)
+    return (*shape[:kept], *(n + m for n, m in zip(shape[kept:], more, strict=True)))
+
+
+def weight_shape(layer: nn.Module) -> Shape:
+    """Return the shape of a layer's weight."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    return (weight.shape[0] // groups, *weight.shape[1:])
+    return tuple(weight.shape)

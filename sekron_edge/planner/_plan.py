@@ -78,7 +78,8 @@ class LayerCost(BaseModel):
     """The predicted cost of a layer, or of a whole model.
 
     ``peak_bytes`` is the largest input + output of one of its operations (of a whole model: the
-    largest over its layers).
+    largest over its layers). ``activation_bytes`` is what all operations write, ``permuted_bytes`` what
+    permutes do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +89,8 @@ class LayerCost(BaseModel):
     artifact_bytes: float
     latency_ms: float
     peak_bytes: int
+    activation_bytes: int = 0
+    permuted_bytes: int = 0
 
 
 class LayerChoice(BaseModel):

@@ -25,6 +25,8 @@ def total(costs: Sequence[LayerCost]) -> LayerCost:
         artifact_bytes=sum(cost.artifact_bytes for cost in costs),
         latency_ms=sum(cost.latency_ms for cost in costs),
         peak_bytes=max((cost.peak_bytes for cost in costs), default=0),
+        activation_bytes=sum(cost.activation_bytes for cost in costs),
+        permuted_bytes=sum(cost.permuted_bytes for cost in costs),
     )
 
 

@@ -66,8 +66,8 @@ def decompose_tensor(
         structure: Of any coupling.
         sigma: ``E[x x^T]`` over what the weight is multiplied with, ``(n, n)``, n the product of all modes but the
             first: the factors are refined for the error of the layer's output.
-        sweeps: Of refinement for what is asked: with ``sigma`` for the output, else for the weight. None: as many as pay
-            for this coupling; with ``sigma`` up to 10, fewer for large tensors.
+        sweeps: Of refinement: for the output with ``sigma``, else for the weight. None: as many as pay for this
+            coupling; with ``sigma`` up to 10, fewer for large tensors.
 
     Returns:
         Factors of the weight's dtype, on its device.
