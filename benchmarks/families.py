@@ -9,7 +9,8 @@ images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the supe
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from sekron_edge.pipeline import (
     state_fingerprint,
     trained_model,
 )
-from sekron_edge.planner import Budget, ModelScores, Plan, decompose, measure_sensitivity, score
+from sekron_edge.planner import Budget, Judge, ModelScores, Plan, decompose, measure_sensitivity, score
 from sekron_edge.primitives import Primitive
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
@@ -76,6 +77,7 @@ class _Network:
     calibration: Tensor
     config: TrainConfig
     families: dict[str, ModelScores]
+    judge: Judge
 
     @classmethod
     def load(cls, name: str) -> _Network:
@@ -88,16 +90,17 @@ class _Network:
             family: score(model, example_inputs(task), _NoLatency(), calibration=(inputs,), families=members)
             for family, members in _FAMILIES.items()
         }
+
+        def settled(changed: nn.Module) -> nn.Module:
+            return reestimate_batch_norm(changed, task.calibration)
+
         union = measure_sensitivity(
-            model,
-            _joined(list(alone.values())),
-            (inputs,),
-            divergence=task.distillation,
-            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+            model, _joined(list(alone.values())), (inputs,), divergence=task.distillation, settle=settled
         )
-        families = {family: _only(union, members) for family, members in _FAMILIES.items()} | {_UNION: union}
+        judge = Judge(model, (inputs,), divergence=task.distillation, settle=settled)
+        families = {family: union.only(members) for family, members in _FAMILIES.items()} | {_UNION: union}
         settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed})
-        return cls(name, model, task, inputs, settings, families)
+        return cls(name, model, task, inputs, settings, families, judge)
 
 
 def _joined(scores: Sequence[ModelScores]) -> ModelScores:
@@ -107,17 +110,6 @@ def _joined(scores: Sequence[ModelScores]) -> ModelScores:
         offered = [candidate for layer in same for candidate in layer.candidates[1:]]
         layers.append(same[0].model_copy(update={"candidates": (same[0].candidates[0], *offered)}))
     return scores[0].model_copy(update={"layers": tuple(layers)})
-
-
-def _only(scores: ModelScores, families: Collection[str]) -> ModelScores:
-    """Offer dense and some families, each layer's losses as they were."""
-    layers = [
-        layer.model_copy(
-            update={"candidates": tuple(c for c in layer.candidates if c.structure is None or c.family in families)}
-        )
-        for layer in scores.layers
-    ]
-    return scores.model_copy(update={"layers": tuple(layers)})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,7 +127,8 @@ def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield two rows a point: the score of every family without distillation, and after it."""
     dense = evaluate(network.model, network.task)
     for point in points:
-        found = {family: _reached(network, family, point) for family in network.families}
+        plans = _plans(network, point)
+        found = {family: _reached(network, family, point, plan) for family, plan in plans.items()}
         for when in ("before", "after"):
             yield {
                 "network": network.name,
@@ -143,16 +136,23 @@ def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
                 "distillation": when,
                 "metric": network.task.metric_name,
                 "dense": dense,
-                **{family: None if reached is None else reached[when] for family, reached in found.items()},
+                **{family: found[family][when] if family in found else None for family in network.families},
             }
 
 
-def _reached(network: _Network, family: str, point: str) -> dict[str, float] | None:
-    """Return the held-out score of a family's plan before and after one epoch; None where no plan is small enough."""
-    try:
-        plan = network.families[family].plan(_POINTS[point], profile="none", runtime="none")
-    except InfeasibleBudgetError:
-        return None
+def _plans(network: _Network, point: str) -> dict[str, Plan]:
+    """Return the plan of each family that can be small enough; the union's is the best of them all, judged together."""
+    found = {}
+    for family, scores in network.families.items():
+        with suppress(InfeasibleBudgetError):
+            found[family] = scores.plan(_POINTS[point], profile="none", runtime="none")
+    if _UNION in found:
+        found[_UNION] = network.judge.best(list(found.values()))
+    return found
+
+
+def _reached(network: _Network, family: str, point: str, plan: Plan) -> dict[str, float]:
+    """Return the held-out score of a plan before and after one epoch."""
     stored = files.cache_folder() / f"family-{_key(network, plan)}.json"
     if not stored.is_file():
         start = decompose(network.model, plan, calibration=(network.calibration,))

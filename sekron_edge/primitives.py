@@ -47,7 +47,7 @@ class Conv:
 class ConvTranspose:
     """A transposed convolution: each input value meets each of its weights once.
 
-    ``in_shape`` is ``(batch, in_channels, *spatial)``, and ``out_spatial`` what is left after cutting off its padding.
+    ``in_shape`` is ``(batch, in_channels, *spatial)``, and ``out_spatial`` what the convolution writes.
     """
 
     in_shape: tuple[int, ...]

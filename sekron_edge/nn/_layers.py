@@ -47,14 +47,26 @@ def _convolve(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step, di
     taps = step.taps
     stride, padding, dilation = taps.stride or 1, taps.padding or 0, taps.dilation or 1
     if taps.kind == "transposed":
-        spread: Tensor = _CONV_TRANSPOSE[dims](
-            state, weight, bias, stride, padding, taps.output_padding, step.groups, dilation
-        )
-        return spread
+        return _spread(state, weight, bias, step)
     gathered: Tensor = _CONV[dims or 1](
         state, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=step.groups
     )
     return gathered
+
+
+def _spread(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> Tensor:
+    taps, groups = step.taps, step.groups
+    convolve = _CONV_TRANSPOSE[len(taps.kernel)]
+    if not taps.sliced:
+        kept: Tensor = convolve(
+            state, weight, bias, taps.stride, taps.padding, taps.output_padding, groups, taps.dilation
+        )
+        return kept
+    whole: Tensor = convolve(state, weight, bias, taps.stride, 0, 0, groups, taps.dilation)
+    for axis, (cut, extra) in enumerate(zip(taps.padding, taps.output_padding, strict=True), start=2):
+        if cut:
+            whole = whole.narrow(axis, cut, whole.shape[axis] - 2 * cut + extra)
+    return whole
 
 
 class _Factorized(nn.Module):

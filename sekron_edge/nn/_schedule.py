@@ -110,9 +110,8 @@ class Schedule:
             if not spatial and step.groups == 1:
                 found.append(Linear(rows, step.contract, step.open))
                 continue
-            primitive = step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups)
-            found.append(primitive)
-            spatial = primitive.out_spatial
+            found.append(step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups))
+            spatial = step.taps.out_spatial(spatial)
         found += [Permute(move.shape(batch, spatial), move.order) for move in self.final_moves]
         return tuple(found)
 

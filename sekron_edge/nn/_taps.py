@@ -59,16 +59,30 @@ class Taps:
     output_padding: Axes
     kind: Literal["convolution", "mirrored", "transposed"]
 
+    @property
+    def sliced(self) -> bool:
+        """Whether the padding of a transposed convolution is sliced off what it writes, not left out by itself.
+
+        litert-torch 0.10 converts few paddings of transposed convolutions.
+        """
+        fits = all(extra <= cut for extra, cut in zip(self.output_padding, self.padding, strict=True))
+        return self.kind == "transposed" and fits
+
+    def out_spatial(self, spatial: Axes) -> Axes:
+        """Return the size of what the next factor gets."""
+        axes = zip(spatial, self.kernel, self.stride, self.padding, self.dilation, self.output_padding, strict=True)
+        if self.kind == "transposed":
+            return tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + extra for n, k, s, p, d, extra in axes)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d, _ in axes)
+
     def primitive(self, in_shape: Axes, out_channels: int, groups: int) -> Conv | ConvTranspose:
         """Return the operation on ``(rows, channels, *spatial)``."""
-        axes = zip(in_shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        out = self.out_spatial(in_shape[2:])
         if self.kind == "transposed":
-            out = tuple(
-                (n - 1) * s - 2 * p + d * (k - 1) + 1 + extra
-                for (n, k, s, p, d), extra in zip(axes, self.output_padding, strict=True)
-            )
+            if self.sliced:
+                axes = zip(out, self.padding, self.output_padding, strict=True)
+                out = tuple(n + 2 * cut - extra for n, cut, extra in axes)
             return ConvTranspose(in_shape, out_channels, self.kernel, self.stride, groups, out)
-        out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
         return Conv(
             in_shape=in_shape,
             out_channels=out_channels,

@@ -21,7 +21,7 @@ from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._scores import calibration_inputs, score_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
+from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
 
@@ -105,8 +105,14 @@ def plan_on(
         latency = target.latency_model()
     narrator.say(f"latency model: {latency.source}")
     scores = score_for(model, example_inputs, task, latency, precision=target.precision, narrator=narrator)
+    judge = Judge(
+        model,
+        (calibration_inputs(task),),
+        divergence=task.distillation,
+        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+    )
     limits = target.with_device_limits(budget)
-    return plan_for(model, example_inputs, scores, limits, target, work=work, seed=seed, narrator=narrator)
+    return plan_for(model, example_inputs, scores, limits, target, judge, work=work, seed=seed, narrator=narrator)
 
 
 def compress(

@@ -12,7 +12,7 @@ from sekron_edge.devices import LocalDevice, Measurement
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Budget, LayerCost, Limit, ModelScores, Plan, decompose
+from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan, decompose
 
 _ROUNDS = 4
 # Latency is planned this far below its limit: the artifact is measured again at the end, on a machine that is noisy.
@@ -108,6 +108,7 @@ def plan_for(
     scores: ModelScores,
     budget: Budget,
     target: Target,
+    judge: Judge,
     *,
     work: Path,
     seed: int,
@@ -121,6 +122,7 @@ def plan_for(
         scores: Of that model.
         budget: What the artifact must keep; relative entries are of the dense artifact.
         target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
+        judge: Of that model; chooses among the plans that keep the budget as predicted.
         work: Folder for the artifacts of the rounds.
         seed: Recorded in the plan.
         narrator: Told what happens.
@@ -136,7 +138,8 @@ def plan_for(
     tried: list[Trial] = []
     for attempt in range(1, _ROUNDS + 1):
         try:
-            plan = scores.plan(aims, profile=target.profile.id, runtime=target.runtime, seed=seed)
+            with narrator.busy("comparing plans on calibration data"):
+                plan = judge.plan(scores, aims, profile=target.profile.id, runtime=target.runtime, seed=seed)
         except InfeasibleBudgetError:
             if best is None:
                 raise
@@ -149,7 +152,7 @@ def plan_for(
         narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         shares = trial.shares(budget)
         if all(share <= 1 for share in shares.values()):
-            if best is None or plan.solver.objective < best.solver.objective:
+            if best is None or _diverges_less(plan, best):
                 best = plan
             if "latency_ms" not in plan.solver.binding or shares.get("latency_ms", 1.0) >= _CLOSE:
                 break
@@ -158,6 +161,12 @@ def plan_for(
     if best is None:
         raise _missed(tried, budget)
     return best.model_copy(update={"budget": budget})
+
+
+def _diverges_less(plan: Plan, other: Plan) -> bool:
+    assert plan.divergence is not None
+    assert other.divergence is not None
+    return plan.divergence < other.divergence
 
 
 def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:

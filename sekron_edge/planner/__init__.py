@@ -7,6 +7,7 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 from sekron_edge.planner._candidates import Candidate, LayerScores, kronecker_splits, ranks_up_to
 from sekron_edge.planner._costs import CostModel
 from sekron_edge.planner._errors import WeightErrors
+from sekron_edge.planner._joint import Judge
 from sekron_edge.planner._plan import HALF_THE_TIME, Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
 from sekron_edge.planner._scoring import ModelScores, decompose, score
 from sekron_edge.planner._sensitivity import measure_sensitivity
@@ -17,6 +18,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "CostModel",
+    "Judge",
     "LayerChoice",
     "LayerCost",
     "LayerScores",

@@ -140,7 +140,8 @@ class Plan(BaseModel):
     """Which structure each layer gets, why, and what it is predicted to cost.
 
     ``dense`` and ``cost`` are whole-model figures; ``latency_source`` says whether the latency model was
-    measured on the device or is only estimated, ``error_source`` what the layers' errors are errors of.
+    measured on the device or is only estimated, ``error_source`` what the layers' errors are errors of. ``divergence``
+    is that of the decomposed model's outputs from the original's, measured on calibration data; None if nobody did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -158,6 +159,7 @@ class Plan(BaseModel):
     solver: SolverResult
     latency_source: str
     error_source: str
+    divergence: float | None = None
 
     def structures(self) -> dict[str, Structure]:
         """Return the layers that change, by name."""

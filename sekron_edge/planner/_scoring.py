@@ -44,6 +44,21 @@ class ModelScores(BaseModel):
         """The cost of the dense model."""
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
+    @property
+    def families(self) -> set[str]:
+        """The families of structures that any layer may choose from."""
+        return {c.family for layer in self.layers for c in layer.candidates if c.structure is not None}
+
+    def only(self, families: Collection[str]) -> ModelScores:
+        """Return the scores with dense layers and some families of structures as the only choices."""
+        layers = [
+            layer.model_copy(
+                update={"candidates": tuple(c for c in layer.candidates if c.structure is None or c.family in families)}
+            )
+            for layer in self.layers
+        ]
+        return self.model_copy(update={"layers": tuple(layers)})
+
     def corrected(
         self,
         *,

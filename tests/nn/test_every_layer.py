@@ -59,9 +59,8 @@ def cases(draw, kinds=KINDS):
     axis = lambda low, high: st.lists(st.integers(low, high), min_size=dims, max_size=dims).map(tuple)  # noqa: E731
     shapes = [(draw(st.integers(1, 3)), draw(st.integers(1, 3))) for _ in range(count)]
     # Taps of one axis in one factor, or in two.
-    kernels = draw(
-        st.lists(st.lists(st.sampled_from((1, 1, 2, 3)), min_size=dims, max_size=dims), min_size=count, max_size=count)
-    )
+    taps = st.lists(st.sampled_from((1, 1, 2) if dims == 3 else (1, 1, 2, 3)), min_size=dims, max_size=dims)
+    kernels = [draw(taps) for _ in range(count)]
     shapes = [(*channels, *kernel) for channels, kernel in zip(shapes, kernels, strict=True)]
     structure = coupled(coupling, shapes, draw(st.integers(1, 4)))
     outputs, inputs, *kernel = structure.shape

@@ -1,5 +1,6 @@
 """The plan keeps its budgets, and is the best that does."""
 
+import contextlib
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from sekron_edge.nn import approximate_layers, input_moments, layer_weight, repl
 from sekron_edge.planner import (
     Budget,
     Candidate,
+    Judge,
     LayerCost,
     LayerScores,
     Plan,
@@ -306,3 +308,31 @@ def test_an_unknown_family_is_refused():
 def test_dominated_candidates_are_dropped():
     best, worse = candidate(0.1, 1, 10, 10), candidate(0.2, 1, 10, 10)
     assert undominated([worse, best]) == [best]
+
+
+def softened(outputs, reference):
+    return (outputs - reference).square().mean()
+
+
+def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
+    model, x = network(), torch.randn(32, 3, 12, 12)
+    found = measure_sensitivity(
+        model, score(model, (x[:1],), MacsAreTime(), calibration=(x,)), (x,), divergence=softened
+    )
+    judge, budget = Judge(model, (x,), divergence=softened), Budget(macs="0.4x")
+    chosen = judge.plan(found, budget, profile="test", runtime="test")
+    offered = [found.plan(budget, profile="test", runtime="test")]
+    assert found.families >= {"weight-svd", "tucker2", "sekron-2"}
+    for family in found.families:
+        alone = found.only([family])
+        assert alone.families == {family}
+        with contextlib.suppress(InfeasibleBudgetError):
+            offered.append(alone.plan(budget, profile="test", runtime="test"))
+    assert chosen.divergence == min(map(judge.divergence, offered))
+    assert chosen.cost.macs <= 0.4 * found.dense.macs
+    small = decompose(model, chosen, calibration=(x,))
+    with torch.no_grad():
+        moved = float(softened(small(x), model.eval()(x)))
+    assert moved == pytest.approx(chosen.divergence, rel=1e-2)
+    with pytest.raises(InfeasibleBudgetError):
+        judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")

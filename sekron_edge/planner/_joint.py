@@ -1,0 +1,70 @@
+"""Whole plans judged by what they change of the model's own output: errors of layers do not simply add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.nn import approximate_layers, input_moments, supported_layers
+from sekron_edge.planner._plan import Budget, Plan
+from sekron_edge.planner._scoring import ModelScores
+
+
+class Judge:
+    """Measures plans on calibration data, before any fine-tuning.
+
+    Args:
+        model: The original; left as it was.
+        inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
+        divergence: ``(outputs, original outputs) -> scalar``, not negative.
+        settle: Applied to a rewritten model before it is judged (batch-norm statistics computed anew).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Tensor],
+        *,
+        divergence: Callable[[Tensor, Tensor], Tensor],
+        settle: Callable[[nn.Module], nn.Module] = lambda model: model,
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._divergence = divergence
+        self._settle = settle
+        layers, _ = supported_layers(model)
+        self._moments = input_moments(model, inputs, layers)
+        with torch.inference_mode():
+            self._reference = model(*inputs)
+
+    def divergence(self, plan: Plan) -> float:
+        """Return the divergence of the decomposed model's outputs from the original's."""
+        near = self._settle(approximate_layers(self._model, plan.structures(), moments=self._moments)).eval()
+        with torch.inference_mode():
+            return float(self._divergence(near(*self._inputs), self._reference))
+
+    def best(self, plans: Sequence[Plan]) -> Plan:
+        """Return the plan that diverges least, with its divergence; the first of those that are alike."""
+        found: dict[int, float] = {}
+        for index, plan in enumerate(plans):
+            same = (seen for seen in found if plans[seen].structures() == plan.structures())
+            found[index] = found[first] if (first := next(same, None)) is not None else self.divergence(plan)
+        least = min(found, key=lambda index: found[index])
+        return plans[least].model_copy(update={"divergence": found[least]})
+
+    def plan(self, scores: ModelScores, budget: Budget, *, profile: str, runtime: str, seed: int = 0) -> Plan:
+        """Solve with all families of structures, and with each alone; return the best of these plans.
+
+        Raises:
+            InfeasibleBudgetError: If no choice keeps the budget; carries the nearest point.
+        """
+        plans = [scores.plan(budget, profile=profile, runtime=runtime, seed=seed)]
+        for family in sorted(scores.families):
+            try:
+                plans.append(scores.only([family]).plan(budget, profile=profile, runtime=runtime, seed=seed))
+            except InfeasibleBudgetError:
+                continue
+        return self.best(plans)
