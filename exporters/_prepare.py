@@ -8,10 +8,11 @@ from itertools import chain
 import torch
 
 from sekron_edge.errors import ExportError
+from sekron_edge.nn import fold_batch_norms_
 
 
 def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
-    """Return a copy in evaluation mode whose weights lie in memory in the ordinary order.
+    """Return a copy in evaluation mode, batch norms folded into factors, weights in memory in the ordinary order.
 
     litert-torch 0.10 mixes up weights of equal shape that lie channels-last: it knows a constant by its address, and
     those are copied to addresses that are used again.
@@ -20,6 +21,7 @@ def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
         ExportError: If a parameter or buffer holds NaN; names it.
     """
     evaluated = copy.deepcopy(model).eval()
+    fold_batch_norms_(evaluated)
     for name, tensor in chain(evaluated.named_parameters(), evaluated.named_buffers()):
         if tensor.isnan().any():
             raise ExportError(

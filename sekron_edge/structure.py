@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from typing import Any, Literal
 
@@ -109,6 +110,33 @@ class Structure(BaseModel):
     def with_ranks(self, **ranks: int) -> Structure:
         """Return the same structure with other sizes of some labels."""
         return Structure(factors=self.factors, ranks={**self.ranks, **ranks})
+
+    def merged(self, k: int) -> Structure:
+        """Return the structure with factors ``k`` and ``k + 1`` as one; labels that only these two carry are gone."""
+        left, right = self.factors[k], self.factors[k + 1]
+        others = {label for j, factor in enumerate(self.factors) if j not in (k, k + 1) for label in factor.labels}
+        labels = dict.fromkeys(label for label in (*left.labels, *right.labels) if label in others)
+        joined = Factor(
+            shape=tuple(a * b for a, b in zip(left.shape, right.shape, strict=True)),
+            labels=tuple(labels),
+        )
+        factors = (*self.factors[:k], joined, *self.factors[k + 2 :])
+        carried = {label for factor in factors for label in factor.labels}
+        return Structure(factors=factors, ranks={x: rank for x, rank in self.ranks.items() if x in carried})
+
+    @property
+    def mergeable(self) -> int | None:
+        """The first of two adjacent pointwise factors that have no fewer values than the one they make; None: none do.
+
+        One factor in place of two computes no more, and approximates at least as well.
+        """
+        for k, (left, right) in enumerate(pairwise(self.factors)):
+            if prod(left.shape[2:]) == prod(right.shape[2:]) == 1:
+                apart = prod(self.value_shape(k)) + prod(self.value_shape(k + 1))
+                one = self.merged(k)
+                if prod(one.value_shape(k)) <= apart:
+                    return k
+        return None
 
     def __str__(self) -> str:
         parts = []

@@ -5,6 +5,7 @@ static reshape, permute, pad, convolution and linear; a rewritten model is a new
 shares stays shared.
 """
 
+from sekron_edge.nn._batch_norm import fold_batch_norms_
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
@@ -23,6 +24,7 @@ __all__ = [
     "evaluation_mode",
     "factorize",
     "factorize_layer",
+    "fold_batch_norms_",
     "initialize_factors_",
     "input_moments",
     "layer_geometry",

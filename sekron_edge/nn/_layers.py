@@ -85,14 +85,7 @@ class _Factorized(nn.Module):
         self.plan = schedule(structure, geometry)
         steps = {step.factor: step for step in self.plan.steps}
         self.weights = nn.ParameterList(
-            nn.Parameter(
-                _mirrored(values.detach(), steps[k])
-                .permute(steps[k].weight_order)
-                .reshape(steps[k].weight_shape)
-                .contiguous()
-                .clone()
-            )
-            for k, values in enumerate(factors)
+            nn.Parameter(_stored(values.detach(), steps[k])) for k, values in enumerate(factors)
         )
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
@@ -103,6 +96,24 @@ class _Factorized(nn.Module):
         moved: Tensor = self.weights[k].reshape([shape[axis] for axis in step.weight_order])
         return _mirrored(moved.permute([step.weight_order.index(axis) for axis in range(len(shape))]), step)
 
+    def scale_outputs_(self, scale: Tensor, shift: Tensor) -> bool:
+        """Scale all outputs and add to them, ``(F,)`` each, in place: by one factor, and by the bias.
+
+        Returns:
+            False, and nothing is changed, where the output channels are split among factors: no factor can do it.
+        """
+        whole = [k for k, factor in enumerate(self.structure.factors) if factor.shape[0] == self.structure.shape[0]]
+        if not whole:
+            return False
+        k, labels = whole[0], len(self.structure.factors[whole[0]].labels)
+        values = self.factor_values(k).detach()
+        by_group = scale.reshape(self.geometry.groups, *[1] * labels, -1, *[1] * (values.ndim - labels - 2))
+        step = next(step for step in self.plan.steps if step.factor == k)
+        self.weights[k].data = _stored(values * by_group, step)
+        before = 0.0 if self.bias is None else self.bias.detach()
+        self.bias = nn.Parameter(before * scale + shift)
+        return True
+
     def reconstruct(self) -> Tensor:
         """Return the dense weight that the factors stand for, in the original layer's shape."""
         factors = [self.factor_values(k) for k in range(len(self.structure.factors))]
@@ -112,6 +123,11 @@ class _Factorized(nn.Module):
     def extra_repr(self) -> str:
         """Show the structure."""
         return str(self.structure)
+
+
+def _stored(values: Tensor, step: Step) -> Tensor:
+    """Return a factor's values as its step convolves with them."""
+    return _mirrored(values, step).permute(step.weight_order).reshape(step.weight_shape).contiguous().clone()
 
 
 def _mirrored(values: Tensor, step: Step) -> Tensor:

@@ -56,7 +56,8 @@ def replace_layers(
 
     Args:
         model: Left untouched.
-        structures: The structure of one group's weight, by layer name.
+        structures: The structure of one group's weight, by layer name. Adjacent pointwise factors become one wherever
+            that has no more values.
         moments: ``E[x x^T]`` of what layers see, by name, as `input_moments` returns them: the factors of these layers
             are refined for the error of the layer's output, those of others for that of the weight.
 
@@ -66,7 +67,8 @@ def replace_layers(
     """
 
     def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
-        return factorize_layer(layer, _decomposed(layer, structure, (moments or {}).get(name)))
+        groups = _decomposed(layer, structure, (moments or {}).get(name))
+        return factorize_layer(layer, [group.simplified() for group in groups])
 
     return _replaced(model, structures, factorized)
 

@@ -77,6 +77,8 @@ def kronecker_splits(shape: Shape) -> Iterator[tuple[Shape, Shape]]:
 def enumerate_structures(shape: Shape, families: Collection[str] = DEFAULT_FAMILIES) -> Iterator[tuple[str, Structure]]:
     """Yield ``(family, structure)`` for the weight ``(F, C, *kernel)`` of one group, each with fewer parameters.
 
+    Structures with pointwise factors that would be better off as one are left out.
+
     Raises:
         ConfigError: If there is no family of a given name; lists those that exist.
     """
@@ -86,7 +88,7 @@ def enumerate_structures(shape: Shape, families: Collection[str] = DEFAULT_FAMIL
     seen: set[Structure] = set()
     for family in (name for name in _FAMILIES if name in families):
         for structure in _FAMILIES[family](shape):
-            if structure.num_params < prod(shape) and structure not in seen:
+            if structure.num_params < prod(shape) and structure.mergeable is None and structure not in seen:
                 seen.add(structure)
                 yield family, structure
 

@@ -77,6 +77,22 @@ class FactorizedTensor:
             values.append(spread.reshape(result.value_shape(k)))
         return FactorizedTensor(result, tuple(values))
 
+    def simplified(self) -> FactorizedTensor:
+        """Return the same tensor with adjacent pointwise factors made one, wherever that has no more values."""
+        k = self.structure.mergeable
+        if k is None:
+            return self
+        result = self.structure.merged(k)
+        letter = dict(zip(self.structure.ranks, string.ascii_lowercase, strict=False))
+        modes = len(self.structure.shape)
+        left, right = string.ascii_uppercase[:modes], string.ascii_uppercase[modes : 2 * modes]
+        terms = ["".join(letter[x] for x in self.structure.factors[j].labels) for j in (k, k + 1)]
+        wanted = "".join(letter[x] for x in result.factors[k].labels)
+        pairs = "".join(a + b for a, b in zip(left, right, strict=True))
+        joined = torch.einsum(f"{terms[0]}{left},{terms[1]}{right}->{wanted}{pairs}", *self.values[k : k + 2])
+        values = (*self.values[:k], joined.reshape(result.value_shape(k)), *self.values[k + 2 :])
+        return FactorizedTensor(result, values).simplified()
+
     def truncated(self, label: str, rank: int) -> FactorizedTensor:
         """Keep the first ``rank`` components of a label.
 

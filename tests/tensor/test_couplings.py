@@ -212,3 +212,27 @@ def test_what_cannot_be_exchanged_is_refused():
     values = tuple(torch.zeros(full(MODES, [1, 1, 1]).value_shape(k)) for k in range(4))
     with pytest.raises(StructureError, match="no counterpart"):
         to_tensorly(FactorizedTensor(full(MODES, [1, 1, 1]), values))
+
+
+@pytest.mark.parametrize(
+    ("structure", "factors"),
+    [
+        (chain([(8, 1, 3, 3), (1, 6, 1, 1), (1, 2, 1, 1)], [4, 5]), 2),  # 4 x 6 x 5 + 5 x 2 values, or 4 x 12
+        (chain([(6, 1, 1), (1, 2, 1), (1, 4, 1)], [8, 8]), 1),
+        (full([(2, 2), (3, 2), (2, 3)], [4, 3]), 1),
+        (star([(8, 1, 1), (1, 6, 1), (1, 1, 5)], [8, 6, 2]), 4),
+        (diagonal([(8, 1, 3), (1, 6, 1), (4, 1, 1)], 3), 3),  # 3 x (6 + 4) values, or 3 x 24
+        (tucker2((16, 16, 3, 3), 4, 4), 3),
+    ],
+    ids=str,
+)
+def test_pointwise_factors_become_one_where_that_has_no_more_values(structure, factors):
+    given = FactorizedTensor(
+        structure,
+        tuple(torch.randn(structure.value_shape(k), dtype=torch.float64) for k in range(len(structure.factors))),
+    )
+    found = given.simplified()
+    assert len(found.structure.factors) == factors
+    assert found.structure.mergeable is None
+    assert found.num_params <= given.num_params
+    torch.testing.assert_close(found.reconstruct(), given.reconstruct())

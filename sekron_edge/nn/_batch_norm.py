@@ -1,0 +1,71 @@
+"""Batch norms that disappear into the factors before them, for export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+
+from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
+
+_BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, FactorizedConv | FactorizedLinear) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold_batch_norms_(model: nn.Module) -> list[str]:
+    """Fold each batch norm that follows a factorized layer into it, where all output channels are in one factor.
+
+    A compiler folds it into a convolution next to it, but not through a permute, nor through another factor. The
+    outputs in evaluation mode stay the same.
+
+    Args:
+        model: Changed in place; in evaluation mode. One that cannot be traced (its control flow depends on data) is
+            left as it is.
+
+    Returns:
+        The names of the batch norms that are gone.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # noqa: BLE001  (whatever a user's forward raises when it is given a proxy)
+        return []
+    modules = dict(model.named_modules(remove_duplicate=False))
+    folded = []
+    for layer, name in list(_followed(graph, modules)):
+        norm = modules[name]
+        assert isinstance(norm, _BatchNorm)
+        if norm.running_mean is None or norm.running_var is None or not layer.scale_outputs_(*_scale_and_shift(norm)):
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(modules[parent], child, nn.Identity())
+        folded.append(name)
+    return folded
+
+
+def _followed(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[tuple[FactorizedConv, str]]:
+    """Yield each layer that one batch norm follows, both called once, and the batch norm's name."""
+    calls = [modules[str(node.target)] for node in graph.nodes if node.op == "call_module"]
+    for node in graph.nodes:
+        if node.op != "call_module" or len(node.users) != 1:
+            continue
+        layer, user = modules[str(node.target)], next(iter(node.users))
+        if not isinstance(layer, FactorizedConv) or user.op != "call_module":
+            continue
+        norm = modules[str(user.target)]
+        if isinstance(norm, _BatchNorm) and calls.count(layer) == calls.count(norm) == 1:
+            yield layer, str(user.target)
+
+
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach()
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach()

@@ -1,0 +1,70 @@
+"""Batch norms fold into factors where all outputs are in one of them, and nowhere else."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import sekron_edge as se
+from sekron_edge.nn import fold_batch_norms_
+from sekron_edge.structure import full, tucker2, weight_svd
+
+
+def settled(model, x):
+    """Give batch norms statistics of their own, and scales that are not 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    model.train()(x)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("layer", "structure"),
+    [
+        (nn.Conv2d(8, 12, 3, padding=1, bias=False), tucker2((12, 8, 3, 3), 5, 4)),
+        (nn.Conv2d(8, 12, 3, padding=1), full([(12, 2, 1, 1), (1, 4, 3, 3)], [3])),
+        (nn.Conv2d(16, 24, 3, groups=2), full([(1, 8, 3, 1), (12, 1, 1, 3)], [4])),
+        (nn.ConvTranspose2d(8, 12, 3, stride=2), weight_svd((12, 8, 3, 3), 4)),
+        (nn.ConvTranspose2d(8, 12, 3, bias=False), weight_svd((12, 8, 3, 3), 4)),
+    ],
+    ids=str,
+)
+def test_the_outputs_stay_the_same(layer, structure):
+    x = torch.randn(4, layer.in_channels, 7, 7)
+    model = nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU())
+    model = settled(se.replace_layers(model, {"0": structure}), x)
+    expected = model(x)
+    assert fold_batch_norms_(model) == ["1"]
+    assert isinstance(model[1], nn.Identity)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_where_it_cannot_be_done_nothing_changes():
+    class Depends(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x) if x.sum() > -1e9 else x
+
+    class Twice(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.conv, self.norm = inner[0], inner[1]
+
+        def forward(self, x):
+            return self.norm(self.conv(x)) + self.norm(x)
+
+    x = torch.randn(4, 8, 7, 7)
+    dense = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+    whole = settled(se.replace_layers(dense, {"0": tucker2((8, 8, 3, 3), 4, 4)}), x)
+    split = settled(se.replace_layers(dense, {"0": full([(2, 8, 1, 1), (4, 1, 3, 3)], [3])}), x)
+    unknown = nn.Sequential(copy.deepcopy(whole[0]), nn.BatchNorm2d(8, track_running_stats=False)).eval()
+    for model in (split, Depends(whole), Twice(whole), settled(dense, x), unknown):
+        before = copy.deepcopy(model)
+        assert fold_batch_norms_(model) == []
+        assert torch.equal(model(x), before(x))
