@@ -33,12 +33,15 @@ from sekron_edge.structure import (
     tucker2,
     weight_svd,
 )
-from sekron_edge.tensor import decompose_tensor, spectrum
+from sekron_edge.tensor import decompose_tensor, order_channels, spectrum
 
 _LARGEST_SVD_START = 128
 _RATIOS = (2, 4, 8, 16)
 _LARGEST_CP = 256
 _KEPT_SPLITS = 6
+_LARGEST_ORDERED, _ORDERED_SPLITS, _SWAPS = 128, 2, 3000
+
+_Split = tuple[float, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,7 +156,12 @@ def _families(kind: str, weight: Tensor, ratio: int) -> dict[str, Any]:
         "TT": _least(weight, _tensor_trains(weight, budget)),
         "TR": _least(weight, _tensor_rings(weight, budget), sweeps=10) if width <= _LARGEST_CP else None,
         "SeKron S=2": two[0][0],
-        "SeKron S=3": _least(weight, _triples(budget, [shapes for _, shapes in two[:_KEPT_SPLITS]])),
+        "SeKron S=2, channels ordered": _least_ordered(weight, two, budget) if width <= _LARGEST_ORDERED else None,
+        "SeKron S=3": _least(
+            weight,
+            _triples(budget, [shapes for _, shapes in two[:_KEPT_SPLITS]]),
+            sweeps=20 if width <= _LARGEST_CP else None,
+        ),
     }
 
 
@@ -210,7 +218,7 @@ def _tensor_rings(weight: Tensor, budget: int) -> list[Structure]:
     return [ring(modes, [rank] * 4)] if rank else []
 
 
-def _best_splits(weight: Tensor, budget: int) -> list[tuple[float, tuple[tuple[int, ...], tuple[int, ...]]]]:
+def _best_splits(weight: Tensor, budget: int) -> list[_Split]:
     """Return all two-factor splits with the error of the largest rank within the budget, the best first."""
     errors = WeightErrors(weight[None])
     found = []
@@ -219,6 +227,17 @@ def _best_splits(weight: Tensor, budget: int) -> list[tuple[float, tuple[tuple[i
         if rank >= 1:
             found.append((errors(full([first, second], [rank])), (first, second)))
     return sorted(found)
+
+
+def _least_ordered(weight: Tensor, splits: Sequence[_Split], budget: int) -> float | None:
+    """Return the least error of the best splits of channels, after a search for an order of channels."""
+    width = len(weight)
+    of_channels = [shapes for _, shapes in splits if any(1 < shapes[0][mode] < width for mode in (0, 1))]
+    errors = []
+    for first, second in of_channels[:_ORDERED_SPLITS]:
+        rank = min(budget // (prod(first) + prod(second)), prod(first), prod(second))
+        errors.append(order_channels(weight, full([first, second], [rank]), swaps=_SWAPS).relative_error)
+    return min(errors, default=None)
 
 
 def _triples(budget: int, splits: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Structure]:

@@ -9,15 +9,18 @@ from sekron_edge.tensor._direct import orthogonal_split
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import unfold
+from sekron_edge.tensor._order import ChannelOrder, order_channels
 from sekron_edge.tensor._refine import refine
 from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
 __all__ = [
+    "ChannelOrder",
     "FactorizedTensor",
     "Spectrum",
     "check_weight",
     "decompose_tensor",
     "from_tensorly",
+    "order_channels",
     "orthogonal_split",
     "refine",
     "spectrum",
