@@ -18,8 +18,8 @@ from sekron_edge.primitives import Linear, Permute, Primitive
 from sekron_edge.structure import Structure
 
 GROUP_AXIS = "g"
-# XNNPACK, in LiteRT as in ExecuTorch, permutes so many at most.
-_MOST_AXES = 6
+# TensorFlow Lite Micro permutes so many at most; XNNPACK six.
+_MOST_AXES = 5
 # Orders of more factors are too many to try.
 _MOST_ORDERED = 5
 # About how many MACs a CPU does in the time that it reads or writes a value: in a convolution, and in a permute.
@@ -117,7 +117,7 @@ class Schedule:
 
 
 def _moves(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> tuple[Move, ...]:
-    """Return the moves from ``axes`` to ``wanted``: none if only axes of size 1 would change places, seldom two."""
+    """Return the moves from ``axes`` to ``wanted``: none if only axes of size 1 would change places, seldom several."""
     before = [axis for axis in axes if size[axis] > 1]
     after = [axis for axis in wanted if size[axis] > 1]
     if before == after:
@@ -125,14 +125,14 @@ def _moves(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> 
     move = _move(before, after, size)
     if len(move.order) <= _MOST_AXES:
         return (move,)
-    # Bring some axes to the front first: the others keep their order, and move as one.
+    # Bring some axes to the front first: the others keep their order, and move as one. The front then stays.
+    ways = []
     for count in range(1, len(after)):
         front = after[:count]
         between = [*front, *(axis for axis in before if axis not in front)]
-        halves = _move(before, between, size), _move(between, after, size)
-        if all(len(half.order) <= _MOST_AXES for half in halves):
-            return halves
-    return (move,)
+        if between != before and len((first := _move(before, between, size)).order) <= _MOST_AXES:
+            ways.append((first, *_moves(between, after, size)))
+    return min(ways, key=len)
 
 
 def _move(before: Sequence[str], after: Sequence[str], size: dict[str, int]) -> Move:
