@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
@@ -80,11 +82,14 @@ class _Network:
     judge: Judge
 
     @classmethod
-    def load(cls, name: str) -> _Network:
+    def load(cls, name: str, images: int | None) -> _Network:
         """Load or train the network of an example job, and score it with each family."""
         config = load_config(_EXAMPLES / f"{_NETWORKS[name]}.toml")
         task = load_task(config)
         model = trained_model(config, task, LogNarrator())
+        if images is not None and images < len(task.train):  # type: ignore[arg-type]
+            order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+            task = replace(task, train=Subset(task.train, order[:images].tolist()))
         inputs = calibration_inputs(task)
         alone = {
             family: score(model, example_inputs(task), _NoLatency(), calibration=(inputs,), families=members)
@@ -116,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not in the cache, print and write down."""
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--networks", nargs="+", choices=_NETWORKS, default=list(_NETWORKS))
+    options.add_argument("--images", type=int, help="training samples in the epoch; by default all of them")
     options.add_argument("--points", nargs="+", choices=_POINTS, default=list(_POINTS), metavar="POINT")
     given = options.parse_args(arguments)
     networks = ["EDSR x2"] if given.quick else given.networks
-    rows = [row for name in networks for row in _rows(_Network.load(name), given.points)]
+    rows = [row for name in networks for row in _rows(_Network.load(name, given.images), given.points)]
     publish(rows, [claim for row in rows for claim in _claims(row)], given.json)
 
 
@@ -171,6 +177,7 @@ def _key(network: _Network, plan: Plan) -> str:
         state_fingerprint(network.model),
         network.calibration.numpy().tobytes(),
         network.config.model_dump_json(exclude={"threads"}),
+        len(network.task.train),  # type: ignore[arg-type]
         sorted(structures.items()),
     )
 

@@ -77,7 +77,7 @@ def main(out: str) -> None:
         out=out,
         budget=se.Budget(macs="0.5x", accuracy_drop=0.03),
         formats=["litert"],
-        finetuning=se.TrainConfig(epochs=10, learning_rate=0.02),
+        finetuning=se.FinetuneConfig(epochs=10),
     )
     for row in before_and_after(done.manifest):
         print("{:<50}{:>16}{:>16}  {}".format(*row))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sekron_edge.structure import Factor, Structure
     from sekron_edge.task import Task
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
-    from sekron_edge.training import TrainConfig, evaluate, finetune
+    from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune
     from sekron_edge.verification import Check, verify
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ _HOME = {
     "Structure": "structure",
     "Task": "task",
     "TrainConfig": "training",
+    "FinetuneConfig": "training",
     "compress": "pipeline",
     "decompose": "planner",
     "decompose_tensor": "tensor",
@@ -59,6 +60,7 @@ __all__ = [
     "DeviceProfile",
     "Factor",
     "FactorizedTensor",
+    "FinetuneConfig",
     "Measurement",
     "Plan",
     "Structure",

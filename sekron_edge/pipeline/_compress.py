@@ -23,7 +23,7 @@ from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
 from sekron_edge.task import Task
-from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune, reestimate_batch_norm
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def compress(
     narrator = narrator or LogNarrator()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(device, runtime=runtime, formats=formats, precisions=precisions, threads=threads, runs=runs)
-    config = finetuning or TrainConfig(epochs=2, seed=seed)
+    config = finetuning or FinetuneConfig(seed=seed)
     out = Path(out)
     work = Work(out, _settings(model, task, budget, target, config, seed), resume=resume)
     chosen = work.plan()

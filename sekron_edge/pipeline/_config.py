@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sekron_edge.artifacts import Precision
 from sekron_edge.errors import ConfigError
 from sekron_edge.planner import HALF_THE_TIME, Budget
-from sekron_edge.training import TrainConfig
+from sekron_edge.training import FinetuneConfig, TrainConfig
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -103,7 +103,7 @@ class JobConfig(_Section):
     target: TargetSection = TargetSection()
     budget: Budget = HALF_THE_TIME
     train: TrainConfig | None = None
-    finetune: TrainConfig = TrainConfig(epochs=2)
+    finetune: FinetuneConfig = FinetuneConfig()
 
 
 def load_config(path: Path) -> JobConfig:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from sekron_edge.training._batchnorm import reestimate_batch_norm
-from sekron_edge.training._config import TrainConfig
+from sekron_edge.training._config import FinetuneConfig, TrainConfig
 from sekron_edge.training._training import CHECKPOINT_NAME, evaluate, finetune, train
 
-__all__ = ["CHECKPOINT_NAME", "TrainConfig", "evaluate", "finetune", "reestimate_batch_norm", "train"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "FinetuneConfig",
+    "TrainConfig",
+    "evaluate",
+    "finetune",
+    "reestimate_batch_norm",
+    "train",
+]

@@ -35,3 +35,16 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     patience: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
+
+
+class FinetuneConfig(TrainConfig):
+    """The same settings, with the defaults of distillation.
+
+    AdamW, because factors of one layer want steps of very different size: from weights that were decomposed well, SGD
+    at a rate that suits Tucker-2 destroys a network with CP in it.
+    """
+
+    epochs: int = Field(default=2, ge=1)
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)

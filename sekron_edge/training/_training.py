@@ -18,7 +18,7 @@ from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.nn import evaluation_mode
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
-from sekron_edge.training._config import TrainConfig
+from sekron_edge.training._config import FinetuneConfig, TrainConfig
 from sekron_edge.training._order import EpochOrder
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -84,9 +84,9 @@ def finetune(
     """Distil ``teacher`` into a copy of ``student`` and return that in evaluation mode.
 
     The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those
-    of `train`; neither model is modified.
+    of `train`, the settings by default those of `FinetuneConfig`; neither model is modified.
     """
-    return _fit(student, teacher, task, config or TrainConfig(), checkpoints, resume, progress)
+    return _fit(student, teacher, task, config or FinetuneConfig(), checkpoints, resume, progress)
 
 
 def _loader(
