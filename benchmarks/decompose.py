@@ -160,7 +160,7 @@ def _families(kind: str, weight: Tensor, ratio: int) -> dict[str, Any]:
         "SeKron S=3": _least(
             weight,
             _triples(budget, [shapes for _, shapes in two[:_KEPT_SPLITS]]),
-            sweeps=20 if width <= _LARGEST_CP else None,
+            sweeps=20 if width <= _LARGEST_ORDERED else None,
         ),
     }
 

@@ -27,8 +27,8 @@ from sekron_edge.structure import (
 _SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.5625, 0.625, 0.75)
 _RANK_MULTIPLE = 4
 _COARSE = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75)
-# The errors of these are known in closed form, for every rank at once.
-DEFAULT_FAMILIES = ("weight-svd", "spatial-svd", "tucker2", "sekron-2")
+# The errors of all but CP are known in closed form, for every rank at once; CP's few candidates are decomposed.
+DEFAULT_FAMILIES = ("weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp")
 
 
 class Candidate(BaseModel):

@@ -190,7 +190,7 @@ def score(
         cost_model: The target's.
         precision: Decides the bytes of a value.
         calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
-        families: Of structures to offer, by name; by default those whose errors are known in closed form.
+        families: Of structures to offer, by name; by default those whose errors take little time.
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
