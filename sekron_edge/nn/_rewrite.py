@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from sekron_edge.errors import ConfigError, UnsupportedLayerError
+from sekron_edge.errors import ConfigError, RankError, StructureError, UnsupportedLayerError
 from sekron_edge.nn._geometry import TransposedConvolution, joined_weight, layer_weight
 from sekron_edge.nn._layers import factorize_layer
 from sekron_edge.structure import Shape, Structure
@@ -64,6 +64,8 @@ def replace_layers(
     Raises:
         ConfigError: If the model has no layer of that name.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
+        StructureError: If a structure is not of its layer's shape; names the layer.
+        RankError: If a rank is more than the layer has; names the layer.
     """
 
     def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
@@ -139,6 +141,8 @@ def _replaced(
         layer = modules[name]
         try:
             replacements[layer] = replacement(name, layer, structure)
+        except (StructureError, RankError) as error:
+            raise type(error)(f"layer {name!r}: {error}") from error
         except (UnsupportedLayerError, AttributeError) as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
     if rewritten in replacements:
