@@ -56,7 +56,7 @@ _POINTS = {
     for entry, what in (("artifact_bytes", "parameters"), ("macs", "MACs"))
     for factor in (2, 4, 8)
 }
-# What is no difference. Accuracy: two standard errors on 10 000 images; PSNR: what another seed of one epoch changes.
+# What counts as no difference. Accuracy: two standard errors on 10 000 images; PSNR: chosen, not measured.
 _NOISE = {"accuracy": 0.0065, "PSNR": 0.05}
 
 
