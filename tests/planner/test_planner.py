@@ -116,8 +116,9 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
     for layer in scores.layers:
         weight = layer_weight(modules[layer.name])
         for pick in layer.candidates[1::7]:
-            rebuilt = torch.stack([decompose_tensor(group, pick.structure).reconstruct() for group in weight])
-            actual = (weight - rebuilt).norm() / weight.norm()
+            sweeps = 20 if pick.family == "cp" else None  # scoring sees many candidates of it
+            found = [decompose_tensor(group, pick.structure, sweeps=sweeps) for group in weight]
+            actual = (weight - torch.stack([group.reconstruct() for group in found])).norm() / weight.norm()
             assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
 
 
@@ -141,6 +142,9 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
             near = approximate_layers(nn.Sequential(module), structures, moments=moments, sweeps=2)
             moved = near(given) - near(torch.zeros_like(given))
             actual = (moved - output).norm() / output.norm()
+            if pick.family == "cp":  # has had fewer sweeps than its decomposition will get
+                assert pick.relative_error >= float(actual) * (1 - 2e-2)
+                continue
             assert pick.relative_error == pytest.approx(float(actual), rel=2e-2, abs=1e-4)
             unrefined = approximate_layers(nn.Sequential(module), structures)(given) - module(given)
             assert pick.relative_error <= float(unrefined.norm() / output.norm()) + 1e-5
@@ -263,7 +267,7 @@ def test_a_budget_that_is_no_limit_is_refused(given):
 
 def test_every_structure_offered_has_fewer_parameters():
     found = list(enumerate_structures((16, 8, 3, 3)))
-    assert {family for family, _ in found} == {"weight-svd", "spatial-svd", "tucker2", "sekron-2"}
+    assert {family for family, _ in found} == {"weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp"}
     assert all(structure.shape == (16, 8, 3, 3) for _, structure in found)
     assert all(structure.num_params < 16 * 8 * 9 for _, structure in found)
 
