@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import torch
 
-from sekron_edge.errors import ExportError
+from sekron_edge.errors import ConfigError, ExportError
 from sekron_edge.nn import fold_batch_norms_
 
 
@@ -29,3 +30,25 @@ def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
             )
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return evaluated
+
+
+def calibration_batches(
+    calibration: Sequence[torch.Tensor] | None, example_inputs: tuple[torch.Tensor, ...], exporter: str
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cut calibration data into batches of the size of the example inputs; what is left over is left out.
+
+    Raises:
+        ConfigError: If there is none, or its shape is not that of the inputs.
+    """
+    batch = example_inputs[0].shape[0]
+    if not calibration or len(calibration[0]) < batch:
+        raise ConfigError(
+            f"{exporter}: int8 takes the ranges of activations from calibration data, and there is none; give some "
+            "hundred real inputs that are not held out"
+        )
+    shapes = [tuple(value.shape[1:]) for value in calibration]
+    wanted = [tuple(value.shape[1:]) for value in example_inputs]
+    if shapes != wanted:
+        raise ConfigError(f"{exporter}: calibration samples must have the shapes {wanted} of the inputs, got {shapes}")
+    count = min(map(len, calibration)) // batch
+    return (tuple(v[index * batch : (index + 1) * batch] for v in calibration) for index in range(count))

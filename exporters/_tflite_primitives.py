@@ -11,19 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from sekron_edge.artifacts import Array, Precision
+
 from sekron_edge.primitives import Conv, Linear, Permute, Primitive
 
 _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
+# Scales decide no times; these keep sums of products within int8.
+_ACTIVATION_SCALE, _WEIGHT_SCALE = 0.05, 0.002
 
 
 class _Graph:
-    """A .tflite model in the making: float32 tensors, one input, one output."""
+    """A .tflite model in the making: tensors in float32 or int8, one input, one output."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self.schema = schema
+        self._int8 = precision == "int8"
         self._random = np.random.default_rng(0)
         self._model = schema.ModelT()
         self._model.version = _SCHEMA_VERSION
@@ -34,27 +39,49 @@ class _Graph:
         self._graph.tensors, self._graph.operators = [], []
         self._model.subgraphs = [self._graph]
 
-    def tensor(self, shape: Sequence[int], values: Any = None) -> int:
-        """Add a tensor, constant where it has values; return its index."""
+    def tensor(self, shape: Sequence[int]) -> int:
+        """Add a tensor of activations; return its index."""
+        kind = self.schema.TensorType.INT8 if self._int8 else self.schema.TensorType.FLOAT32
+        return self._add(shape, kind, [_ACTIVATION_SCALE] if self._int8 else [])
+
+    def constant(self, values: Array, scales: Sequence[float] = (), axis: int = 0) -> int:
+        """Add a constant in its own type, integers with the scales of the slices along an axis; return its index."""
+        kinds = self.schema.TensorType
+        kind = {"float32": kinds.FLOAT32, "int32": kinds.INT32, "int8": kinds.INT8}[values.dtype.name]
+        index = self._add(values.shape, kind, scales, axis)
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self._graph.tensors[index].buffer = len(self._model.buffers)
+        self._model.buffers.append(buffer)
+        return index
+
+    def _add(self, shape: Sequence[int], kind: int, scales: Sequence[float], axis: int = 0) -> int:
         tensor = self.schema.TensorT()
         tensor.shape = list(shape)
         tensor.name = f"t{len(self._graph.tensors)}".encode()
-        tensor.type = self.schema.TensorType.FLOAT32
+        tensor.type = kind
         tensor.buffer = 0
-        if values is not None:
-            array = np.asarray(values)
-            if array.dtype == np.int32:
-                tensor.type = self.schema.TensorType.INT32
-            buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(array.tobytes(), np.uint8)
-            tensor.buffer = len(self._model.buffers)
-            self._model.buffers.append(buffer)
+        if scales:
+            tensor.quantization = self.schema.QuantizationParametersT()
+            tensor.quantization.scale = list(scales)
+            tensor.quantization.zeroPoint = [0] * len(scales)
+            tensor.quantization.quantizedDimension = axis
         self._graph.tensors.append(tensor)
         return len(self._graph.tensors) - 1
 
-    def weights(self, *shape: int) -> int:
-        """Add a constant of random values."""
-        return self.tensor(shape, self._random.standard_normal(shape).astype(np.float32))
+    def weights_and_bias(self, shape: Sequence[int], axis: int) -> list[int]:
+        """Add random weights, with their output channels along ``axis``, and a bias; return their indices."""
+        channels = shape[axis]
+        if not self._int8:
+            arrays = (self._random.standard_normal(size).astype(np.float32) for size in (shape, channels))
+            return [self.constant(array) for array in arrays]
+        scales = [_WEIGHT_SCALE] * channels
+        weights = self._random.integers(-127, 128, shape, np.int8)
+        bias = self._random.integers(-127, 128, channels, np.int32)
+        return [
+            self.constant(weights, scales, axis),
+            self.constant(bias, [_WEIGHT_SCALE * _ACTIVATION_SCALE] * channels),
+        ]
 
     def operator(self, code: int, inputs: list[int], out_shape: Sequence[int], options: Any = None) -> int:
         """Add an operator; return the index of its output."""
@@ -77,13 +104,13 @@ class _Graph:
     def transpose(self, source: int, shape: Sequence[int], order: Sequence[int]) -> int:
         """Add a transpose of a tensor of ``shape``."""
         moved = tuple(shape[axis] for axis in order)
-        axes = self.tensor([len(order)], np.array(order, np.int32))
+        axes = self.constant(np.array(order, np.int32))
         code = self.schema.BuiltinOperator.TRANSPOSE
         return self.operator(code, [source, axes], moved, self.schema.TransposeOptionsT())
 
     def reshape(self, source: int, shape: Sequence[int]) -> int:
         """Add a reshape."""
-        wanted = self.tensor([len(shape)], np.array(shape, np.int32))
+        wanted = self.constant(np.array(shape, np.int32))
         options = self.schema.ReshapeOptionsT()
         options.newShape = list(shape)
         return self.operator(self.schema.BuiltinOperator.RESHAPE, [source, wanted], shape, options)
@@ -98,9 +125,9 @@ class _Graph:
         return bytes(builder.Output())
 
 
-def primitive_model(primitive: Primitive) -> bytes:
-    """Return a .tflite model that computes one primitive, with random weights."""
-    graph = _Graph()
+def primitive_model(primitive: Primitive, precision: Precision) -> bytes:
+    """Return a .tflite model that computes one primitive, with random weights, in float32 or int8."""
+    graph = _Graph(precision)
     if isinstance(primitive, Conv):
         return _conv(graph, primitive)
     if isinstance(primitive, Linear):
@@ -127,20 +154,20 @@ def _conv(graph: _Graph, conv: Conv) -> bytes:
     if depthwise:
         options, code = schema.DepthwiseConv2DOptionsT(), schema.BuiltinOperator.DEPTHWISE_CONV_2D
         options.depthMultiplier = conv.out_channels // channels
-        weights = graph.weights(1, *kernel, conv.out_channels)
+        weights = graph.weights_and_bias([1, *kernel, conv.out_channels], 3)
     else:
         options, code = schema.Conv2DOptionsT(), schema.BuiltinOperator.CONV_2D
-        weights = graph.weights(conv.out_channels, *kernel, channels // conv.groups)
+        weights = graph.weights_and_bias([conv.out_channels, *kernel, channels // conv.groups], 0)
     options.padding = schema.Padding.SAME if same else schema.Padding.VALID
     options.strideH, options.strideW = stride
     options.dilationHFactor, options.dilationWFactor = dilation
-    inputs = [source, weights, graph.weights(conv.out_channels)]
-    return graph.finish(source, graph.operator(code, inputs, [batch, *out_spatial, conv.out_channels], options))
+    out_shape = [batch, *out_spatial, conv.out_channels]
+    return graph.finish(source, graph.operator(code, [source, *weights], out_shape, options))
 
 
 def _linear(graph: _Graph, linear: Linear) -> bytes:
     source = graph.tensor([linear.rows, linear.in_features])
-    inputs = [source, graph.weights(linear.out_features, linear.in_features), graph.weights(linear.out_features)]
+    inputs = [source, *graph.weights_and_bias([linear.out_features, linear.in_features], 0)]
     code = graph.schema.BuiltinOperator.FULLY_CONNECTED
     options = graph.schema.FullyConnectedOptionsT()
     return graph.finish(source, graph.operator(code, inputs, [linear.rows, linear.out_features], options))

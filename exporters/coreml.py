@@ -45,6 +45,7 @@ class CoreMLExporter:
         *,
         precision: Precision,
         path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 - only floating-point precisions
     ) -> Artifact:
         """Convert ``model``; in fp16, weights and computation are float16.
 

@@ -43,6 +43,7 @@ class ExecuTorchExporter:
         *,
         precision: Precision,
         path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 - only floating-point precisions
     ) -> Artifact:
         """Lower ``model``; the whole graph goes to XNNPACK where its operators allow it.
 

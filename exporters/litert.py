@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite): ``.tflite`` in float32, channel-last input where the model takes images."""
+"""LiteRT (TensorFlow Lite): ``.tflite`` in float32 or int8, channel-last input where the model takes images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sekron_edge.exporters._prepare import prepared
+from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
+from sekron_edge.exporters._tflite_int8 import in_own_layout, quantized_model
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.artifacts import Array, Artifact, Availability, Precision, Quantization, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.primitives import Primitive
 
@@ -32,11 +33,12 @@ class LiteRTExporter:
 
     name = "litert"
     suffix = ".tflite"
-    precisions: tuple[Precision, ...] = ("fp32",)
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
 
     def availability(self) -> Availability:
-        """Say whether litert-torch is installed."""
-        if find_spec("litert_torch") is None:
+        """Say whether litert-torch and ai-edge-quantizer are installed."""
+        if any(find_spec(package) is None for package in ("litert_torch", "ai_edge_quantizer")):
             return Availability(False, "install it with: pip install 'sekron-edge[litert]'")
         return Availability(True, versions=_versions())
 
@@ -47,35 +49,35 @@ class LiteRTExporter:
         *,
         precision: Precision,
         path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
     ) -> Artifact:
-        """Convert ``model``; inputs and outputs of four axes become channel-last.
+        """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
+
+        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer.
 
         Raises:
+            ConfigError: If int8 lacks calibration data.
             ExportError: If the conversion fails; with the end of what the converter said.
-            MissingDependencyError: If litert-torch is absent.
+            MissingDependencyError: If litert-torch, or for int8 ai-edge-quantizer, is absent.
         """
-        if find_spec("litert_torch") is None:
-            raise MissingDependencyError("litert-torch", "litert")
-        import torch
-
+        for package in ("litert_torch", "ai_edge_quantizer"):
+            if find_spec(package) is None and (precision == "int8" or package == "litert_torch"):
+                raise MissingDependencyError(package.replace("_", "-"), "litert")
         evaluated = prepared(model, self.name)
+        batches = calibration_batches(calibration, example_inputs, self.name) if precision == "int8" else None
         with torch.no_grad():
             result = evaluated(*example_inputs)
         results = result if isinstance(result, tuple) else (result,)
         images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
         image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
-        native = tuple(
-            value.permute(0, 2, 3, 1).contiguous() if index in images else value
-            for index, value in enumerate(example_inputs)
-        )
         with files.whole_file(path) as temporary, silenced() as spoken:
             try:
-                import litert_torch
-
-                wrapped: Any = evaluated
-                if images or image_results:
-                    wrapped = litert_torch.to_channel_last_io(evaluated, args=images, outputs=image_results)
-                litert_torch.convert(wrapped.eval(), native).export(str(temporary))
+                _convert(evaluated, example_inputs, images, image_results, temporary)
+                if batches is not None:
+                    content = temporary.read_bytes()
+                    specs = _specs(_interpreter(temporary, threads=1).get_input_details(), images)
+                    samples = ([value.numpy() for value in batch] for batch in batches)
+                    temporary.write_bytes(quantized_model(content, in_own_layout(specs, samples)))
             except Exception as error:  # the converter raises whatever its layers raise
                 raise ExportError(
                     f"litert: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
@@ -91,17 +93,17 @@ class LiteRTExporter:
             delegated=_delegated_share(interpreter),
         )
 
-    def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
-        """Write a float32 model of one primitive with random weights, for latency models."""
+    def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of one primitive with random weights, for latency models."""
         from sekron_edge.exporters._tflite_primitives import primitive_model
 
         with files.whole_file(path) as temporary:
-            temporary.write_bytes(primitive_model(primitive))
+            temporary.write_bytes(primitive_model(primitive, precision))
         interpreter = _interpreter(path, threads=1)
         return Artifact.describe(
             path,
             format=self.name,
-            precision="fp32",
+            precision=precision,
             inputs=_specs(interpreter.get_input_details(), ()),
             outputs=_specs(interpreter.get_output_details(), ()),
             versions={"ai-edge-litert": version("ai-edge-litert")},
@@ -125,8 +127,29 @@ class LiteRTExporter:
         return LiteRTSession(_interpreter(artifact.path, threads))
 
 
+def _convert(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    images: list[int],
+    image_results: list[int],
+    path: Path,
+) -> None:
+    """Write ``model`` in float32, with the inputs and results of the given numbers channel-last."""
+    import litert_torch
+
+    native = tuple(
+        value.permute(0, 2, 3, 1).contiguous() if index in images else value
+        for index, value in enumerate(example_inputs)
+    )
+    wrapped: Any = model
+    if images or image_results:
+        wrapped = litert_torch.to_channel_last_io(model, args=images, outputs=image_results)
+    litert_torch.convert(wrapped.eval(), native).export(str(path))
+
+
 def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("litert-torch", "ai-edge-litert", "torch")}
+    packages = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
+    return {package: version(package) for package in packages if find_spec(package.replace("-", "_")) is not None}
 
 
 def _runtime() -> Any:
@@ -177,9 +200,15 @@ def _specs(details: Sequence[dict[str, Any]], channels_last: Sequence[int]) -> l
             shape=tuple(int(size) for size in detail["shape"]),
             dtype=np.dtype(detail["dtype"]).name,
             layout="channels_last" if index in channels_last else "torch",
+            quantization=_quantization(detail),
         )
         for index, detail in enumerate(details)
     ]
+
+
+def _quantization(detail: dict[str, Any]) -> Quantization | None:
+    scale, zero_point = detail["quantization"]
+    return Quantization(scale=scale, zero_point=zero_point) if scale else None
 
 
 class LiteRTSession:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sekron_edge import files
 from sekron_edge.errors import ConfigError, ExportError
@@ -45,11 +45,32 @@ class Availability:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+class Quantization(BaseModel):
+    """How integers stand for real values: ``real = scale * (integer - zero_point)``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: float = Field(gt=0)
+    zero_point: int
+
+    def quantize(self, array: Array, dtype: str) -> Array:
+        """Round real values to integers of ``dtype``; what lies beyond its range is clipped."""
+        limits = np.iinfo(dtype)
+        rounded = np.rint(np.asarray(array, np.float32) / np.float32(self.scale)) + self.zero_point
+        clipped: Array = np.clip(rounded, limits.min, limits.max).astype(dtype)
+        return clipped
+
+    def dequantize(self, array: Array) -> Array:
+        """Return the real values, in float32."""
+        real: Array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return real
+
+
 class TensorSpec(BaseModel):
     """One input or output of an artifact, as the artifact itself declares it.
 
-    ``shape`` is the artifact's own; ``layout`` says how it relates to PyTorch's:
-    ``torch`` (the same axes) or ``channels_last`` (axis 1 moved to the end).
+    ``shape`` and ``dtype`` are the artifact's own. How they relate to PyTorch's: ``layout`` is ``torch`` (the same
+    axes) or ``channels_last`` (axis 1 moved to the end); with a ``quantization`` integers stand for real values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,15 +79,19 @@ class TensorSpec(BaseModel):
     shape: tuple[int, ...]
     dtype: str
     layout: Literal["torch", "channels_last"] = "torch"
+    quantization: Quantization | None = None
 
     def from_torch(self, array: Array) -> Array:
         """Bring an array from PyTorch's layout and type to the artifact's; contiguous."""
         moved = np.moveaxis(array, 1, -1) if self.layout == "channels_last" else array
+        if self.quantization is not None:
+            moved = self.quantization.quantize(moved, self.dtype)
         return np.ascontiguousarray(moved, dtype=np.dtype(self.dtype))
 
     def to_torch(self, array: Array) -> Array:
-        """Bring an array from the artifact's layout to PyTorch's."""
-        return np.moveaxis(array, -1, 1) if self.layout == "channels_last" else array
+        """Bring an array from the artifact's layout and integers to PyTorch's layout and real values."""
+        real = array if self.quantization is None else self.quantization.dequantize(array)
+        return np.moveaxis(real, -1, 1) if self.layout == "channels_last" else real
 
 
 class Artifact(BaseModel):
@@ -159,10 +184,20 @@ class Exporter(Protocol):
         *,
         precision: Precision,
         path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
     ) -> Artifact:
         """Convert ``model`` and write it to ``path``, replacing what stands there.
 
+        Args:
+            model: Left untouched.
+            example_inputs: One tensor an input.
+            precision: One of ``precisions``.
+            path: File, or folder, to write.
+            calibration: Real inputs, one tensor ``(samples, ...)`` an input of the model, whose ranges decide the
+                scales of int8 activations; never held-out data. Ignored where nothing is quantized.
+
         Raises:
+            ConfigError: If activations are to be quantized and there is no calibration data.
             ExportError: If the conversion fails; names the format and the cause.
             MissingDependencyError: If the SDK is absent.
         """
@@ -188,10 +223,16 @@ class Exporter(Protocol):
 
 @runtime_checkable
 class PrimitiveExporter(Protocol):
-    """What an exporter may offer beside the rest: models of one primitive, to calibrate latency models with."""
+    """What an exporter may offer beside the rest: models of one primitive, to calibrate latency models with.
 
-    def export_primitive(self, primitive: Primitive, path: Path) -> Artifact:
-        """Write a model of one primitive, with random weights, in the format's first precision."""
+    Attributes:
+        primitive_precisions: Those that ``export_primitive`` takes.
+    """
+
+    primitive_precisions: tuple[Precision, ...]
+
+    def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of one primitive, with random weights."""
         ...
 
 
@@ -237,6 +278,7 @@ def export(
     precision: Precision = "fp32",
     out: str | Path,
     name: str = "model",
+    calibration: Sequence[torch.Tensor] | None = None,
 ) -> Artifact:
     """Export a model as ``out/NAME_PRECISION.SUFFIX``.
 
@@ -247,16 +289,18 @@ def export(
         precision: One of the format's precisions.
         out: Folder to write to, made if absent.
         name: Stem of the file.
+        calibration: Real inputs, one tensor ``(samples, ...)`` an input of the model, never held-out data; int8
+            activations take their scales from them.
 
     Raises:
-        ConfigError: If the format, or the precision in that format, does not exist.
+        ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data.
         ExportError: If the conversion fails.
     """
     exporter = get_exporter(format)
     if precision not in exporter.precisions:
         raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
-    return exporter.export(model, example_inputs, precision=precision, path=path)
+    return exporter.export(model, example_inputs, precision=precision, path=path, calibration=calibration)
 
 
 def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:

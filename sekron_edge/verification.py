@@ -139,6 +139,7 @@ def verify(
     task: Task | None = None,
     targets: Tensor | None = None,
     tolerance: Tolerance | None = None,
+    calibration: Sequence[Tensor] | None = None,
     seed: int = 0,
 ) -> Check:
     """Run an artifact against its PyTorch source.
@@ -150,6 +151,7 @@ def verify(
         task: With ``targets``, its metric of the artifact is held against that of the model.
         targets: Of the inputs, ``(batch, ...)``.
         tolerance: By default that of the precision, in ``TOLERANCES``.
+        calibration: What the artifact was calibrated on; in int8 the first layer that differs is found with it.
         seed: Of the noise.
 
     Raises:
@@ -176,7 +178,7 @@ def verify(
             asked = f"at least {allowed.snr_db:g} dB and {allowed.agreement:.1%} agreement"
             raise VerificationError(
                 f"{artifact.path.name} does not compute what its model computes: on {kind} {found[kind]}, where "
-                f"{asked} must hold. {_blame(artifact, model, values, allowed)}"
+                f"{asked} must hold. {_blame(artifact, model, values, allowed, calibration)}"
             )
     metric = None
     if task is not None and targets is not None:
@@ -184,7 +186,7 @@ def verify(
         if metric.model - metric.artifact > allowed.metric:
             raise VerificationError(
                 f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
-                f"{_blame(artifact, model, list(inputs), allowed)}"
+                f"{_blame(artifact, model, list(inputs), allowed, calibration)}"
             )
     return Check(
         artifact_sha256=artifact.sha256,
@@ -253,7 +255,13 @@ def _layers(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
     return order
 
 
-def _blame(artifact: Artifact, model: nn.Module, inputs: Sequence[Tensor], allowed: Tolerance) -> str:
+def _blame(
+    artifact: Artifact,
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    allowed: Tolerance,
+    calibration: Sequence[Tensor] | None,
+) -> str:
     """Export the model anew, cut after layer by layer, and say where it goes wrong. Binary search."""
     batch = artifact.inputs[0].shape[0]
     example = tuple(value[:batch] for value in inputs)
@@ -262,7 +270,9 @@ def _blame(artifact: Artifact, model: nn.Module, inputs: Sequence[Tensor], allow
     def differs(candidate: nn.Module) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"part{exporter.suffix}"
-            part = exporter.export(candidate, example, precision=artifact.precision, path=path)
+            part = exporter.export(
+                candidate, example, precision=artifact.precision, path=path, calibration=calibration
+            )
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
         return not compare(_outputs(candidate, inputs), actual).within(allowed)
 
@@ -277,7 +287,7 @@ def _blame(artifact: Artifact, model: nn.Module, inputs: Sequence[Tensor], allow
                 high = middle
             else:
                 low = middle + 1
-    except ExportError as error:
+    except (ConfigError, ExportError) as error:
         return f"The layer could not be found: {error}"
     if low == len(layers):
         return "Every layer by itself agrees; what differs comes after the last, in the model's own forward()."

@@ -86,7 +86,7 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, m
             self.true = get_exporter("litert")
             self.name, self.suffix, self.precisions = "faulty", self.true.suffix, self.true.precisions
 
-        def export(self, model, example_inputs, *, precision, path):
+        def export(self, model, example_inputs, *, precision, path, calibration=None):
             import copy
 
             altered = copy.deepcopy(model)

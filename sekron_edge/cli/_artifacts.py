@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact
 
 
+_CALIBRATION = 32
+
+
 def export(
     model: Annotated[str, typer.Argument(help="package.module:factory, or path/to/file.py:factory.")],
     shape: Annotated[list[str], typer.Option(help="Shape of an input, as 1,3,224,224; once for each input.")],
@@ -26,6 +29,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a model as it is, and check each file against it on noise.
+
+    In int8 the scales of activations are taken from noise too: good for a look at latency and size, not for use.
 
     Beside each file its description is written (FILE.json), which `bench` reads.
     """
@@ -45,11 +50,16 @@ def export(
     inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
     loaded = load_model(model, weights)
     narrator = ConsoleNarrator()
+    calibration = [
+        torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs
+    ]
     made: list[Artifact] = []
     for chosen in format or exporter_names():
         with narrator.busy(f"exporting {chosen}"):
-            artifact = se.export(loaded, inputs, format=chosen, precision=wanted, out=out, name=name)
-            check = se.verify(artifact, loaded, inputs)
+            artifact = se.export(
+                loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration
+            )
+            check = se.verify(artifact, loaded, inputs, calibration=calibration)
         narrator.say(f"{artifact.path}: {check.noise}")
         files.write_text(_description(artifact.path), artifact.model_dump_json(indent=2) + "\n")
         made.append(artifact)

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from sekron_edge import files
-from sekron_edge.artifacts import PrimitiveExporter, get_exporter
+from sekron_edge.artifacts import Precision, PrimitiveExporter, get_exporter
 from sekron_edge.devices import _hostinfo
 from sekron_edge.devices._latency import LatencyModel, fit
 from sekron_edge.devices._local import LocalDevice
@@ -61,24 +61,27 @@ def _draw(name: str, random: Random) -> Primitive:
     return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial)
 
 
-def calibrate(runtime: str, *, threads: int = 1, seed: int = 0) -> LatencyModel:
+def calibrate(runtime: str, *, precision: Precision = "fp32", threads: int = 1, seed: int = 0) -> LatencyModel:
     """Time primitives on this machine and fit a latency model; every fourth only judges it.
 
     Args:
         runtime: An export format whose exporter can write single primitives.
+        precision: Of the primitives.
         threads: That the runtime may use.
         seed: Of the draw.
 
     Raises:
-        DeviceError: If the exporter cannot write single primitives, or the measurement fails.
+        DeviceError: If the exporter cannot write single primitives in this precision, or the measurement fails.
     """
     exporter = get_exporter(runtime)
-    if not isinstance(exporter, PrimitiveExporter):
-        raise DeviceError(f"the {runtime} exporter writes no single primitives, so nothing can be calibrated with it")
+    if not isinstance(exporter, PrimitiveExporter) or precision not in exporter.primitive_precisions:
+        raise DeviceError(
+            f"the {runtime} exporter writes no single primitives in {precision}, so nothing can be calibrated with it"
+        )
     primitives = calibration_primitives(seed)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
-            exporter.export_primitive(primitive, Path(folder) / f"{index}{exporter.suffix}")
+            exporter.export_primitive(primitive, Path(folder) / f"{index}{exporter.suffix}", precision=precision)
             for index, primitive in enumerate(primitives)
         ]
         measured = LocalDevice().measure_together(artifacts, runs=_RUNS, warmup=3, threads=threads)
@@ -88,15 +91,18 @@ def calibrate(runtime: str, *, threads: int = 1, seed: int = 0) -> LatencyModel:
     held_out = {p: time for index, (p, time) in enumerate(times.items()) if index % _HELD_OUT_EVERY == 0}
     fitted = {p: time for p, time in times.items() if p not in held_out}
     cpu = _hostinfo.cpu_model() or "this machine"
-    source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
+    source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version} {precision}"
     return fit(fitted, held_out, source=f"{source}, {threads} thread{'s' if threads > 1 else ''}")
 
 
-def cached_calibration(runtime: str, *, threads: int = 1, cache: Path | None = None) -> LatencyModel:
+def cached_calibration(
+    runtime: str, *, precision: Precision = "fp32", threads: int = 1, cache: Path | None = None
+) -> LatencyModel:
     """Return the calibration of this machine, measured once for each CPU, runtime version and thread count.
 
     Args:
         runtime: As for `calibrate`.
+        precision: As for `calibrate`.
         threads: That the runtime may use.
         cache: Folder; by default `files.cache_folder`.
 
@@ -104,10 +110,10 @@ def cached_calibration(runtime: str, *, threads: int = 1, cache: Path | None = N
         DeviceError: As `calibrate`.
     """
     versions = get_exporter(runtime).availability().versions
-    key = files.fingerprint(_hostinfo.cpu_model(), runtime, sorted(versions.items()), threads, _COUNTS)
-    path = (cache or files.cache_folder()) / f"latency-{runtime}-{key}.json"
+    key = files.fingerprint(_hostinfo.cpu_model(), runtime, sorted(versions.items()), precision, threads, _COUNTS)
+    path = (cache or files.cache_folder()) / f"latency-{runtime}-{precision}-{key}.json"
     if path.is_file():
         return LatencyModel.model_validate_json(path.read_bytes())
-    model = calibrate(runtime, threads=threads)
+    model = calibrate(runtime, precision=precision, threads=threads)
     files.write_text(path, model.model_dump_json(indent=2) + "\n")
     return model

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.artifacts import Array, Artifact, Session, get_exporter
+from sekron_edge.artifacts import Array, Artifact, Session, TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError
 
 _STATUS = Path("/proc/self/status")
@@ -69,9 +69,14 @@ def _reset_peak() -> bool:
 def _inputs(artifact: Artifact, given: list[Array] | None) -> list[Array]:
     random = np.random.default_rng(0)
     if given is None:
-        return [random.standard_normal(spec.shape).astype(spec.dtype) for spec in artifact.inputs]
+        return [_noise(spec, random) for spec in artifact.inputs]
     batch = artifact.inputs[0].shape[0]
     return [spec.from_torch(array[:batch]) for spec, array in zip(artifact.inputs, given, strict=True)]
+
+
+def _noise(spec: TensorSpec, random: np.random.Generator) -> Array:
+    values = random.standard_normal(spec.shape)
+    return values.astype(spec.dtype) if spec.quantization is None else spec.quantization.quantize(values, spec.dtype)
 
 
 def _run(session: Session, inputs: list[Array], times: int) -> list[float]:

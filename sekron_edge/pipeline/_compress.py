@@ -105,14 +105,17 @@ def plan_on(
         latency = target.latency_model()
     narrator.say(f"latency model: {latency.source}")
     scores = score_for(model, example_inputs, task, latency, precision=target.precision, narrator=narrator)
+    calibration = calibration_inputs(task)
     judge = Judge(
         model,
-        (calibration_inputs(task),),
+        (calibration,),
         divergence=task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
     )
     limits = target.with_device_limits(budget)
-    return plan_for(model, example_inputs, scores, limits, target, judge, work=work, seed=seed, narrator=narrator)
+    return plan_for(
+        model, example_inputs, calibration, scores, limits, target, judge, work=work, seed=seed, narrator=narrator
+    )
 
 
 def compress(

@@ -18,6 +18,7 @@ from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest,
 from sekron_edge.data import collate
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._planning import measure_pair
+from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Limit, Plan
 from sekron_edge.task import Task
@@ -62,6 +63,7 @@ def deliver(
         DeviceError: If a measurement fails.
     """
     inputs, targets = heldout_samples(task, _VERIFIED_SAMPLES)
+    calibration = (calibration_inputs(task),)
     wanted = [
         (exporter, precision)
         for exporter in map(get_exporter, target.formats)
@@ -70,10 +72,12 @@ def deliver(
     ]
     deliveries = []
     for exporter, precision in wanted:
-        write = partial(export, format=exporter.name, precision=precision, out=work)
+        write = partial(export, format=exporter.name, precision=precision, out=work, calibration=calibration)
         with narrator.busy(f"exporting and verifying {exporter.name} {precision}"):
             artifact = write(finished.model, example_inputs, name=name)
-            check = verify(artifact, finished.model, [inputs], task=task, targets=targets)
+            check = verify(
+                artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration
+            )
         taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
         narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}")
         with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):

@@ -15,6 +15,8 @@ from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan, decompose
 
 _ROUNDS = 4
+# Trials say what a plan costs, which the scales of its activations do not change.
+_TRIAL_CALIBRATION = 8
 # Latency is planned this far below its limit: the artifact is measured again at the end, on a machine that is noisy.
 _HEADROOM = 0.95
 # A plan this close to a limit leaves nothing to gain from another round.
@@ -65,9 +67,12 @@ class Trial:
 class _Bench:
     """Exports candidates for the target; measures them beside the dense model where the target is this machine."""
 
-    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...], target: Target, work: Path) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: tuple[Tensor, ...], calibration: Tensor, target: Target, work: Path
+    ) -> None:
         self._model = model
         self._example_inputs = example_inputs
+        self._calibration = calibration[:_TRIAL_CALIBRATION]
         self._target = target
         self._work = work
         self.dense = self._export(model, "dense")
@@ -86,7 +91,13 @@ class _Bench:
     def _export(self, model: nn.Module, name: str) -> Artifact:
         target = self._target
         return export(
-            model, self._example_inputs, format=target.runtime, precision=target.precision, out=self._work, name=name
+            model,
+            self._example_inputs,
+            format=target.runtime,
+            precision=target.precision,
+            out=self._work,
+            name=name,
+            calibration=(self._calibration,),
         )
 
 
@@ -105,6 +116,7 @@ def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[M
 def plan_for(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
+    calibration: Tensor,
     scores: ModelScores,
     budget: Budget,
     target: Target,
@@ -119,6 +131,7 @@ def plan_for(
     Args:
         model: The original.
         example_inputs: Their shapes become the artifact's.
+        calibration: Real inputs that are not held out, ``(samples, ...)``.
         scores: Of that model.
         budget: What the artifact must keep; relative entries are of the dense artifact.
         target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
@@ -131,7 +144,7 @@ def plan_for(
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
     with narrator.busy(f"exporting the dense model to {target.runtime}"):
-        bench = _Bench(model, example_inputs, target, work)
+        bench = _Bench(model, example_inputs, calibration, target, work)
         scores = _anchored(scores, bench.dense, bench.measured_dense())
     aims = _absolute(budget, scores.dense)
     best: Plan | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sekron_edge.artifacts import Precision, PrimitiveExporter, exporter_names, get_exporter
@@ -90,21 +91,30 @@ class Target:
         For another device this machine's calibration is scaled by a published latency of MobileNetV1 there; the
         model's ``source`` says so.
         """
-        calibrated = self.runtime
-        if not isinstance(get_exporter(self.runtime), PrimitiveExporter):
-            calibrated = _CALIBRATED_BY_DEFAULT
-        model = cached_calibration(calibrated, threads=self.threads if self.is_here else 1, cache=cache)
-        if calibrated != self.runtime:
-            model = model.scaled(1.0, f"estimated for {self.runtime}, which cannot be calibrated yet")
+        runtime, precision = self._calibrated()
+        calibrated = partial(cached_calibration, runtime, threads=self.threads if self.is_here else 1, cache=cache)
+        model = calibrated(precision=precision)
+        if (runtime, precision) != (self.runtime, self.precision):
+            said = f"estimated for {self.runtime} {self.precision}, which cannot be calibrated"
+            model = model.scaled(1.0, said)
         if self.is_here:
             return model
         published = self.profile.facts.mobilenet_v1
         if published is None or published.value is None:
             return model.scaled(1.0, f"estimated: as on this machine, since none is known for {self.profile.id}")
-        factor = published.value / model.latency_ms(reference_primitives())
+        factor = published.value / calibrated(precision="fp32").latency_ms(reference_primitives())
         return model.scaled(
-            factor, f"estimated, so that MobileNetV1 takes the {published} known for {self.profile.id} (one thread)"
+            factor,
+            f"estimated, so that MobileNetV1 in fp32 takes the {published} known for {self.profile.id} (one thread)",
         )
+
+    def _calibrated(self) -> tuple[str, Precision]:
+        """Return the runtime and precision whose primitives say most about the target's."""
+        for runtime in (self.runtime, _CALIBRATED_BY_DEFAULT):
+            exporter = get_exporter(runtime)
+            if isinstance(exporter, PrimitiveExporter) and self.precision in exporter.primitive_precisions:
+                return runtime, self.precision
+        return _CALIBRATED_BY_DEFAULT, "fp32"
 
     def require_known_latency(self, budget: Budget) -> None:
         """Refuse a budget in milliseconds for a device of which no latency is known at all.

@@ -57,13 +57,15 @@ class ExporterContract:
     @pytest.mark.slow
     def test_every_precision_computes_what_the_model_computes(self, exporter: Exporter, tmp_path: Path) -> None:
         """A model with factorized layers; a batch of several runs in pieces; the model is left as it was."""
-        model, x = _network(), torch.randn(3, *_IMAGE[1:])
+        model, x, calibration = _network(), torch.randn(3, *_IMAGE[1:]), (torch.randn(32, *_IMAGE[1:]),)
         expected = model(x).detach().numpy()
         before = copy.deepcopy(model.state_dict())
         model.train()
         for precision in exporter.precisions:
             path = tmp_path / f"model_{precision}{exporter.suffix}"
-            artifact = exporter.export(model, (torch.randn(_IMAGE),), precision=precision, path=path)
+            artifact = exporter.export(
+                model, (torch.randn(_IMAGE),), precision=precision, path=path, calibration=calibration
+            )
             assert (artifact.format, artifact.precision, artifact.path) == (self.format, precision, path)
             assert artifact.size_bytes == files.size_bytes(path)
             assert artifact.sha256 == files.sha256(path)

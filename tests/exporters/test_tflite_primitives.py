@@ -20,24 +20,27 @@ PRIMITIVES = {
 }
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", PRIMITIVES)
-def test_shapes_and_sizes_are_those_of_the_primitive(name, tmp_path):
+def test_shapes_and_sizes_are_those_of_the_primitive(name, precision, tmp_path):
     exporter = get_exporter("litert")
     assert isinstance(exporter, PrimitiveExporter)
     primitive = PRIMITIVES[name]
-    artifact = exporter.export_primitive(primitive, tmp_path / "p.tflite")
+    artifact = exporter.export_primitive(primitive, tmp_path / "p.tflite", precision=precision)
     assert np.prod(artifact.outputs[0].shape) == primitive.out_elements
-    values = np.random.default_rng(0).standard_normal(artifact.inputs[0].shape).astype(np.float32)
+    assert {spec.dtype for spec in artifact.inputs + artifact.outputs} == {"int8" if precision == "int8" else "float32"}
+    values = artifact.inputs[0].from_torch(np.random.default_rng(0).standard_normal(artifact.inputs[0].shape))
     (out,) = exporter.load(artifact).run([values])
     assert np.isfinite(out).all()
     assert out.std() > 0
 
 
-def test_a_permute_moves_what_pytorch_would_move(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_permute_moves_what_pytorch_would_move(precision, tmp_path):
     exporter = get_exporter("litert")
     primitive = Permute((2, 3, 4, 5), (0, 2, 1, 3))
-    artifact = exporter.export_primitive(primitive, tmp_path / "p.tflite")
-    x = torch.arange(120.0).reshape(2, 12, 5)
+    artifact = exporter.export_primitive(primitive, tmp_path / "p.tflite", precision=precision)
+    x = torch.arange(120, dtype=getattr(torch, artifact.inputs[0].dtype)).reshape(2, 12, 5)
     (out,) = exporter.load(artifact).run([x.permute(0, 2, 1).contiguous().numpy()])
     expected = nn.Flatten(1, 2)(x.reshape(2, 3, 4, 5).permute(0, 2, 1, 3)).permute(0, 2, 1)
     assert np.array_equal(out, expected.numpy())

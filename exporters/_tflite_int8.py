@@ -1,0 +1,34 @@
+"""From a float .tflite to one in int8, weights by channel and activations by tensor, with ai-edge-quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sekron_edge.artifacts import Array, TensorSpec
+
+_SIGNATURE = "serving_default"
+
+
+def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
+    """Quantize a model that litert-torch wrote; its inputs and outputs become int8 too.
+
+    Args:
+        content: Of the float file.
+        samples: Calibration inputs in the file's own layout.
+
+    Raises:
+        ValueError: As the quantizer does, where it cannot.
+    """
+    from ai_edge_quantizer import quantizer, recipe
+
+    work = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
+    ranges = work.calibrate({_SIGNATURE: named}, num_threads=1)
+    found = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(found.quantized_model)
+
+
+def in_own_layout(specs: Sequence[TensorSpec], batches: Iterable[Sequence[Array]]) -> Iterable[Sequence[Array]]:
+    """Bring batches of PyTorch's layout to that of a file's inputs."""
+    for batch in batches:
+        yield [spec.from_torch(value) for spec, value in zip(specs, batch, strict=True)]
