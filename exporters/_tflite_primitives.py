@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sekron_edge.artifacts import Array, Precision
-
 from sekron_edge.primitives import Conv, Linear, Permute, Primitive
 
 _FILE_IDENTIFIER = b"TFL3"

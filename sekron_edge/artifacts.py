@@ -14,7 +14,7 @@ The core knows no format by name: exporters are found through the entry-point gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -160,6 +160,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparedSession(Protocol):
+    """What a session may offer beside the rest: the computation alone, for latency models."""
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        """Hand over inputs in the artifact's own layout; return what computes on them, and fetches nothing."""
+        ...
+
+
 class Exporter(Protocol):
     """One format.
 
@@ -227,9 +236,11 @@ class PrimitiveExporter(Protocol):
 
     Attributes:
         primitive_precisions: Those that ``export_primitive`` takes.
+        primitive_count: How many a calibration can afford: each should take some tens of milliseconds.
     """
 
     primitive_precisions: tuple[Precision, ...]
+    primitive_count: int
 
     def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
         """Write a model of one primitive, with random weights."""

@@ -270,9 +270,7 @@ def _blame(
     def differs(candidate: nn.Module) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"part{exporter.suffix}"
-            part = exporter.export(
-                candidate, example, precision=artifact.precision, path=path, calibration=calibration
-            )
+            part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
         return not compare(_outputs(candidate, inputs), actual).within(allowed)
 

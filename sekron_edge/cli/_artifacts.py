@@ -12,7 +12,7 @@ from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
-    from sekron_edge.artifacts import Artifact
+    from sekron_edge.artifacts import Artifact, Precision
 
 
 _CALIBRATION = 32
@@ -35,24 +35,19 @@ def export(
     Beside each file its description is written (FILE.json), which `bench` reads.
     """
     import torch
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
     import sekron_edge as se
     from sekron_edge import files
-    from sekron_edge.artifacts import Artifact, Precision, exporter_names
+    from sekron_edge.artifacts import Artifact, exporter_names
     from sekron_edge.pipeline import load_model
 
-    try:
-        wanted: Precision = TypeAdapter(Precision).validate_python(precision)
-    except ValidationError as error:
-        raise ConfigError(f"precision must be fp32, fp16 or int8, got {precision!r}") from error
+    wanted = parse_precision(precision)
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
     loaded = load_model(model, weights)
     narrator = ConsoleNarrator()
-    calibration = [
-        torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs
-    ]
+    calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
     for chosen in format or exporter_names():
         with narrator.busy(f"exporting {chosen}"):
@@ -116,6 +111,23 @@ def bench(
         for name, m in zip(names, found, strict=True)
     ]  # fmt: skip
     print_table(["artifact", "runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks"], rows)
+
+
+def parse_precision(text: str) -> Precision:
+    """Return the precision that an option names.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from sekron_edge.artifacts import Precision
+
+    try:
+        found: Precision = TypeAdapter(Precision).validate_python(text)
+    except ValidationError as error:
+        raise ConfigError(f"precision must be fp32, fp16 or int8, got {text!r}") from error
+    return found
 
 
 def _shape(text: str) -> tuple[int, ...]:

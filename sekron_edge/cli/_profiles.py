@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sekron_edge.cli._artifacts import parse_precision
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
 
@@ -50,20 +51,28 @@ def check_profile(path: Annotated[str, typer.Argument(help="A path to a TOML fil
 @app.command("calibrate")
 def calibrate_host(
     runtime: Annotated[str, typer.Option(help="Format whose runtime is timed.")] = "litert",
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Time single operations on this machine, and fit a latency model to them; it is kept in the cache.
+    """Time single operations on this machine, and fit a latency model to them; both are kept in the cache.
 
     A quarter of the operations is not fitted: their error is printed.
     """
     from sekron_edge.devices import cached_calibration
 
-    with ConsoleNarrator().busy(f"timing operations with {runtime}"):
-        model = cached_calibration(runtime, threads=threads)
+    with ConsoleNarrator().busy(f"timing operations with {runtime} {precision}"):
+        model = cached_calibration(runtime, precision=parse_precision(precision), threads=threads)
     if as_json:
         typer.echo(model.model_dump_json(indent=2))
         return
-    rows = [[kind, f"{error:.0%}"] for kind, error in model.held_out_error.items()]
-    print_table(["operation", "median error, held out"], rows)
+    rows = [
+        [kind, _percent(own.median_error), _percent(own.p90_error), f"{own.tile.rows} x {own.tile.columns}"]
+        for kind, own in model.kinds.items()
+    ]
+    print_table(["operation", "median error, held out", "of nine in ten", "tile"], rows)
     typer.echo(model.source)
+
+
+def _percent(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.1%}"

@@ -1,58 +1,59 @@
 """A latency model: the time of a primitive from a few physical features, fitted to measurements.
 
-    time = per-call overhead + work / throughput + traffic / bandwidth        (non-negative least squares)
+    time = call + work / throughput + tiles begun + traffic / bandwidth + ...        (non-negative least squares)
 
-One set of coefficients for each kind of operation. No torch here.
+One set of coefficients, and one tile, for each kind of operation. No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import ceil, prod
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import nnls
 
+from sekron_edge.devices._features import Tile, features, kind
 from sekron_edge.errors import DeviceError
-from sekron_edge.primitives import Conv, ConvTranspose, Linear, Permute, Primitive
+from sekron_edge.primitives import Primitive
 
-# Vector kernels compute whole tiles of output channels.
-_TILE = 16
+Floats = npt.NDArray[np.float64]
 
-
-def kind(primitive: Primitive) -> str:
-    """Return the kind of operation, each with coefficients of its own; transposed convolutions are taken for others."""
-    if isinstance(primitive, Permute):
-        return "permute"
-    if isinstance(primitive, Linear):
-        return "linear"
-    if primitive.groups == 1:
-        return "pointwise" if prod(primitive.kernel) == 1 else "conv"
-    return "depthwise" if primitive.groups == primitive.in_shape[1] else "grouped"
-
-
-def features(primitive: Primitive) -> tuple[float, ...]:
-    """Return what an operation's time may depend on: call, work, gathered values, values read and written, groups."""
-    gathered, groups, weights = 0.0, 0.0, 0.0
-    work = float(primitive.macs)
-    if isinstance(primitive, Linear):
-        weights = primitive.in_features * primitive.out_features
-        work *= _padded(primitive.out_features)
-    elif isinstance(primitive, Conv | ConvTranspose):
-        weights = prod(primitive.kernel) * primitive.in_shape[1] // primitive.groups * primitive.out_channels
-        gathered = primitive.macs * primitive.groups / primitive.out_channels
-        if primitive.groups == 1:
-            work *= _padded(primitive.out_channels)
-        elif primitive.groups < primitive.in_shape[1]:
-            groups = float(primitive.groups * primitive.in_shape[0])
-            work *= _padded(primitive.out_channels // primitive.groups)
-    return (1.0, work, gathered, float(primitive.in_elements + primitive.out_elements), float(weights), groups)
+_PRODUCT_TILES = tuple(
+    Tile(rows=rows, columns=columns, depth=depth)
+    for rows, columns, depth in product((1, 4, 7, 14), (4, 8, 16, 32), (1, 4, 8))
+)
+_TILES: dict[str, tuple[Tile, ...]] = {
+    "permute": (Tile(),),
+    "depthwise": tuple(Tile(columns=columns) for columns in (4, 8, 16, 32)),
+    "large depthwise": (Tile(columns=4),),
+    **dict.fromkeys(("linear", "pointwise", "conv", "grouped"), _PRODUCT_TILES),
+}
+# Below, relative errors say little: a model's time is a sum.
+_SHORT_MS = 3e-4
+# Residuals below count by their square, above by their size: a few odd kernels must not bend the rest.
+_ROBUST = 0.03
+_ROUNDS = 6
 
 
-def _padded(channels: int) -> float:
-    return ceil(channels / _TILE) * _TILE / channels
+class Coefficients(BaseModel):
+    """Of one kind of operation.
+
+    Attributes:
+        tile: What the kernel computes at once.
+        milliseconds: A unit of each of `features`.
+        median_error: Relative, on measurements that were not fitted; None if there were none.
+        p90_error: The same, of nine in ten.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tile: Tile = Tile()
+    milliseconds: tuple[float, ...]
+    median_error: float | None = None
+    p90_error: float | None = None
 
 
 class LatencyModel(BaseModel):
@@ -60,47 +61,57 @@ class LatencyModel(BaseModel):
 
     Attributes:
         source: Where the coefficients are from, for people.
-        coefficients: Milliseconds a unit of each feature, by kind of operation.
-        held_out_error: Median relative error on measurements that were not fitted, by kind; empty if estimated.
+        precision: Of the values, on which traffic depends.
+        kinds: Coefficients by kind of operation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: int = 2
     source: str
-    coefficients: dict[str, tuple[float, ...]]
-    held_out_error: dict[str, float] = {}
+    precision: str = "fp32"
+    kinds: dict[str, Coefficients]
 
     def latency_ms(self, primitives: Sequence[Primitive]) -> float:
         """Return the time of running the operations one after another, in milliseconds."""
-        return sum(float(np.dot(self.coefficients[kind(primitive)], features(primitive))) for primitive in primitives)
+        total = 0.0
+        for primitive in primitives:
+            own = self.kinds[kind(primitive)]
+            total += float(np.dot(own.milliseconds, features(primitive, own.tile, self.precision)))
+        return total
 
     def scaled(self, factor: float, reason: str) -> LatencyModel:
         """Return a model whose every time is ``factor`` as long, and says why."""
-        return self.model_copy(
-            update={
-                "coefficients": {key: tuple(factor * c for c in values) for key, values in self.coefficients.items()},
-                "source": f"{self.source}; times {factor:.3g}: {reason}",
-            }
-        )
+        kinds = {
+            name: own.model_copy(update={"milliseconds": tuple(factor * value for value in own.milliseconds)})
+            for name, own in self.kinds.items()
+        }
+        return self.model_copy(update={"kinds": kinds, "source": f"{self.source}; times {factor:.3g}: {reason}"})
 
     @classmethod
     def estimated(cls, *, gmacs_per_second: float, values_per_microsecond: float, call_us: float) -> LatencyModel:
         """Make a model from three figures, for a device that nobody has measured."""
-        work, traffic = 1e-6 / gmacs_per_second, 1e-3 / values_per_microsecond
-        same = (call_us * 1e-3, work, 0.0, traffic, traffic, call_us * 1e-3)
-        kinds = ("permute", "linear", "pointwise", "conv", "depthwise", "grouped")
+        call, work, traffic = call_us * 1e-3, 1e-6 / gmacs_per_second, 1e-3 / values_per_microsecond
+        of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0))
+        depthwise = Coefficients(milliseconds=(call, work, 0, 0, 0, traffic, 0))
+        kinds = dict.fromkeys(_TILES, of_product) | dict.fromkeys(("depthwise", "large depthwise"), depthwise)
+        kinds["permute"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 0, 0, 0))
         said = f"estimated: {gmacs_per_second:g} GMAC/s, {values_per_microsecond:g} values/us, {call_us:g} us a call"
-        return cls(source=said, coefficients=dict.fromkeys(kinds, same))
+        return cls(source=said, kinds=kinds)
 
 
-def fit(fitted: Mapping[Primitive, float], held_out: Mapping[Primitive, float], *, source: str) -> LatencyModel:
-    """Fit a latency model by non-negative least squares on relative errors.
+def fit(
+    fitted: Mapping[Primitive, float], held_out: Mapping[Primitive, float], *, source: str, precision: str = "fp32"
+) -> LatencyModel:
+    """Fit a latency model by robust non-negative least squares on relative errors.
+
+    Of the tiles that kernels are known to have, the one that explains the fitted measurements best is taken.
 
     Args:
         fitted: Milliseconds of each primitive to fit; every kind of operation must occur.
         held_out: Those that only judge.
         source: What was measured, on what.
+        precision: In which it was.
 
     Raises:
         DeviceError: If a time is not positive.
@@ -108,19 +119,34 @@ def fit(fitted: Mapping[Primitive, float], held_out: Mapping[Primitive, float], 
     for primitive, time in [*fitted.items(), *held_out.items()]:
         if not time > 0:
             raise DeviceError(f"a measured time must be positive, got {time} ms for {primitive}; measure again")
-    coefficients: dict[str, tuple[float, ...]] = {}
-    errors: dict[str, float] = {}
+    kinds = {}
     for name in sorted({kind(primitive) for primitive in fitted}):
-        rows, times = _of_kind(fitted, name)
-        scale = np.maximum(rows.max(axis=0), 1e-30)
-        solution, _ = nnls(rows / scale / times[:, None], np.ones(len(times)))
-        coefficients[name] = tuple(float(value) for value in solution / scale)
-        if any(kind(primitive) == name for primitive in held_out):
-            rows, times = _of_kind(held_out, name)
-            errors[name] = float(np.median(np.abs(rows @ coefficients[name] / times - 1)))
-    return LatencyModel(source=source, coefficients=coefficients, held_out_error=errors)
+        own = {p: time for p, time in fitted.items() if kind(p) == name}
+        times = np.array(list(own.values()))
+        found = [(*_solved(_rows(own, tile, precision), times), tile) for tile in _TILES[name]]
+        _, coefficients, tile = min(found, key=lambda each: each[0])
+        best = Coefficients(tile=tile, milliseconds=tuple(map(float, coefficients)))
+        judged = {p: time for p, time in held_out.items() if kind(p) == name}
+        if judged:
+            predicted = _rows(judged, tile, precision) @ coefficients
+            median, p90 = np.quantile(np.abs(predicted / np.array(list(judged.values())) - 1), [0.5, 0.9])
+            best = best.model_copy(update={"median_error": float(median), "p90_error": float(p90)})
+        kinds[name] = best
+    return LatencyModel(source=source, precision=precision, kinds=kinds)
 
 
-def _of_kind(seen: Mapping[Primitive, float], name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    own = [(primitive, time) for primitive, time in seen.items() if kind(primitive) == name]
-    return np.array([features(p) for p, _ in own]), np.array([time for _, time in own])
+def _rows(primitives: Iterable[Primitive], tile: Tile, precision: str) -> Floats:
+    return np.array([features(primitive, tile, precision) for primitive in primitives])
+
+
+def _solved(rows: Floats, times: Floats) -> tuple[float, Floats]:
+    """Return the mean relative error, and the coefficients."""
+    scale = np.maximum(rows.max(axis=0), 1e-30)
+    by = times + _SHORT_MS
+    system, wanted = rows / scale / by[:, None], times / by
+    weights = np.ones(len(times))
+    for _ in range(_ROUNDS):
+        solution, _ = nnls(system * weights[:, None], wanted * weights)
+        residuals = np.abs(system @ solution - wanted)
+        weights = 1 / np.sqrt(np.maximum(residuals, _ROBUST))
+    return float(residuals.mean()), solution / scale

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -26,6 +27,7 @@ from sekron_edge.errors import DeviceError
 _WIDEST_SPREAD = 0.25
 _LARGEST_DRIFT = 0.15
 _STDERR_CHARACTERS = 1500
+_LEAST_SECONDS = 0.5
 
 
 class LocalDevice:
@@ -44,7 +46,7 @@ class LocalDevice:
         timeout_s: float = 600.0,
     ) -> Measurement:
         """Measure one artifact in a process of its own."""
-        return self._timings([artifact], inputs, runs, warmup, threads, timeout_s, 0.5)[0]
+        return self._measure([artifact], inputs, runs, warmup, threads, timeout_s)[0]
 
     def measure_together(
         self,
@@ -66,9 +68,21 @@ class LocalDevice:
         """
         if len({artifact.format for artifact in artifacts}) > 1:
             raise DeviceError("only artifacts of one format can be measured together; measure each format by itself")
-        return self._timings(artifacts, inputs, runs, warmup, threads, timeout_s, 0.5)
+        return self._measure(artifacts, inputs, runs, warmup, threads, timeout_s)
 
-    def _timings(
+    def time_computations(
+        self, artifacts: Sequence[Artifact], *, runs: int, threads: int, timeout_s: float = 600.0
+    ) -> list[Measurement]:
+        """Time artifacts of one format in turn, on random values, without handing over inputs and fetching outputs.
+
+        Where the runtime knows no other way, both are in the times.
+
+        Raises:
+            DeviceError: As `measure`.
+        """
+        return self._measure(artifacts, None, runs, 2, threads, timeout_s, timed="computation")
+
+    def _measure(
         self,
         artifacts: Sequence[Artifact],
         inputs: Sequence[Array] | None,
@@ -76,7 +90,7 @@ class LocalDevice:
         warmup: int,
         threads: int,
         timeout_s: float,
-        least_seconds: float,
+        timed: Literal["call", "computation"] = "call",
     ) -> list[Measurement]:
         if runs < 1 or warmup < 0 or threads < 1:
             raise DeviceError(
@@ -97,7 +111,8 @@ class LocalDevice:
                 runs=runs,
                 warmup=warmup,
                 threads=threads,
-                least_seconds=least_seconds,
+                least_seconds=_LEAST_SECONDS,
+                timed=timed,
             )
             timings = _in_worker(job, Path(folder), timeout_s)
         environment = _environment()

@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.artifacts import Array, Artifact, Session, TensorSpec, get_exporter
+from sekron_edge.artifacts import Array, Artifact, PreparedSession, Session, TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError
 
 _STATUS = Path("/proc/self/status")
@@ -25,7 +28,8 @@ _BLOCK = 4  # timed runs of one artifact before the next has its turn
 class Job(BaseModel):
     """What to measure: the artifacts in turn, so that all of them see the same moods of the machine.
 
-    ``inputs`` is a ``.npz`` of arrays in the artifacts' PyTorch layout; absent: random values.
+    ``inputs`` is a ``.npz`` of arrays in the artifacts' PyTorch layout; absent: random values. A ``call`` hands inputs
+    over and fetches outputs; of a ``computation`` neither is timed, where the runtime can do without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +40,7 @@ class Job(BaseModel):
     warmup: int
     threads: int
     least_seconds: float
+    timed: Literal["call", "computation"] = "call"
 
 
 class Timing(BaseModel):
@@ -79,11 +84,17 @@ def _noise(spec: TensorSpec, random: np.random.Generator) -> Array:
     return values.astype(spec.dtype) if spec.quantization is None else spec.quantization.quantize(values, spec.dtype)
 
 
-def _run(session: Session, inputs: list[Array], times: int) -> list[float]:
+def _timed(session: Session, inputs: list[Array], timed: str) -> Callable[[], object]:
+    if timed == "computation" and isinstance(session, PreparedSession):
+        return session.prepare(inputs)
+    return partial(session.run, inputs)
+
+
+def _run(compute: Callable[[], object], times: int) -> list[float]:
     seen = []
     for _ in range(times):
         start = time.perf_counter_ns()
-        session.run(inputs)
+        compute()
         seen.append((time.perf_counter_ns() - start) / 1e6)
     return seen
 
@@ -102,15 +113,16 @@ def measure(job: Job) -> list[Timing]:
         exporter.load(artifact, threads=job.threads)
         for exporter, artifact in zip(exporters, job.artifacts, strict=True)
     ]
-    for session, values in zip(sessions, inputs, strict=True):
-        _run(session, values, job.warmup)
+    computed = [_timed(session, values, job.timed) for session, values in zip(sessions, inputs, strict=True)]
+    for compute in computed:
+        _run(compute, job.warmup)
     seen: list[list[float]] = [[] for _ in sessions]
     end = time.perf_counter() + job.least_seconds
     while len(seen[0]) < job.runs or (time.perf_counter() < end and len(seen[0]) < 20 * job.runs):
-        for session, values, record in zip(sessions, inputs, seen, strict=True):
+        for compute, record in zip(computed, seen, strict=True):
             if len(sessions) > 1:
-                session.run(values)  # brings its weights back into the caches
-            record.extend(_run(session, values, _BLOCK))
+                compute()  # brings its weights back into the caches
+            record.extend(_run(compute, _BLOCK))
     peak = None
     if counted and before is not None and (highest := _memory("VmHWM")) is not None:
         peak = max(0, highest - before)

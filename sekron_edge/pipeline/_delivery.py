@@ -75,9 +75,7 @@ def deliver(
         write = partial(export, format=exporter.name, precision=precision, out=work, calibration=calibration)
         with narrator.busy(f"exporting and verifying {exporter.name} {precision}"):
             artifact = write(finished.model, example_inputs, name=name)
-            check = verify(
-                artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration
-            )
+            check = verify(artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration)
         taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
         narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}")
         with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
