@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
+from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
 from sekron_edge.task import Task
 
+_SCORED_TOGETHER = 64
 _PERFECT_DB = 200.0  # instead of infinity, which JSON has no word for
 
 
@@ -198,6 +201,22 @@ def verify(
         noise=found["noise"],
         metric=metric,
     )
+
+
+def score_artifact(artifact: Artifact, task: Task) -> float:
+    """Return the task's metric of an artifact on all held-out samples, run in its runtime on this machine."""
+    session = get_exporter(artifact.format).load(artifact)
+    metric = task.metric()
+    batch = artifact.inputs[0].shape[0]
+    # The loader's own generator keeps it from drawing on the global one.
+    samples = DataLoader(
+        task.heldout, batch * _SCORED_TOGETHER, collate_fn=collate, generator=torch.Generator().manual_seed(0)
+    )
+    for inputs, targets in samples:
+        whole = len(inputs) - len(inputs) % batch
+        outputs = predict(session, artifact, [inputs[:whole].numpy()])
+        metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets[:whole])
+    return float(metric.compute())
 
 
 def _metric(task: Task, targets: Tensor, expected: Sequence[Array], actual: Sequence[Array]) -> MetricPair:

@@ -84,6 +84,8 @@ class Delivery(_Model):
         measured: Latency and memory, where its runtime can be measured here.
         dense_bytes: Size of the dense model in the same format and precision.
         dense_measured: Of that dense model, timed in turn with this one.
+        score: The task's metric of the artifact itself on all held-out data; None where a reference evaluator runs it.
+        dense_score: Of the dense model's artifact.
         snippet: Path of the code that loads it.
     """
 
@@ -92,6 +94,8 @@ class Delivery(_Model):
     measured: Measurement | None
     dense_bytes: int
     dense_measured: Measurement | None
+    score: float | None = None
+    dense_score: float | None = None
     snippet: str
 
 

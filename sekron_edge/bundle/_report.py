@@ -5,7 +5,7 @@ from __future__ import annotations
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from sekron_edge.bundle._manifest import Delivery, Manifest
+from sekron_edge.bundle._manifest import Delivery, Manifest, Score
 from sekron_edge.bundle._snippets import templates
 from sekron_edge.planner import Plan
 
@@ -40,7 +40,7 @@ def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
         ("MACs", f"{dense.macs:,}", f"{delivered.macs:,}", _fewer(dense.macs, delivered.macs)),
     ]  # fmt: skip
     for delivery in manifest.deliveries:
-        rows += _delivery_rows(delivery)
+        rows += _delivery_rows(delivery, score)
     return rows
 
 
@@ -57,11 +57,14 @@ def _quantity(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _delivery_rows(delivery: Delivery) -> list[tuple[str, str, str, str]]:
+def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str, str]]:
     artifact, new, old = delivery.artifact, delivery.measured, delivery.dense_measured
     name = f"{artifact.format} {artifact.precision}"
     small = artifact.size_bytes
     found = [(f"{name}: bytes", f"{delivery.dense_bytes:,}", f"{small:,}", _fewer(delivery.dense_bytes, small))]
+    if delivery.score is not None and delivery.dense_score is not None:
+        label = f"{name}: {score.metric} of the artifact, held-out data"
+        found.append((label, score.shown(delivery.dense_score), score.shown(delivery.score), ""))
     if new is None or old is None:
         found.append((f"{name}: latency", "not measured here", "not measured here", ""))
         return found

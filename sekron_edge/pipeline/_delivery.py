@@ -22,7 +22,7 @@ from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Limit, Plan
 from sekron_edge.task import Task
-from sekron_edge.verification import verify
+from sekron_edge.verification import score_artifact, verify
 
 _VERIFIED_SAMPLES = 512
 _GOLDEN_SAMPLES = 8
@@ -80,8 +80,12 @@ def deliver(
         narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}")
         with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
             dense = write(finished.dense, example_inputs, name="dense")
-        before = after = None
+        before = after = score = dense_score = None
         if check.measurable:
+            with narrator.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
+                score, dense_score = score_artifact(artifact, task), score_artifact(dense, task)
+            shown = finished.score.shown
+            narrator.say(f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}")
             with narrator.busy(f"measuring {artifact.path.name} beside the dense model"):
                 before, after = measure_pair(dense, artifact, target)
             steady = "" if before.stable and after.stable else " (too noisy to quote)"
@@ -95,6 +99,8 @@ def deliver(
                 measured=after,
                 dense_bytes=dense.size_bytes,
                 dense_measured=before,
+                score=score,
+                dense_score=dense_score,
                 snippet="",
             )
         )
@@ -117,8 +123,10 @@ def judge(finished: Finished, deliveries: Sequence[Delivery], budget: Budget, ta
     if budget.macs is not None:
         results.append(_result("macs", budget.macs.absolute(plan.dense.macs), plan.cost.macs, "counted"))
     if budget.accuracy_drop is not None:
-        drop = finished.score.dense - finished.score.delivered
-        results.append(_result("accuracy_drop", budget.accuracy_drop, drop, "held-out data, PyTorch model"))
+        found, how = finished.score.delivered, "held-out data, PyTorch model"
+        if main.score is not None:
+            found, how = main.score, "held-out data, the artifact itself"
+        results.append(_result("accuracy_drop", budget.accuracy_drop, finished.score.dense - found, how))
     return results
 
 

@@ -130,12 +130,12 @@ def trained_model(config: JobConfig, task: Task, narrator: Narrator) -> nn.Modul
         torch.manual_seed(config.seed)
         model = load_model(section.factory)
     key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), config.data)
-    stored = files.cache_folder() / f"model-{config.name}-{key}.safetensors"
+    stored = files.cache_folder() / f"model-{key}.safetensors"
     if stored.is_file():
         narrator.say(f"the trained model is in the cache: {stored}")
     else:
         narrator.say(f"training {config.name} for {settings.epochs} epochs")
-        checkpoints = files.cache_folder() / f"training-{config.name}-{key}"
+        checkpoints = files.cache_folder() / f"training-{key}"
         trained = train(
             model, task, config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress
         )
