@@ -85,7 +85,9 @@ def deliver(
             with narrator.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
                 score, dense_score = score_artifact(artifact, task), score_artifact(dense, task)
             shown = finished.score.shown
-            narrator.say(f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}")
+            narrator.say(
+                f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}"
+            )
             with narrator.busy(f"measuring {artifact.path.name} beside the dense model"):
                 before, after = measure_pair(dense, artifact, target)
             steady = "" if before.stable and after.stable else " (too noisy to quote)"

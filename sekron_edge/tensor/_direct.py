@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sekron_edge.errors import RankError
 
-
 # Against division by zero, where a component is zero: small enough to alter no other.
 _NOTHING = 1e-300
 
