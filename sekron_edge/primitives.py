@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+# Bytes that a value takes, by precision.
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+
 
 @dataclass(frozen=True)
 class Conv:

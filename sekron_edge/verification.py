@@ -204,7 +204,10 @@ def verify(
 
 
 def score_artifact(artifact: Artifact, task: Task) -> float:
-    """Return the task's metric of an artifact on all held-out samples, run in its runtime on this machine."""
+    """Return the task's metric of an artifact on all held-out samples, run in its runtime on this machine.
+
+    What does not fill the artifact's own batch at the end is left out.
+    """
     session = get_exporter(artifact.format).load(artifact)
     metric = task.metric()
     batch = artifact.inputs[0].shape[0]
@@ -214,8 +217,9 @@ def score_artifact(artifact: Artifact, task: Task) -> float:
     )
     for inputs, targets in samples:
         whole = len(inputs) - len(inputs) % batch
-        outputs = predict(session, artifact, [inputs[:whole].numpy()])
-        metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets[:whole])
+        if whole:
+            outputs = predict(session, artifact, [inputs[:whole].numpy()])
+            metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets[:whole])
     return float(metric.compute())
 
 

@@ -11,7 +11,7 @@ from math import ceil, prod
 
 from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.primitives import Conv, ConvTranspose, Linear, Permute, Primitive
+from sekron_edge.primitives import VALUE_BYTES, Conv, ConvTranspose, Linear, Permute, Primitive
 
 # Vector kernels take so many taps of a depthwise convolution at once; beyond, it is left to a slow one.
 _DEPTHWISE_TAPS = 25
@@ -19,7 +19,6 @@ _DEPTHWISE_TAPS = 25
 _CACHE_BYTES = 1 << 20
 # Caches keep few lines whose addresses are so many bytes apart.
 _ALIASING_BYTES = 1024
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 class Tile(BaseModel):

@@ -92,6 +92,7 @@ class LatencyModel(BaseModel):
     def estimated(cls, *, gmacs_per_second: float, values_per_microsecond: float, call_us: float) -> LatencyModel:
         """Make a model from three figures, for a device that nobody has measured."""
         call, work, traffic = call_us * 1e-3, 1e-6 / gmacs_per_second, 1e-3 / values_per_microsecond
+        # In the order of `features`.
         of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0))
         depthwise = Coefficients(milliseconds=(call, work, 0, 0, 0, traffic, 0))
         kinds = dict.fromkeys(_TILES, of_product) | dict.fromkeys(("depthwise", "large depthwise"), depthwise)

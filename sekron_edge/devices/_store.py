@@ -7,12 +7,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.errors import DeviceError
 from sekron_edge.primitives import Primitive
 
@@ -25,6 +26,21 @@ CREATE TABLE IF NOT EXISTS timings (
     median_ms REAL NOT NULL, iqr_ms REAL NOT NULL, min_ms REAL NOT NULL, runs INTEGER NOT NULL);
 """
 _WAIT_S = 60.0  # for another writer
+
+
+class Calibration(BaseModel):
+    """One calibration that is kept: with what, when, where, and how many operations were timed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    measured_at: datetime
+    runtime: str
+    runtime_version: str
+    precision: str
+    threads: int
+    environment: Environment
+    timings: int
 
 
 class MeasurementStore:
@@ -67,13 +83,17 @@ class MeasurementStore:
             )
         return number
 
-    def calibrations(self) -> list[dict[str, object]]:
-        """Return what was calibrated, the newest last: number, date, runtime, precision, threads, timings."""
+    def calibrations(self) -> list[Calibration]:
+        """Return what was calibrated, the newest last."""
         query = """
             SELECT id, measured_at, runtime, runtime_version, precision, threads, environment, COUNT(*) AS timings
             FROM calibrations JOIN timings ON calibration = id GROUP BY id ORDER BY id"""
         with self._open() as database:
-            return [dict(row) for row in database.execute(query)]
+            rows = database.execute(query).fetchall()
+        return [
+            Calibration.model_validate({**row, "environment": Environment.model_validate_json(row["environment"])})
+            for row in map(dict, rows)
+        ]
 
     def medians(self, calibration: int) -> dict[Primitive, float]:
         """Return the median time of each primitive of a calibration, in milliseconds."""

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from sekron_edge.nn import layer_geometry, layer_weight, schedule
 from sekron_edge.planner._plan import LayerCost
-from sekron_edge.primitives import Permute, Primitive
+from sekron_edge.primitives import VALUE_BYTES, Permute, Primitive
 from sekron_edge.structure import Factor, Shape, Structure
-
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 class CostModel(Protocol):

@@ -17,10 +17,11 @@ from sekron_edge.nn import (
     supported_layers,
 )
 from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
-from sekron_edge.planner._costs import VALUE_BYTES, CostModel, layer_cost, refused_cost, weight_shape
+from sekron_edge.planner._costs import CostModel, layer_cost, refused_cost, weight_shape
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
+from sekron_edge.primitives import VALUE_BYTES
 from sekron_edge.structure import Factor, Shape, Structure
 from sekron_edge.threads import torch_threads
 

@@ -77,9 +77,9 @@ def test_this_machine_is_calibrated_once(tmp_path):
     assert cached_calibration("litert", precision="int8", cache=tmp_path) == model
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     (kept,) = store.calibrations()
-    assert (kept["runtime"], kept["precision"], kept["threads"]) == ("litert", "int8", 1)
-    medians = store.medians(kept["id"])
-    assert len(medians) == kept["timings"]
+    assert (kept.runtime, kept.precision, kept.threads) == ("litert", "int8", 1)
+    medians = store.medians(kept.id)
+    assert len(medians) == kept.timings
     assert set(medians) == set(calibration_primitives())
     with pytest.raises(DeviceError, match="executorch"):
         cached_calibration("executorch", cache=tmp_path)

@@ -5,9 +5,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from sekron_edge.artifacts import TensorSpec, export, exporter_names, get_exporter, register_exporter
+from sekron_edge.artifacts import Quantization, TensorSpec, export, exporter_names, get_exporter, register_exporter
 from sekron_edge.errors import ConfigError
 from sekron_edge.testing import ExporterContract
 
@@ -43,3 +45,29 @@ def test_layouts_round_trip():
     x = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype("float32")
     assert spec.from_torch(x).shape == spec.shape
     np.testing.assert_array_equal(spec.to_torch(spec.from_torch(x)), x)
+
+
+@given(st.floats(1e-3, 10), st.integers(-128, 127), st.integers(0, 2**31))
+def test_integers_stand_for_real_values_within_half_a_step(scale, zero_point, seed):
+    spec = TensorSpec(
+        name="x", shape=(1, 4, 5, 3), dtype="int8", layout="channels_last",
+        quantization=Quantization(scale=scale, zero_point=zero_point),
+    )  # fmt: skip
+    low, high = (scale * (end - zero_point) for end in (-128, 127))
+    x = np.random.default_rng(seed).uniform(low, high, (1, 3, 4, 5)).astype("float32")
+    given_to_it = spec.from_torch(x)
+    assert given_to_it.dtype == np.int8
+    assert np.abs(spec.to_torch(given_to_it) - x).max() <= 0.501 * scale
+    assert spec.from_torch(np.full_like(x, 2 * high + 1)).min() == 127
+
+
+@pytest.mark.parametrize(
+    ("calibration", "said"), [(None, "there is none"), ((torch.randn(8, 3, 9, 9),), "must have the shapes")]
+)
+def test_int8_wants_calibration_data_of_the_inputs_shape(calibration, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        export(
+            network(), (torch.randn(1, 3, 16, 16),), format="litert", precision="int8", out=tmp_path,
+            calibration=calibration,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
