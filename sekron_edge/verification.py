@@ -88,7 +88,7 @@ class MetricPair(BaseModel):
 
 
 class Check(BaseModel):
-    """A verification that held: on the inputs given, and on noise of their mean and spread.
+    """A verification that held: on the inputs given, and on noise of their mean and spread within their range.
 
     ``metric`` is None where no targets were given; ``measurable`` is False for a reference evaluator.
     """
@@ -167,10 +167,7 @@ def verify(
     allowed = tolerance or TOLERANCES[artifact.precision]
     session = get_exporter(artifact.format).load(artifact)
     generator = torch.Generator().manual_seed(seed)
-    noise = [
-        torch.randn(value.shape, generator=generator) * value.float().std(correction=0) + value.float().mean()
-        for value in inputs
-    ]
+    noise = [_noise_like(value.float(), generator) for value in inputs]
     found = {}
     outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
     for kind, values in (("real inputs", list(inputs)), ("noise", noise)):
@@ -201,6 +198,12 @@ def verify(
         noise=found["noise"],
         metric=metric,
     )
+
+
+def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
+    """Return noise of the mean and the spread of real inputs, within their range: int8 knows no values beyond it."""
+    noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
+    return noise.clamp(real.min(), real.max())
 
 
 def score_artifact(artifact: Artifact, task: Task) -> float:

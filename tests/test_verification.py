@@ -6,13 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
 
 import sekron_edge as se
 from sekron_edge import artifacts
 from sekron_edge.artifacts import export, get_exporter
 from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.structure import tucker2
-from sekron_edge.verification import compare, verify
+from sekron_edge.task import Task
+from sekron_edge.verification import _noise_like, compare, score_artifact, verify
 
 
 def network():
@@ -103,3 +106,37 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, m
     artifact = export(model, (torch.randn(1, 3, 12, 12),), format="faulty", out=tmp_path)
     with pytest.raises(VerificationError, match=f"first layer that differs is '{wrong}'"):
         verify(artifact, model, [torch.randn(4, 3, 12, 12)])
+
+
+def test_noise_is_like_the_real_inputs_and_within_their_range():
+    real = torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0)) ** 8  # dark: as wide as it is bright
+    noise = _noise_like(real, torch.Generator().manual_seed(0))
+    assert noise.shape == real.shape
+    assert real.min() <= noise.min() < noise.max() <= real.max()
+    assert noise.std() == pytest.approx(float(real.std()), rel=0.5)
+
+
+@pytest.mark.slow
+def test_an_int8_artifact_is_verified_and_scored(tmp_path):
+    model, pixels = network(), torch.rand(64, 3, 12, 12)
+    calibration = (pixels[:32],)
+    artifact = export(
+        model, (pixels[:1],), format="litert", precision="int8", out=tmp_path, calibration=calibration
+    )  # fmt: skip
+    check = verify(artifact, model, [pixels[32:]], calibration=calibration)
+    assert min(check.real.snr_db, check.noise.snr_db) > 20
+    with torch.no_grad():
+        labels = model(pixels).argmax(1)
+    task = classification_of(list(zip(pixels, labels, strict=True)))
+    assert score_artifact(artifact, task) >= 0.9
+    others = classification_of([(pixel, (label + 1) % 10) for pixel, label in zip(pixels, labels, strict=True)])
+    assert score_artifact(artifact, others) <= 0.1
+
+
+def classification_of(samples):
+    """A task whose every split is these samples."""
+    return Task(
+        name="classification", train=samples, calibration=samples, heldout=samples, loss=F.cross_entropy,
+        distillation=F.mse_loss, metric=lambda: MulticlassAccuracy(num_classes=10, average="micro"),
+        metric_name="accuracy",
+    )  # fmt: skip
