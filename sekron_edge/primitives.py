@@ -1,4 +1,4 @@
-"""The few operations that a compressed layer is made of, priced in closed form.
+"""The few operations that a network is made of, priced in closed form.
 
 A latency model predicts the time of these; a planner adds them up. 1 MAC is one
 multiply-accumulate. Shapes are PyTorch's: ``(batch, channels, *spatial)``. No torch here.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 # Bytes that a value takes, by precision.
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -34,6 +35,17 @@ class Conv:
         """Multiply-accumulates of one run."""
         per_output = prod(self.kernel) * self.in_shape[1] // self.groups
         return self.out_elements * per_output
+
+    @property
+    def padded_before(self) -> bool:
+        """Whether it strides and reads beyond its input.
+
+        TensorFlow's ``SAME`` pads such convolutions more at the end than at the beginning, PyTorch equally: there the
+        padding is an operator of its own.
+        """
+        axes = zip(self.in_shape[2:], self.kernel, self.stride, self.dilation, self.out_spatial, strict=True)
+        reach = [(out - 1) * s + d * (k - 1) + 1 > n for n, k, s, d, out in axes]
+        return max(self.stride) > 1 and any(reach)
 
     @property
     def in_elements(self) -> int:
@@ -120,4 +132,95 @@ class Permute:
         return prod(self.shape)
 
 
-Primitive = Conv | ConvTranspose | Linear | Permute
+@dataclass(frozen=True)
+class Reshape:
+    """A reshape that takes channels apart or joins them: ``(batch, channels, pixels)`` before it, and after.
+
+    It moves nothing in channels-first memory. A channels-last runtime brings the values there, and back: a transpose
+    before it and one after, each unless there is one channel or one pixel.
+    """
+
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+
+    macs = 0
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return prod(self.before)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return prod(self.after)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A function of each value: ``add`` (any sum or product), ``clip`` (ReLU), ``curve`` (sigmoid and its like).
+
+    ``operands`` counts the tensors of that size which are read.
+    """
+
+    function: Literal["add", "clip", "curve"]
+    shape: tuple[int, ...]
+    operands: int = 1
+
+    macs = 0
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return self.operands * prod(self.shape)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The largest value, or the mean, of each window of an image ``(batch, channels, height, width)``."""
+
+    reduction: Literal["max", "mean"]
+    in_shape: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    out_spatial: tuple[int, ...]
+
+    macs = 0
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return prod(self.in_shape)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return prod(self.in_shape[:2]) * prod(self.out_spatial)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Values moved as they are, from ``parts`` tensors to one of ``shape``: concatenation, padding, slicing."""
+
+    shape: tuple[int, ...]
+    parts: int = 1
+
+    macs = 0
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return prod(self.shape)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return prod(self.shape)
+
+
+Primitive = Conv | ConvTranspose | Linear | Permute | Reshape | Elementwise | Pool | Copy

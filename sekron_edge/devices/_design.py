@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from sekron_edge.primitives import Conv, Linear, Permute, Primitive
+from sekron_edge.primitives import Conv, Copy, Elementwise, Linear, Permute, Pool, Primitive, Reshape
 
 _SHARES = {
-    "conv": 0.24, "pointwise": 0.22, "depthwise": 0.11, "large depthwise": 0.03, "grouped": 0.13, "linear": 0.11,
-    "permute": 0.16,
+    "conv": 0.20, "pointwise": 0.18, "depthwise": 0.10, "large depthwise": 0.03, "grouped": 0.10, "linear": 0.09,
+    "permute": 0.09, "reshape": 0.05, "add": 0.03, "clip": 0.02, "curve": 0.02, "max pool": 0.03, "mean pool": 0.02,
+    "global mean": 0.02, "copy": 0.02,
 }  # fmt: skip
 _SIZES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 112)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
@@ -39,6 +40,8 @@ def _draw(name: str, random: Random) -> Primitive:
         rows = random.choice((1, 1, 1, 4, 16, 64))
         return Linear(rows, random.choice(_FEATURES), random.choice(_FEATURES))
     size, stride = random.choice(_SIZES), random.choice((1, 1, 1, 2))
+    if name in ("reshape", "add", "clip", "curve", "max pool", "mean pool", "global mean", "copy"):
+        return _draw_memory_bound(name, size, random)
     if name == "permute":
         axes = (random.choice((2, 4, 8)), random.choice((2, 4, 8, 16)), random.choice((1, 2, 4)))
         return Permute((1, *axes, size * size), random.choice(_ORDERS))
@@ -54,3 +57,24 @@ def _draw(name: str, random: Random) -> Primitive:
         batch = random.choice((1, 1, 1, 1, 4, 16))  # channels that are folded
     spatial = (-(-size // stride),) * 2
     return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial)
+
+
+def _draw_memory_bound(name: str, size: int, random: Random) -> Primitive:
+    """Draw what computes little or nothing for each value that it moves."""
+    channels = random.choice(_CHANNELS[4:])
+    shape = (1, channels, size, size)
+    if name == "reshape":
+        parts = random.choice([part for part in range(2, channels + 1) if channels % part == 0])
+        folded, whole = (parts, channels // parts, size * size), (1, channels, size * size)
+        return Reshape(folded, whole) if random.random() < 0.5 else Reshape(whole, folded)
+    if name == "add":
+        return Elementwise("add", shape, random.choice((1, 2)))
+    if name in ("clip", "curve"):
+        return Elementwise("clip" if name == "clip" else "curve", shape)
+    if name == "copy":
+        return Copy(shape, random.choice((2, 2, 3)))
+    if name == "global mean":
+        return Pool("mean", shape, (size, size), (size, size), (1, 1))
+    kernel = random.choice((2, 3))
+    out = max(2, size // 2)
+    return Pool("max" if name == "max pool" else "mean", shape, (kernel,) * 2, (2, 2), (out, out))

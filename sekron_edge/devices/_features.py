@@ -11,7 +11,18 @@ from math import ceil, prod
 
 from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.primitives import VALUE_BYTES, Conv, ConvTranspose, Linear, Permute, Primitive
+from sekron_edge.primitives import (
+    VALUE_BYTES,
+    Conv,
+    ConvTranspose,
+    Copy,
+    Elementwise,
+    Linear,
+    Permute,
+    Pool,
+    Primitive,
+    Reshape,
+)
 
 # Vector kernels take so many taps of a depthwise convolution at once; beyond, it is left to a slow one.
 _DEPTHWISE_TAPS = 25
@@ -61,10 +72,14 @@ class _Product:
 
 def kind(primitive: Primitive) -> str:
     """Return the kind of operation; each has coefficients of its own. Transposed convolutions are taken for others."""
-    if isinstance(primitive, Permute):
-        return "permute"
-    if isinstance(primitive, Linear):
-        return "linear"
+    match primitive:
+        case Permute() | Reshape() | Linear() | Copy():
+            return type(primitive).__name__.lower()
+        case Elementwise():
+            return primitive.function
+        case Pool():
+            whole = all(size == 1 for size in primitive.out_spatial)
+            return "global mean" if whole and primitive.reduction == "mean" else f"{primitive.reduction} pool"
     if primitive.groups == 1:
         return "pointwise" if prod(primitive.kernel) == 1 else "conv"
     if primitive.groups < primitive.in_shape[1]:
@@ -75,23 +90,33 @@ def kind(primitive: Primitive) -> str:
 def features(primitive: Primitive, tile: Tile, precision: str) -> tuple[float, ...]:
     """Return what the time of an operation adds up from; the first is the call, 1."""
     width = VALUE_BYTES[precision]
-    moved = float(primitive.in_elements + primitive.out_elements)
-    if isinstance(primitive, Permute):
-        values = float(primitive.in_elements)
-        aliased = values if primitive.shape[-1] * width % _ALIASING_BYTES == 0 else 0.0
-        runs = moved / min(primitive.shape[-1], 64)
-        return (1.0, values, runs, aliased, values * len(primitive.order), _beyond(moved * width))
+    if isinstance(primitive, Conv | ConvTranspose | Linear):
+        computing = _depthwise if kind(primitive) in ("depthwise", "large depthwise") else _product
+        return computing(primitive, tile, width)
+    return _memory_bound(primitive, width)
+
+
+def _depthwise(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -> tuple[float, ...]:
     product = _Product.of(primitive)
+    moved = float(primitive.in_elements + primitive.out_elements)
+    channels = _whole(primitive.out_elements // (product.images * product.rows), tile.columns)
+    pixels = float(product.images * product.rows)
+    work = pixels * channels * product.taps
+    padded = _padded(primitive)
+    return (1.0, work, pixels * channels, pixels, pixels * product.taps, moved, padded, _beyond(moved * width))
+
+
+def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -> tuple[float, ...]:
+    product = _Product.of(primitive)
+    moved = float(primitive.in_elements + primitive.out_elements)
     outputs = float(product.images * product.groups * product.rows)
-    if kind(primitive) in ("depthwise", "large depthwise"):
-        channels = _whole(primitive.out_elements // (product.images * product.rows), tile.columns)
-        pixels = float(product.images * product.rows)
-        work = pixels * channels * product.taps
-        return (1.0, work, pixels * channels, pixels, pixels * product.taps, moved, _beyond(moved * width))
     weights = product.groups * product.columns * product.depth * product.taps
     strips = ceil(product.columns / tile.columns)
     tiles = product.images * product.groups * ceil(product.rows / tile.rows) * strips
     depth = product.taps * _whole(product.depth, tile.depth)
+    # The last strip of columns may be left to a kernel of half the width.
+    half = max(1, tile.columns // 2)
+    rows = product.images * product.groups * _whole(product.rows, tile.rows)
     return (
         1.0,
         outputs * strips * tile.columns * depth,
@@ -103,8 +128,45 @@ def features(primitive: Primitive, tile: Tile, precision: str) -> tuple[float, .
         float(product.images * product.groups),
         moved,
         weights,
+        float(rows * _whole(product.columns, half) * depth),
+        _padded(primitive),
         _beyond((moved + weights) * width),
     )
+
+
+def _padded(primitive: Conv | ConvTranspose | Linear) -> float:
+    """Return how many values are copied beforehand: TensorFlow pads strided convolutions otherwise than PyTorch."""
+    return float(primitive.in_elements) if isinstance(primitive, Conv) and primitive.padded_before else 0.0
+
+
+def _memory_bound(primitive: Permute | Reshape | Elementwise | Pool | Copy, width: int) -> tuple[float, ...]:
+    moved = float(primitive.in_elements + primitive.out_elements)
+    beyond = _beyond(moved * width)
+    match primitive:
+        case Permute(shape, order):
+            values = float(primitive.in_elements)
+            aliased = values if shape[-1] * width % _ALIASING_BYTES == 0 else 0.0
+            return (1.0, values, moved / min(shape[-1], 64), aliased, values * len(order), beyond)
+        case Reshape(before, after):
+            return (1.0, *_transposed(before), *_transposed(after), beyond)
+        case Elementwise(function, shape, operands):
+            # A value for each channel is read again at every pixel.
+            pixels = prod(shape) / shape[1] if function == "add" and operands == 1 else 0.0
+            return (1.0, moved, pixels, beyond)
+        case Pool():
+            pixels = float(primitive.in_shape[0] * prod(primitive.out_spatial))
+            taps = prod(primitive.kernel)
+            return (1.0, primitive.out_elements * taps, pixels * taps, pixels, moved, beyond)
+        case Copy(shape, parts):
+            return (1.0, parts * prod(shape) / shape[1], moved, beyond)
+
+
+def _transposed(shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Return how many values a change of layout moves, and in how many runs."""
+    _, channels, pixels = shape
+    if min(channels, pixels) == 1:
+        return 0.0, 0.0
+    return float(prod(shape)), prod(shape) / min(channels, pixels, 64)
 
 
 def _whole(size: int, part: int) -> int:

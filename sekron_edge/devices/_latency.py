@@ -26,7 +26,9 @@ _PRODUCT_TILES = tuple(
     for rows, columns, depth in product((1, 4, 7, 14), (4, 8, 16, 32), (1, 4, 8))
 )
 _TILES: dict[str, tuple[Tile, ...]] = {
-    "permute": (Tile(),),
+    **dict.fromkeys(
+        ("permute", "reshape", "add", "clip", "curve", "max pool", "mean pool", "global mean", "copy"), (Tile(),)
+    ),
     "depthwise": tuple(Tile(columns=columns) for columns in (4, 8, 16, 32)),
     "large depthwise": (Tile(columns=4),),
     **dict.fromkeys(("linear", "pointwise", "conv", "grouped"), _PRODUCT_TILES),
@@ -93,10 +95,15 @@ class LatencyModel(BaseModel):
         """Make a model from three figures, for a device that nobody has measured."""
         call, work, traffic = call_us * 1e-3, 1e-6 / gmacs_per_second, 1e-3 / values_per_microsecond
         # In the order of `features`.
-        of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0))
-        depthwise = Coefficients(milliseconds=(call, work, 0, 0, 0, traffic, 0))
+        of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0, 0, 0))
+        depthwise = Coefficients(milliseconds=(call, work, 0, 0, 0, traffic, 0, 0))
         kinds = dict.fromkeys(_TILES, of_product) | dict.fromkeys(("depthwise", "large depthwise"), depthwise)
+        kinds |= dict.fromkeys(("add", "clip", "curve"), Coefficients(milliseconds=(call, traffic, 0, 0)))
+        pool = Coefficients(milliseconds=(call, traffic, 0, 0, traffic, 0))
+        kinds |= dict.fromkeys(("max pool", "mean pool", "global mean"), pool)
+        kinds["copy"] = Coefficients(milliseconds=(call, 0, traffic, 0))
         kinds["permute"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 0, 0, 0))
+        kinds["reshape"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 2 * traffic, 0, 0))
         said = f"estimated: {gmacs_per_second:g} GMAC/s, {values_per_microsecond:g} values/us, {call_us:g} us a call"
         return cls(source=said, kinds=kinds)
 

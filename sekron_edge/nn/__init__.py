@@ -11,14 +11,18 @@ from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._moments import input_moments
+from sekron_edge.nn._operations import Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
 from sekron_edge.nn._taps import ConvGeometry
+from sekron_edge.nn._trace import operations
 
 __all__ = [
     "ConvGeometry",
     "FactorizedConv",
     "FactorizedLinear",
+    "Operation",
+    "OperationGraph",
     "Step",
     "approximate_layers",
     "evaluation_mode",
@@ -28,7 +32,10 @@ __all__ = [
     "initialize_factors_",
     "input_moments",
     "layer_geometry",
+    "layer_primitives",
     "layer_weight",
+    "operations",
+    "peak_elements",
     "replace_layers",
     "schedule",
     "supported_layers",

@@ -14,7 +14,7 @@ from itertools import permutations
 from math import prod
 
 from sekron_edge.nn._taps import ConvGeometry, Taps, taps_of
-from sekron_edge.primitives import Linear, Permute, Primitive
+from sekron_edge.primitives import Linear, Permute, Primitive, Reshape
 from sekron_edge.structure import Structure
 
 GROUP_AXIS = "g"
@@ -104,16 +104,29 @@ class Schedule:
         """Return the operations on an input ``(batch, C, *spatial)``, for counting and for latency models."""
         batch, spatial = in_shape[0], tuple(in_shape[2:])
         found: list[Primitive] = []
+        state = (batch, in_shape[1])
         for step in self.steps:
-            found += [Permute(move.shape(batch, spatial), move.order) for move in step.moves]
             rows, channels = batch * step.fold, step.groups * step.contract
+            found += _rearranged(step.moves, state, (rows, channels), batch, spatial)
+            state = (rows, step.groups * step.open)
             if not spatial and step.groups == 1:
                 found.append(Linear(rows, step.contract, step.open))
                 continue
             found.append(step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups))
             spatial = step.taps.out_spatial(spatial)
-        found += [Permute(move.shape(batch, spatial), move.order) for move in self.final_moves]
+        rows, channels = state
+        found += _rearranged(self.final_moves, state, (batch, rows * channels // batch), batch, spatial)
         return tuple(found)
+
+
+def _rearranged(
+    moves: Sequence[Move], before: tuple[int, int], after: tuple[int, int], batch: int, spatial: Sequence[int]
+) -> list[Primitive]:
+    """Return what brings a state of ``(rows, channels)`` to another: permutes, a reshape where only rows change."""
+    if moves:
+        return [Permute(move.shape(batch, spatial), move.order) for move in moves]
+    pixels = prod(spatial)
+    return [] if before == after or pixels == 1 else [Reshape((*before, pixels), (*after, pixels))]
 
 
 def _moves(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> tuple[Move, ...]:
@@ -182,7 +195,7 @@ def _effort(plan: Schedule, in_shape: Sequence[int]) -> int:
     """Weigh a schedule: its MACs, and the values that convolutions and permutes read and write."""
     total = 0
     for primitive in plan.primitives(in_shape):
-        weight = _PERMUTED if isinstance(primitive, Permute) else _MOVED
+        weight = _PERMUTED if isinstance(primitive, Permute | Reshape) else _MOVED
         total += primitive.macs + weight * (primitive.in_elements + primitive.out_elements)
     return total
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from sekron_edge.nn import layer_geometry, layer_weight, schedule
+from sekron_edge.nn import OperationGraph, layer_geometry, layer_primitives, layer_weight, peak_elements
 from sekron_edge.planner._plan import LayerCost
-from sekron_edge.primitives import VALUE_BYTES, Permute, Primitive
+from sekron_edge.primitives import VALUE_BYTES, Conv, ConvTranspose, Linear, Permute, Primitive
 from sekron_edge.structure import Factor, Shape, Structure
+
+_WRITING = (Conv, ConvTranspose, Linear, Permute)
 
 
 class CostModel(Protocol):
@@ -27,46 +30,72 @@ class CostModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer: the shape of its input, and how many numbers live meanwhile, its input's among them."""
+
+    in_shape: Shape
+    held: int = 0
+    kept: int = 0
+
+
+def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
+    """Return the calls of every layer that a model runs, by its name."""
+    found: dict[str, list[Call]] = {}
+    for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True):
+        if operation.layer is not None:
+            found.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept))
+    return found
+
+
 def layer_cost(
-    structure: Structure, layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str
+    structure: Structure, layer: nn.Module, calls: Sequence[Call], cost_model: CostModel, precision: str
 ) -> LayerCost:
-    """Price a layer with a structure for each group's weight, over all calls (shapes of what it is called with)."""
-    geometry, ends = layer_geometry(layer)
+    """Price a layer with a structure for each group's weight, over all calls."""
+    geometry, _ = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
-    plan = schedule(structure, geometry)
-    shapes = [_padded(shape, ends) if geometry.spatial_axes else (prod(shape[:-1]), shape[-1]) for shape in calls]
-    primitives = [primitive for shape in shapes for primitive in plan.primitives(shape)]
-    return _cost(parameters, primitives, cost_model, precision)
+    runs = [layer_primitives(structure, layer, call.in_shape) for call in calls]
+    peak = max(peak_elements(run, call.held, call.kept) for run, call in zip(runs, calls, strict=True))
+    return _cost(parameters, list(chain.from_iterable(runs)), peak, cost_model, precision)
 
 
-def refused_cost(layer: nn.Module, calls: Sequence[Shape], cost_model: CostModel, precision: str) -> LayerCost:
+def refused_cost(layer: nn.Module, calls: Sequence[Call], cost_model: CostModel, precision: str) -> LayerCost:
     """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
     if isinstance(layer, nn.modules.conv._ConvNd):
         whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
         return layer_cost(whole, layer, calls, cost_model, precision)
-    return _cost(sum(parameter.numel() for parameter in layer.parameters()), [], cost_model, precision)
+    parameters = sum(parameter.numel() for parameter in layer.parameters())
+    return _cost(parameters, [], max(call.held for call in calls), cost_model, precision)
 
 
-def _cost(parameters: int, primitives: Sequence[Primitive], cost_model: CostModel, precision: str) -> LayerCost:
+def rest_cost(parameters: int, graph: OperationGraph, cost_model: CostModel, precision: str) -> LayerCost:
+    """Price what is no layer: sums, pooling, activations, and parameters that belong to none."""
+    between = [
+        (operation.primitives, held, kept)
+        for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True)
+        if operation.layer is None
+    ]
+    peak = max((peak_elements(*each) for each in between), default=0)
+    primitives = [primitive for found, _, _ in between for primitive in found]
+    return _cost(parameters, primitives, peak, cost_model, precision)
+
+
+def _cost(
+    parameters: int, primitives: Sequence[Primitive], peak: int, cost_model: CostModel, precision: str
+) -> LayerCost:
     width = VALUE_BYTES[precision]
     permutes = [primitive for primitive in primitives if isinstance(primitive, Permute)]
+    writing = [primitive for primitive in primitives if isinstance(primitive, _WRITING)]
     return LayerCost(
         parameters=parameters,
         macs=sum(primitive.macs for primitive in primitives),
         artifact_bytes=parameters * width,
         latency_ms=cost_model.latency_ms(primitives),
-        peak_bytes=max((p.in_elements + p.out_elements for p in primitives), default=0) * width,
-        activation_bytes=sum(primitive.out_elements for primitive in primitives) * width,
+        peak_bytes=peak * width,
+        activation_bytes=sum(primitive.out_elements for primitive in writing) * width,
         permuted_bytes=sum(primitive.out_elements for primitive in permutes) * width,
     )
-
-
-def _padded(shape: Shape, ends: Sequence[int]) -> Shape:
-    """Return an input's shape after explicit padding, given in ``F.pad``'s order."""
-    more = [before + after for before, after in zip(ends[::2], ends[1::2], strict=True)][::-1]
-    kept = len(shape) - len(more)
-    return (*shape[:kept], *(n + m for n, m in zip(shape[kept:], more, strict=True)))
 
 
 def weight_shape(layer: nn.Module) -> Shape:

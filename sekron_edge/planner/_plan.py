@@ -77,9 +77,8 @@ HALF_THE_TIME = Budget(latency_ms=Limit(value=0.5, relative=True))
 class LayerCost(BaseModel):
     """The predicted cost of a layer, or of a whole model.
 
-    ``peak_bytes`` is the largest input + output of one of its operations (of a whole model: the
-    largest over its layers). ``activation_bytes`` is what all operations write, ``permuted_bytes`` what
-    permutes do.
+    ``peak_bytes`` is the most that activations take at once while it runs, those of other layers that are needed later
+    among them. ``activation_bytes`` is what convolutions and permutes write, ``permuted_bytes`` what permutes do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

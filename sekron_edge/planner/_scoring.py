@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
 from sekron_edge.nn import (
-    evaluation_mode,
     input_moments,
     layer_weight,
+    operations,
     replace_layers,
     supported_layers,
 )
 from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
-from sekron_edge.planner._costs import CostModel, layer_cost, refused_cost, weight_shape
+from sekron_edge.planner._costs import (
+    Call,
+    CostModel,
+    calls_of,
+    layer_cost,
+    refused_cost,
+    rest_cost,
+    weight_shape,
+)
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
-from sekron_edge.primitives import VALUE_BYTES
-from sekron_edge.structure import Factor, Shape, Structure
+from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import torch_threads
 
 
 class ModelScores(BaseModel):
     """All layers' candidates: solved for any budget without scoring again. JSON round trip.
 
-    ``rest`` is what is no choice: other parameters, and time beyond that of the layers.
+    ``rest`` is what is no choice: other parameters, sums, pooling, activations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -186,7 +192,7 @@ def score(
     errors of the layer's output on that data.
 
     Args:
-        model: Run once on the example inputs in ``eval`` mode; left as it was.
+        model: Traced on the example inputs in ``eval`` mode; left as it was.
         example_inputs: Their shapes are those that costs are for.
         cost_model: The target's.
         precision: Decides the bytes of a value.
@@ -195,24 +201,26 @@ def score(
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
+        ExportError: If the model cannot be traced.
     """
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules())
     names = [*supported, *refused]
-    in_shapes = _input_shapes(model, example_inputs, {name: modules[name] for name in names})
+    graph = operations(model, example_inputs)
+    calls = calls_of(graph)
     moments: dict[str, Tensor] = {}
     if calibration is not None:
         moments = input_moments(model, calibration, {name: modules[name] for name in supported})
     layers = []
     for name in names:
-        if not in_shapes[name]:
+        if name not in calls:
             continue  # never run: it costs nothing
         try:
             with torch_threads(1):
                 scores = _score_layer(
                     name,
                     modules[name],
-                    in_shapes[name],
+                    calls[name],
                     cost_model=cost_model,
                     precision=precision,
                     refused=refused.get(name, ""),
@@ -224,40 +232,19 @@ def score(
         layers.append(scores)
     counted = sum(layer.candidates[0].cost.parameters for layer in layers)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
-    rest = LayerCost(
-        parameters=others, macs=0, artifact_bytes=others * VALUE_BYTES[precision], latency_ms=0.0, peak_bytes=0
-    )
     return ModelScores(
         precision=precision,
         latency_source=cost_model.source,
         error_source="layers' weights" if calibration is None else "layers' outputs on calibration data",
         layers=tuple(layers),
-        rest=rest,
+        rest=rest_cost(others, graph, cost_model, precision),
     )
-
-
-def _input_shapes(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], layers: Mapping[str, nn.Module]
-) -> dict[str, list[Shape]]:
-    """Run the model once; return the shapes that each layer is called with, one a call."""
-    shapes: dict[str, list[Shape]] = {name: [] for name in layers}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: shapes[name].append(tuple(inputs[0].shape)))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad(), evaluation_mode(model):
-            model(*example_inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shapes
 
 
 def _score_layer(
     name: str,
     layer: nn.Module,
-    calls: Sequence[Shape],
+    calls: Sequence[Call],
     *,
     cost_model: CostModel,
     precision: str,

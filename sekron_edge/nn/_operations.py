@@ -1,0 +1,129 @@
+"""A model as a runtime sees it: operations one after another, and the tensors that live meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from sekron_edge.nn._geometry import layer_geometry
+from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
+from sekron_edge.nn._schedule import Schedule, schedule
+from sekron_edge.primitives import Copy, Elementwise, Primitive
+from sekron_edge.structure import Shape, Structure
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a runtime runs in one go, or a layer's factors one after another.
+
+    Attributes:
+        layer: Qualified name of the convolution or linear layer whose operation it is; None for what lies between.
+        primitives: In order; none where nobody knows what it takes.
+        in_shape: Of what it reads first.
+        reads: Numbers of the values that it reads.
+        writes: Number of the value that it writes.
+    """
+
+    layer: str | None
+    primitives: tuple[Primitive, ...]
+    in_shape: Shape
+    reads: tuple[int, ...]
+    writes: int
+
+
+@dataclass(frozen=True)
+class OperationGraph:
+    """Operations in the order they run.
+
+    Attributes:
+        operations: In order.
+        elements: How many numbers each value has.
+        inputs: Values that are there at the beginning.
+        outputs: Values that must be there at the end.
+    """
+
+    operations: tuple[Operation, ...]
+    elements: Mapping[int, int]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def held(self) -> list[int]:
+        """Return for each operation how many numbers are live beside what it reads for the last time and writes."""
+        last = {value: index for index, operation in enumerate(self.operations) for value in operation.reads}
+        last |= dict.fromkeys(self.outputs, len(self.operations))
+        found = []
+        live = set(self.inputs)
+        for index, operation in enumerate(self.operations):
+            ends = {value for value in live if last.get(value, -1) <= index}
+            live -= ends
+            found.append(sum(self.elements[value] for value in live))
+            live.add(operation.writes)
+        return found
+
+    def kept_inputs(self) -> list[int]:
+        """Return for each operation how many of the numbers that it reads are still needed after it."""
+        last = {value: index for index, operation in enumerate(self.operations) for value in operation.reads}
+        last |= dict.fromkeys(self.outputs, len(self.operations))
+        return [
+            sum(self.elements[value] for value in set(operation.reads) if last[value] > index)
+            for index, operation in enumerate(self.operations)
+        ]
+
+
+def peak_elements(primitives: Sequence[Primitive], held: int, kept: int) -> int:
+    """Return the most numbers that are live while operations run one after another, each on the result of the last.
+
+    Args:
+        primitives: In order.
+        held: Numbers live all the while, ``kept`` among them.
+        kept: How many of those the first operation reads.
+    """
+    sizes = [p.in_elements + p.out_elements for p in primitives]
+    if sizes:
+        sizes[0] -= kept
+    return held + max(sizes, default=0)
+
+
+def layer_primitives(structure: Structure, layer: nn.Module, in_shape: Shape) -> tuple[Primitive, ...]:
+    """Return the operations of a layer with a structure for each group's weight, on an input of ``in_shape``."""
+    geometry, ends = layer_geometry(layer)
+    bias = getattr(layer, "bias", None)
+    return _on(schedule(structure, geometry), geometry.spatial_axes, ends, bias is not None, in_shape)
+
+
+def factorized_primitives(layer: FactorizedConv | FactorizedLinear, in_shape: Shape) -> tuple[Primitive, ...]:
+    """Return the operations of a layer that computes with factors, on an input of ``in_shape``."""
+    ends = layer.explicit_padding if isinstance(layer, FactorizedConv) else ()
+    return _on(layer.plan, layer.geometry.spatial_axes, ends, layer.bias is not None, in_shape)
+
+
+def _on(
+    plan: Schedule, spatial_axes: int, ends: Sequence[int], has_bias: bool, in_shape: Shape
+) -> tuple[Primitive, ...]:
+    if not spatial_axes:
+        return plan.primitives((prod(in_shape[:-1]), in_shape[-1]))
+    shape = in_shape if len(in_shape) == spatial_axes + 2 else (1, *in_shape)
+    padded = _padded(shape, ends)
+    found: list[Primitive] = [Copy(padded)] if padded != shape else []
+    found += plan.primitives(padded)
+    if has_bias and not plan.last_is_output:
+        last = found[-1]
+        found.append(Elementwise("add", _out_shape(plan, padded, last.out_elements)))
+    return tuple(found)
+
+
+def _out_shape(plan: Schedule, in_shape: Shape, elements: int) -> Shape:
+    spatial: Shape = tuple(in_shape[2:])
+    for step in plan.steps:
+        spatial = step.taps.out_spatial(spatial)
+    return (in_shape[0], elements // (in_shape[0] * prod(spatial)), *spatial)
+
+
+def _padded(shape: Shape, ends: Sequence[int]) -> Shape:
+    """Return an input's shape after explicit padding, given in ``F.pad``'s order."""
+    more = [before + after for before, after in zip(ends[::2], ends[1::2], strict=True)][::-1]
+    kept = len(shape) - len(more)
+    return (*shape[:kept], *(n + m for n, m in zip(shape[kept:], more, strict=True)))
