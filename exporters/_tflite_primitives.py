@@ -171,14 +171,16 @@ def _conv(graph: _Graph, conv: Conv) -> bytes:
     kernel, stride = [*height, *conv.kernel], [*height, *conv.stride]
     dilation, out_spatial = [*height, *conv.dilation], [*height, *conv.out_spatial]
     image = [*height, *spatial]
-    # Zero padding costs nothing where it is SAME; any other stands in an input of that size.
-    axes = zip(out_spatial, stride, dilation, kernel, strict=True)
-    reach = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in axes]
-    same = not conv.padded_before and all(o == -(-n // s) for o, n, s in zip(out_spatial, image, stride, strict=True))
-    source = value = graph.tensor([batch, *(image if same or conv.padded_before else reach), channels])
-    if conv.padded_before:
-        ends = [(-(-(r - n) // 2), (r - n) // 2) if r > n else (0, 0) for r, n in zip(reach, image, strict=True)]
-        value = graph.pad(value, [batch, *map(max, zip(reach, image, strict=True)), channels], [(0, 0), *ends, (0, 0)])
+    # Zero padding costs nothing where it is SAME; any other stands in an input of that size, or is done before.
+    padded = [*height, *conv.padded_shape[2:]]
+    same = padded == image and all(o == -(-n // s) for o, n, s in zip(out_spatial, image, stride, strict=True))
+    if not same and padded == image:
+        axes = zip(out_spatial, stride, dilation, kernel, strict=True)
+        image = padded = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in axes]
+    source = value = graph.tensor([batch, *image, channels])
+    if padded != image:
+        ends = [((after - n) // 2,) * 2 for after, n in zip(padded, image, strict=True)]
+        value = graph.pad(value, [batch, *padded, channels], [(0, 0), *ends, (0, 0)])
     depthwise = conv.groups == channels and channels > 1
     if depthwise:
         options, code = schema.DepthwiseConv2DOptionsT(), schema.BuiltinOperator.DEPTHWISE_CONV_2D

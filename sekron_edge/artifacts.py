@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sekron_edge import files
 from sekron_edge.errors import ConfigError, ExportError
-from sekron_edge.primitives import Primitive
+from sekron_edge.primitives import FileCosts, Primitive
 
 if TYPE_CHECKING:
     import torch
@@ -245,6 +245,17 @@ class PrimitiveExporter(Protocol):
     def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
         """Write a model of one primitive, with random weights."""
         ...
+
+
+@runtime_checkable
+class SizedExporter(Protocol):
+    """What an exporter may offer beside the rest: what operations take in its files, so that sizes can be planned.
+
+    Attributes:
+        file_costs: By precision; where there is none, nothing is known beside the weights.
+    """
+
+    file_costs: Mapping[Precision, FileCosts]
 
 
 _registered: dict[str, Exporter] = {}

@@ -6,6 +6,7 @@ multiply-accumulate. Shapes are PyTorch's: ``(batch, channels, *spatial)``. No t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -19,7 +20,8 @@ class Conv:
     """A convolution over 1, 2 or 3 spatial axes.
 
     ``in_shape`` is ``(batch, in_channels, *spatial)`` after explicit padding, and ``out_spatial`` what the
-    convolution makes of it; a depthwise convolution has ``groups == in_channels``.
+    convolution makes of it; a depthwise convolution has ``groups == in_channels``. ``padding`` is its own, zeros at
+    both ends of each axis; none if empty.
     """
 
     in_shape: tuple[int, ...]
@@ -29,6 +31,7 @@ class Conv:
     dilation: tuple[int, ...]
     groups: int
     out_spatial: tuple[int, ...]
+    padding: tuple[int, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -37,15 +40,16 @@ class Conv:
         return self.out_elements * per_output
 
     @property
-    def padded_before(self) -> bool:
-        """Whether it strides and reads beyond its input.
+    def padded_shape(self) -> tuple[int, ...]:
+        """What TensorFlow has to bring the input to beforehand: ``in_shape`` where it pads on the way.
 
-        TensorFlow's ``SAME`` pads such convolutions more at the end than at the beginning, PyTorch equally: there the
+        Its ``SAME`` pads a convolution that strides more at the end than at the beginning, PyTorch equally: there the
         padding is an operator of its own.
         """
-        axes = zip(self.in_shape[2:], self.kernel, self.stride, self.dilation, self.out_spatial, strict=True)
-        reach = [(out - 1) * s + d * (k - 1) + 1 > n for n, k, s, d, out in axes]
-        return max(self.stride) > 1 and any(reach)
+        if max(self.stride) == 1 or not any(self.padding):
+            return self.in_shape
+        spatial = (n + 2 * amount for n, amount in zip(self.in_shape[2:], self.padding, strict=True))
+        return (*self.in_shape[:2], *spatial)
 
     @property
     def in_elements(self) -> int:
@@ -224,3 +228,38 @@ class Copy:
 
 
 Primitive = Conv | ConvTranspose | Linear | Permute | Reshape | Elementwise | Pool | Copy
+
+
+@dataclass(frozen=True)
+class FileCosts:
+    """What operations take in a model file beside their weights: descriptions, scales, biases. All in bytes.
+
+    Attributes:
+        product: Of a convolution or a linear layer.
+        channel: Of each of its output channels.
+        move: Of a permute, or of a reshape, with the layout changes around it.
+        other: Of any other operation.
+    """
+
+    product: float = 0.0
+    channel: float = 0.0
+    move: float = 0.0
+    other: float = 0.0
+
+    def bytes(self, primitives: Sequence[Primitive]) -> float:
+        """Return what these operations take."""
+        found = 0.0
+        for primitive in primitives:
+            match primitive:
+                case Conv() | ConvTranspose():
+                    found += self.product + self.channel * primitive.out_channels
+                case Linear():
+                    found += self.product + self.channel * primitive.out_features
+                case Permute() | Reshape():
+                    found += self.move
+                case _:
+                    found += self.other
+        return found
+
+
+WEIGHTS_ALONE = FileCosts()

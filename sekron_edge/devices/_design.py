@@ -56,7 +56,8 @@ def _draw(name: str, random: Random) -> Primitive:
         kernel = (1, 1) if name == "pointwise" else random.choice(_KERNELS)
         batch = random.choice((1, 1, 1, 1, 4, 16))  # channels that are folded
     spatial = (-(-size // stride),) * 2
-    return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial)
+    padding = tuple(taps // 2 for taps in kernel)
+    return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial, padding)
 
 
 def _draw_memory_bound(name: str, size: int, random: Random) -> Primitive:

@@ -135,8 +135,9 @@ def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -
 
 
 def _padded(primitive: Conv | ConvTranspose | Linear) -> float:
-    """Return how many values are copied beforehand: TensorFlow pads strided convolutions otherwise than PyTorch."""
-    return float(primitive.in_elements) if isinstance(primitive, Conv) and primitive.padded_before else 0.0
+    """Return how many values are copied beforehand."""
+    padded = isinstance(primitive, Conv) and primitive.padded_shape != primitive.in_shape
+    return float(primitive.in_elements) if padded else 0.0
 
 
 def _memory_bound(primitive: Permute | Reshape | Elementwise | Pool | Copy, width: int) -> tuple[float, ...]:

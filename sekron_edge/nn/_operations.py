@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from sekron_edge.nn._geometry import layer_geometry
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._schedule import Schedule, schedule
-from sekron_edge.primitives import Copy, Elementwise, Primitive
+from sekron_edge.primitives import Conv, Copy, Elementwise, Primitive
 from sekron_edge.structure import Shape, Structure
 
 
@@ -81,10 +82,21 @@ def peak_elements(primitives: Sequence[Primitive], held: int, kept: int) -> int:
         held: Numbers live all the while, ``kept`` among them.
         kept: How many of those the first operation reads.
     """
-    sizes = [p.in_elements + p.out_elements for p in primitives]
+    sizes: list[int] = []
+    for primitive in primitives:
+        steps = _steps(primitive)
+        sizes += [before + after for before, after in pairwise(steps)]
     if sizes:
         sizes[0] -= kept
     return held + max(sizes, default=0)
+
+
+def _steps(primitive: Primitive) -> list[int]:
+    """Return the sizes of what an operation reads, makes on the way and writes."""
+    sizes = [primitive.in_elements, primitive.out_elements]
+    if isinstance(primitive, Conv) and primitive.padded_shape != primitive.in_shape:
+        sizes.insert(1, prod(primitive.padded_shape))
+    return sizes
 
 
 def layer_primitives(structure: Structure, layer: nn.Module, in_shape: Shape) -> tuple[Primitive, ...]:

@@ -91,6 +91,7 @@ class Taps:
             dilation=self.dilation,
             groups=groups,
             out_spatial=out,
+            padding=self.padding,
         )
 
 

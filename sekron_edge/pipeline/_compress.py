@@ -104,7 +104,15 @@ def plan_on(
     with narrator.busy("calibrating the latency model, once for this machine"):
         latency = target.latency_model()
     narrator.say(f"latency model: {latency.source}")
-    scores = score_for(model, example_inputs, task, latency, precision=target.precision, narrator=narrator)
+    scores = score_for(
+        model,
+        example_inputs,
+        task,
+        latency,
+        precision=target.precision,
+        file_costs=target.file_costs,
+        narrator=narrator,
+    )
     calibration = calibration_inputs(task)
     judge = Judge(
         model,

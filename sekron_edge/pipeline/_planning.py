@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,15 +14,19 @@ from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan, decompose
+from sekron_edge.structure import Structure
 
 _ROUNDS = 4
 # Trials say what a plan costs, which the scales of its activations do not change.
 _TRIAL_CALIBRATION = 8
-# Latency is planned this far below its limit: the artifact is measured again at the end, on a machine that is noisy.
-_HEADROOM = 0.95
+# Planned this far below the limit. The artifact is measured again at the end, on a machine that is noisy; other weights
+# have other scales, more or fewer of them equal.
+_HEADROOM = {"latency_ms": 0.95, "artifact_bytes": 0.995, "peak_memory_bytes": 0.95}
 # A plan this close to a limit leaves nothing to gain from another round.
 _CLOSE = 0.9
 _MOST_CORRECTION = 3.0
+# What is predicted to miss a budget by less may keep it: it is tried.
+_TRIED_BEYOND = 1.25
 
 
 @dataclass(frozen=True)
@@ -149,16 +154,23 @@ def plan_for(
     aims = _absolute(budget, scores.dense)
     best: Plan | None = None
     tried: list[Trial] = []
+    seen: list[dict[str, Structure]] = []
     for attempt in range(1, _ROUNDS + 1):
+        chosen = partial(judge.plan, scores, profile=target.profile.id, runtime=target.runtime, seed=seed)
         try:
             with narrator.busy("comparing plans on calibration data"):
-                plan = judge.plan(scores, aims, profile=target.profile.id, runtime=target.runtime, seed=seed)
-        except InfeasibleBudgetError:
-            if best is None:
-                raise
+                plan = chosen(aims)
+        except InfeasibleBudgetError as error:
+            nearest = _nearest(error, aims)
+            if best is not None or nearest is None:
+                if best is None and not tried:
+                    raise
+                break
+            narrator.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
+            plan = chosen(nearest)
+        if plan.structures() in seen:
             break
-        if best is not None and plan.structures() == best.structures():
-            break
+        seen.append(plan.structures())
         with narrator.busy(f"exporting plan {attempt}"):
             trial = bench.trial(plan)
         tried.append(trial)
@@ -170,7 +182,8 @@ def plan_for(
             if "latency_ms" not in plan.solver.binding or shares.get("latency_ms", 1.0) >= _CLOSE:
                 break
         scores = _learned(scores, plan, trial, attempt)
-        aims = _tightened(aims, {e: share for e, share in shares.items() if share > 1 and e != "latency_ms"})
+        if shares.get("peak_memory_bytes", 0.0) > 1:
+            aims = _tightened(aims, "peak_memory_bytes", shares["peak_memory_bytes"])
     if best is None:
         raise _missed(tried, budget)
     return best.model_copy(update={"budget": budget})
@@ -200,7 +213,7 @@ def _absolute(budget: Budget, dense: LayerCost) -> Budget:
     figures = {"latency_ms": dense.latency_ms, "artifact_bytes": dense.artifact_bytes}
     figures |= {"peak_memory_bytes": float(dense.peak_bytes), "macs": float(dense.macs)}
     limits = {
-        entry: Limit(value=limit.absolute(figure) * (_HEADROOM if entry == "latency_ms" else 1.0))
+        entry: Limit(value=limit.absolute(figure) * _HEADROOM.get(entry, 1.0))
         for entry, figure in figures.items()
         if (limit := getattr(budget, entry)) is not None
     }
@@ -221,11 +234,21 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
 
 
-def _tightened(aims: Budget, exceeded: dict[str, float]) -> Budget:
-    """Ask for as much less as was found more."""
-    return aims.model_copy(
-        update={entry: Limit(value=getattr(aims, entry).value * _HEADROOM / ratio) for entry, ratio in exceeded.items()}
-    )
+def _tightened(aims: Budget, entry: str, ratio: float) -> Budget:
+    """Ask for as much less as was found more, of what no correction of the scores is known for."""
+    return aims.model_copy(update={entry: Limit(value=getattr(aims, entry).value * _HEADROOM[entry] / ratio)})
+
+
+def _nearest(error: InfeasibleBudgetError, aims: Budget) -> Budget | None:
+    """Return the aims, widened to the nearest point; None if that is too far for predictions to be the reason."""
+    widened = {}
+    for entry, value in error.nearest[0].items():
+        limit = getattr(aims, entry)
+        if limit is not None and value > limit.value:
+            if value > _TRIED_BEYOND * limit.value:
+                return None
+            widened[entry] = Limit(value=value * (1 + 1e-6))
+    return aims.model_copy(update=widened)
 
 
 def _missed(tried: list[Trial], budget: Budget) -> InfeasibleBudgetError:

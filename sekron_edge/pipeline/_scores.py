@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,12 +15,13 @@ from sekron_edge.devices import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.planner import ModelScores, measure_sensitivity, score
+from sekron_edge.primitives import FileCosts
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
 _SAMPLES = 256
 # Raised when the same inputs score differently.
-_SCORING = 3
+_SCORING = 4
 
 
 def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
@@ -36,6 +38,7 @@ def score_for(
     latency: LatencyModel,
     *,
     precision: str,
+    file_costs: FileCosts,
     narrator: Narrator,
     cache: Path | None = None,
 ) -> ModelScores:
@@ -52,6 +55,7 @@ def score_for(
         inputs.numpy().tobytes(),
         latency.model_dump_json(),
         precision,
+        asdict(file_costs),
     )
     stored = (cache or files.cache_folder()) / f"scores-{key}.json"
     if stored.is_file():
@@ -63,7 +67,9 @@ def score_for(
             narrator.say(f"scores of this model are in the cache: {stored}")
             return found
     with narrator.busy("scoring the candidates of every layer"):
-        scores = score(model, example_inputs, latency, precision=precision, calibration=(inputs,))
+        scores = score(
+            model, example_inputs, latency, precision=precision, file_costs=file_costs, calibration=(inputs,)
+        )
     considered = sum(layer.considered for layer in scores.layers)
     kept = sum(len(layer.candidates) for layer in scores.layers)
     narrator.say(f"scored {considered:,} candidates of {len(scores.layers)} layers, {kept:,} of them not dominated")

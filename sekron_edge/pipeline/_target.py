@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sekron_edge.artifacts import Precision, PrimitiveExporter, exporter_names, get_exporter
+from sekron_edge.artifacts import Precision, PrimitiveExporter, SizedExporter, exporter_names, get_exporter
 from sekron_edge.devices import DeviceProfile, LatencyModel, cached_calibration, reference_primitives
 from sekron_edge.errors import ConfigError
 from sekron_edge.planner import Budget, Limit
+from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
 _CALIBRATED_BY_DEFAULT = "litert"
 
@@ -84,6 +85,13 @@ class Target:
     def is_here(self) -> bool:
         """Whether artifacts can be measured on the device: it is this machine."""
         return self.profile.kind == "host"
+
+    @property
+    def file_costs(self) -> FileCosts:
+        """What operations take in the budgeted artifact beside their weights; nothing where nobody knows."""
+        exporter = get_exporter(self.runtime)
+        known = exporter.file_costs if isinstance(exporter, SizedExporter) else {}
+        return known.get(self.precision, WEIGHTS_ALONE)
 
     def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
         """Return the latency model: measured on this machine, or estimated from it for another device.

@@ -4,7 +4,7 @@ Requirements kept here: no device and no runtime is known, a cost model is hande
 budget it was solved for; the same inputs and seed give the same plan; held-out data is never seen.
 """
 
-from sekron_edge.planner._candidates import Candidate, LayerScores, kronecker_splits, ranks_up_to
+from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, kronecker_splits, ranks_up_to
 from sekron_edge.planner._costs import CostModel
 from sekron_edge.planner._errors import WeightErrors
 from sekron_edge.planner._joint import Judge
@@ -28,6 +28,7 @@ __all__ = [
     "SolverResult",
     "WeightErrors",
     "decompose",
+    "enumerate_structures",
     "kronecker_splits",
     "measure_sensitivity",
     "ranks_up_to",

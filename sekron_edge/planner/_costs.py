@@ -11,14 +11,23 @@ from torch import Tensor, nn
 
 from sekron_edge.nn import OperationGraph, layer_geometry, layer_primitives, layer_weight, peak_elements
 from sekron_edge.planner._plan import LayerCost
-from sekron_edge.primitives import VALUE_BYTES, Conv, ConvTranspose, Linear, Permute, Primitive
+from sekron_edge.primitives import (
+    VALUE_BYTES,
+    WEIGHTS_ALONE,
+    Conv,
+    ConvTranspose,
+    FileCosts,
+    Linear,
+    Permute,
+    Primitive,
+)
 from sekron_edge.structure import Factor, Shape, Structure
 
 _WRITING = (Conv, ConvTranspose, Linear, Permute)
 
 
 class CostModel(Protocol):
-    """What the planner asks of a device: the time of operations, and where that figure is from."""
+    """What the planner asks of a device and a runtime: the time of operations, and where that figure is from."""
 
     @property
     def source(self) -> str:
@@ -28,6 +37,15 @@ class CostModel(Protocol):
     def latency_ms(self, primitives: Sequence[Primitive]) -> float:
         """Return the time of running the operations one after another, in milliseconds."""
         ...
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What turns operations into costs: times, the precision of values, what operations take in the file."""
+
+    cost_model: CostModel
+    precision: str = "fp32"
+    files: FileCosts = WEIGHTS_ALONE
 
 
 @dataclass(frozen=True)
@@ -48,28 +66,26 @@ def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
     return found
 
 
-def layer_cost(
-    structure: Structure, layer: nn.Module, calls: Sequence[Call], cost_model: CostModel, precision: str
-) -> LayerCost:
+def layer_cost(structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
     """Price a layer with a structure for each group's weight, over all calls."""
     geometry, _ = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
     runs = [layer_primitives(structure, layer, call.in_shape) for call in calls]
     peak = max(peak_elements(run, call.held, call.kept) for run, call in zip(runs, calls, strict=True))
-    return _cost(parameters, list(chain.from_iterable(runs)), peak, cost_model, precision)
+    return _cost(parameters, list(chain.from_iterable(runs)), peak, target)
 
 
-def refused_cost(layer: nn.Module, calls: Sequence[Call], cost_model: CostModel, precision: str) -> LayerCost:
+def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
     """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
     if isinstance(layer, nn.modules.conv._ConvNd):
         whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
-        return layer_cost(whole, layer, calls, cost_model, precision)
+        return layer_cost(whole, layer, calls, target)
     parameters = sum(parameter.numel() for parameter in layer.parameters())
-    return _cost(parameters, [], max(call.held for call in calls), cost_model, precision)
+    return _cost(parameters, [], max(call.held for call in calls), target)
 
 
-def rest_cost(parameters: int, graph: OperationGraph, cost_model: CostModel, precision: str) -> LayerCost:
+def rest_cost(parameters: int, graph: OperationGraph, target: Pricing) -> LayerCost:
     """Price what is no layer: sums, pooling, activations, and parameters that belong to none."""
     between = [
         (operation.primitives, held, kept)
@@ -78,20 +94,18 @@ def rest_cost(parameters: int, graph: OperationGraph, cost_model: CostModel, pre
     ]
     peak = max((peak_elements(*each) for each in between), default=0)
     primitives = [primitive for found, _, _ in between for primitive in found]
-    return _cost(parameters, primitives, peak, cost_model, precision)
+    return _cost(parameters, primitives, peak, target)
 
 
-def _cost(
-    parameters: int, primitives: Sequence[Primitive], peak: int, cost_model: CostModel, precision: str
-) -> LayerCost:
-    width = VALUE_BYTES[precision]
+def _cost(parameters: int, primitives: Sequence[Primitive], peak: int, target: Pricing) -> LayerCost:
+    width = VALUE_BYTES[target.precision]
     permutes = [primitive for primitive in primitives if isinstance(primitive, Permute)]
     writing = [primitive for primitive in primitives if isinstance(primitive, _WRITING)]
     return LayerCost(
         parameters=parameters,
         macs=sum(primitive.macs for primitive in primitives),
-        artifact_bytes=parameters * width,
-        latency_ms=cost_model.latency_ms(primitives),
+        artifact_bytes=parameters * width + target.files.bytes(primitives),
+        latency_ms=target.cost_model.latency_ms(primitives),
         peak_bytes=peak * width,
         activation_bytes=sum(primitive.out_elements for primitive in writing) * width,
         permuted_bytes=sum(primitive.out_elements for primitive in permutes) * width,

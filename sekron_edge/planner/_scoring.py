@@ -19,6 +19,7 @@ from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerSc
 from sekron_edge.planner._costs import (
     Call,
     CostModel,
+    Pricing,
     calls_of,
     layer_cost,
     refused_cost,
@@ -28,6 +29,7 @@ from sekron_edge.planner._costs import (
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
+from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import torch_threads
 
@@ -183,6 +185,7 @@ def score(
     cost_model: CostModel,
     *,
     precision: str = "fp32",
+    file_costs: FileCosts = WEIGHTS_ALONE,
     calibration: Sequence[Tensor] | None = None,
     families: Collection[str] = DEFAULT_FAMILIES,
 ) -> ModelScores:
@@ -196,6 +199,7 @@ def score(
         example_inputs: Their shapes are those that costs are for.
         cost_model: The target's.
         precision: Decides the bytes of a value.
+        file_costs: What operations take in the artifact beside their weights; by default nothing.
         calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
         families: Of structures to offer, by name; by default those whose errors take little time.
 
@@ -206,6 +210,7 @@ def score(
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules())
     names = [*supported, *refused]
+    target = Pricing(cost_model, precision, file_costs)
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
     moments: dict[str, Tensor] = {}
@@ -221,8 +226,7 @@ def score(
                     name,
                     modules[name],
                     calls[name],
-                    cost_model=cost_model,
-                    precision=precision,
+                    target=target,
                     refused=refused.get(name, ""),
                     moment=moments.get(name),
                     families=families,
@@ -237,7 +241,7 @@ def score(
         latency_source=cost_model.source,
         error_source="layers' weights" if calibration is None else "layers' outputs on calibration data",
         layers=tuple(layers),
-        rest=rest_cost(others, graph, cost_model, precision),
+        rest=rest_cost(others, graph, target),
     )
 
 
@@ -246,14 +250,13 @@ def _score_layer(
     layer: nn.Module,
     calls: Sequence[Call],
     *,
-    cost_model: CostModel,
-    precision: str,
+    target: Pricing,
     refused: str,
     moment: Tensor | None,
     families: Collection[str],
 ) -> LayerScores:
     if refused:
-        cost = refused_cost(layer, calls, cost_model, precision)
+        cost = refused_cost(layer, calls, target)
         return LayerScores(
             name=name,
             kind=type(layer).__name__.removeprefix("Parametrized"),
@@ -265,11 +268,11 @@ def _score_layer(
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
     as_it_is = Structure(factors=(Factor(shape=shape),), ranks={})
-    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, cost_model, precision))
+    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, target))
     errors = WeightErrors(weight)
     found = []
     for family, structure in enumerate_structures(shape, families):
-        cost = layer_cost(structure, layer, calls, cost_model, precision)
+        cost = layer_cost(structure, layer, calls, target)
         error = errors(structure)
         # Until sensitivities are measured, a layer's loss is its squared relative error: all layers count alike.
         found.append(

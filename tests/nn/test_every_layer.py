@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sekron_edge as se
 from sekron_edge.nn import factorize_layer, input_moments, layer_weight
-from sekron_edge.planner._costs import Call, layer_cost
+from sekron_edge.planner._costs import Call, Pricing, layer_cost
 from sekron_edge.structure import chain, diagonal, full, ring, star
 from sekron_edge.tensor import FactorizedTensor
 
@@ -147,7 +147,7 @@ def test_prices_are_what_is_counted(case):
     new = factorized(layer, structure)
     with Counting() as counted, torch.no_grad():
         new(x)
-    cost = layer_cost(structure, layer, [Call(tuple(x.shape))], Free(), "fp32")
+    cost = layer_cost(structure, layer, [Call(tuple(x.shape))], Pricing(Free()))
     assert cost.macs == counted.macs
     assert cost.activation_bytes == 4 * counted.written
     assert cost.permuted_bytes == 4 * counted.permuted
