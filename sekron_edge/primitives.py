@@ -46,7 +46,7 @@ class Conv:
         Its ``SAME`` pads a convolution that strides more at the end than at the beginning, PyTorch equally: there the
         padding is an operator of its own.
         """
-        if max(self.stride) == 1 or not any(self.padding):
+        if not any(self.padding) or max(self.stride) == 1:
             return self.in_shape
         spatial = (n + 2 * amount for n, amount in zip(self.in_shape[2:], self.padding, strict=True))
         return (*self.in_shape[:2], *spatial)
