@@ -12,6 +12,9 @@ _SIGNATURE = "serving_default"
 def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
     """Quantize a model that litert-torch wrote; its inputs and outputs become int8 too.
 
+    Ranges are the largest that any sample has. The quantizer's own default, a moving average, cuts off the outputs of
+    the samples that a network is surest of.
+
     Args:
         content: Of the float file.
         samples: Calibration inputs in the file's own layout.
@@ -19,12 +22,16 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     Raises:
         ValueError: As the quantizer does, where it cannot.
     """
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
-    work = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
-    ranges = work.calibrate({_SIGNATURE: named}, num_threads=1)
-    found = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    ranges.calibrate({_SIGNATURE: named}, manager)
+    work = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    found = work.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
     return bytes(found.quantized_model)
 
 

@@ -18,6 +18,7 @@ from sekron_edge.exporters._tflite_int8 import in_own_layout, quantized_model
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, Quantization, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts, Primitive
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class LiteRTExporter:
             if find_spec(package) is None and (precision == "int8" or package == "litert_torch"):
                 raise MissingDependencyError(package.replace("_", "-"), "litert")
         evaluated = prepared(model, self.name)
-        batches = calibration_batches(calibration, example_inputs, self.name) if precision == "int8" else None
+        batches = None
+        if precision == "int8":
+            equalize_labels_(evaluated, calibration_batches(calibration, example_inputs, self.name))
+            batches = calibration_batches(calibration, example_inputs, self.name)
         with torch.no_grad():
             result = evaluated(*example_inputs)
         results = result if isinstance(result, tuple) else (result,)

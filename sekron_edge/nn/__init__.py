@@ -6,6 +6,7 @@ shares stays shared.
 """
 
 from sekron_edge.nn._batch_norm import fold_batch_norms_
+from sekron_edge.nn._equalize import equalize_labels_
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
@@ -25,6 +26,7 @@ __all__ = [
     "OperationGraph",
     "Step",
     "approximate_layers",
+    "equalize_labels_",
     "evaluation_mode",
     "factorize",
     "factorize_layer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution, joined_weight, layer_geometry
-from sekron_edge.nn._schedule import Schedule, Step, schedule
+from sekron_edge.nn._schedule import GROUP_AXIS, Schedule, Step, schedule
 from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.structure import Structure
 from sekron_edge.tensor import FactorizedTensor
@@ -25,6 +25,19 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
     The last convolution takes the bias where its output is already the layer's: runtimes fuse that.
     """
     batch = state.shape[0]
+    *_, state = _states(state, weights, bias, plan, dims)
+    spatial = state.shape[state.ndim - dims :] if dims else ()
+    for move in plan.final_moves:
+        state = state.reshape(move.shape(batch, spatial)).permute(move.order)
+    state = state.reshape(batch, -1, *spatial)
+    return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
+
+
+def _states(
+    state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int
+) -> Iterator[Tensor]:
+    """Yield what each step of the factor convolution gives, ``(batch * fold, channels, *spatial)``."""
+    batch = state.shape[0]
     for position, step in enumerate(plan.steps):
         spatial = state.shape[state.ndim - dims :] if dims else ()
         for move in step.moves:
@@ -33,14 +46,10 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
         own_bias = bias if plan.last_is_output and position == len(plan.steps) - 1 else None
         if dims == 0 and step.groups == 1:
             state = F.linear(state.reshape(batch * step.fold, step.contract), weight, own_bias)
-            continue
-        state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
-        state = _convolve(state, weight, own_bias, step, dims)
-    spatial = state.shape[state.ndim - dims :] if dims else ()
-    for move in plan.final_moves:
-        state = state.reshape(move.shape(batch, spatial)).permute(move.order)
-    state = state.reshape(batch, -1, *spatial)
-    return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
+        else:
+            state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
+            state = _convolve(state, weight, own_bias, step, dims)
+        yield state
 
 
 def _convolve(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step, dims: int) -> Tensor:
@@ -114,6 +123,41 @@ class _Factorized(nn.Module):
         self.bias = nn.Parameter(before * scale + shift)
         return True
 
+    def label_ranges(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the largest magnitude that values with each index of a label have on the way, ``(groups, rank)`` each.
+
+        Args:
+            x: Real inputs, as for ``forward``.
+        """
+        state = self._prepared(x)
+        dims = self.geometry.spatial_axes
+        found: dict[str, Tensor] = {}
+        for step, after in zip(self.plan.steps, _states(state, list(self.weights), None, self.plan, dims), strict=True):
+            names = [name for name, _ in step.axes]
+            sized = after.detach().abs().reshape(state.shape[0], *(size for _, size in step.axes), -1)
+            for label in set(names) & set(self.structure.ranks):
+                kept = [names.index(GROUP_AXIS) + 1, names.index(label) + 1]
+                others = [axis for axis in range(sized.ndim) if axis not in kept]
+                seen = sized.amax(others)
+                seen = seen if kept[0] < kept[1] else seen.T
+                found[label] = seen if label not in found else torch.maximum(found[label], seen)
+        return found
+
+    def rescale_labels_(self, scales: Mapping[str, Tensor]) -> None:
+        """Multiply what has each index of a label on the way by a scale, ``(groups, rank)``; outputs stay the same."""
+        for label, scale in scales.items():
+            carrying = [step for step in self.plan.steps if label in self.structure.factors[step.factor].labels]
+            for step, by in ((carrying[0], scale), (carrying[-1], 1 / scale)):
+                values = self.factor_values(step.factor).detach()
+                axis = self.structure.factors[step.factor].labels.index(label) + 1
+                shape = [1] * values.ndim
+                shape[0], shape[axis] = by.shape
+                self.weights[step.factor].data = _stored(values * by.reshape(shape), step)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Return a layer's input as its first step takes it, with a batch axis."""
+        raise NotImplementedError
+
     def reconstruct(self) -> Tensor:
         """Return the dense weight that the factors stand for, in the original layer's shape."""
         factors = [self.factor_values(k) for k in range(len(self.structure.factors))]
@@ -144,8 +188,10 @@ class FactorizedLinear(_Factorized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(*, C)``."""
-        rows = x.reshape(-1, x.shape[-1])
-        return _run(rows, list(self.weights), self.bias, self.plan, 0).reshape(*x.shape[:-1], -1)
+        return _run(self._prepared(x), list(self.weights), self.bias, self.plan, 0).reshape(*x.shape[:-1], -1)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[-1])
 
 
 class FactorizedConv(_Factorized):
@@ -180,10 +226,13 @@ class FactorizedConv(_Factorized):
         if x.ndim == dims + 1:
             sample: Tensor = self.forward(x[None])[0]
             return sample
-        if self.explicit_padding:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x = F.pad(x, self.explicit_padding, mode=mode)
-        return _run(x, list(self.weights), self.bias, self.plan, dims)
+        return _run(self._prepared(x), list(self.weights), self.bias, self.plan, dims)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        if not self.explicit_padding:
+            return x
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(x, self.explicit_padding, mode=mode)
 
 
 def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) -> nn.Module:

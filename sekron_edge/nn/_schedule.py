@@ -65,6 +65,7 @@ class Step:
         weight_order: From the factor's own axes (layer groups, labels, modes) to group, open, contract, taps; of a
             transposed convolution to group, contract, open, taps.
         taps: The convolution.
+        axes: Names and sizes of the channel axes of what it gives, in order; those that are folded come first.
     """
 
     factor: int
@@ -75,6 +76,7 @@ class Step:
     open: int
     weight_order: tuple[int, ...]
     taps: Taps
+    axes: tuple[tuple[str, int], ...]
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -241,6 +243,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
                     *range(len(own), len(own) + dims),
                 ),
                 taps=taps[turn],
+                axes=tuple((axis, size[axis]) for axis in (*fold, *group, *opened)),
             )
         )
         state = [*fold, *group, *opened]
