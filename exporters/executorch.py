@@ -1,4 +1,4 @@
-"""ExecuTorch: ``.pte`` in float32 through the XNNPACK delegate."""
+"""ExecuTorch: ``.pte`` in float32 or int8 through the XNNPACK delegate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sekron_edge.exporters._prepare import prepared
+from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.nn import equalize_labels_
 
 _MAGIC = b"ET12"
 _METHOD = "forward"
@@ -28,7 +29,7 @@ class ExecuTorchExporter:
 
     name = "executorch"
     suffix = ".pte"
-    precisions: tuple[Precision, ...] = ("fp32",)
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
 
     def availability(self) -> Availability:
         """Say whether executorch is installed."""
@@ -43,21 +44,28 @@ class ExecuTorchExporter:
         *,
         precision: Precision,
         path: Path,
-        calibration: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 - only floating-point precisions
+        calibration: Sequence[torch.Tensor] | None = None,
     ) -> Artifact:
         """Lower ``model``; the whole graph goes to XNNPACK where its operators allow it.
 
+        In int8 weights are symmetric by output channel, activations by tensor; inputs and outputs stay float32.
+
         Raises:
+            ConfigError: If int8 lacks calibration data.
             ExportError: If lowering fails; with the end of what the SDK said.
             MissingDependencyError: If executorch is absent.
         """
         if find_spec("executorch") is None:
             raise MissingDependencyError("executorch", "executorch")
         evaluated = prepared(model, self.name)
+        batches = [example_inputs]
+        if precision == "int8":
+            batches = list(calibration_batches(calibration, example_inputs, self.name))
+            equalize_labels_(evaluated, batches)
         with files.whole_file(path) as temporary:
             with silenced() as spoken:
                 try:
-                    session = _lower(evaluated, example_inputs)
+                    session = _lower(evaluated, batches, precision)
                     temporary.write_bytes(session.get_pte_buffer())
                     delegated = _delegated_share(session)
                 except Exception as error:  # the SDK raises whatever its passes raise
@@ -94,13 +102,15 @@ class ExecuTorchExporter:
         return ExecuTorchSession(artifact.path, threads)
 
 
-def _lower(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Any:
-    # The recipe registers itself when its provider is imported.
+def _lower(model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision) -> Any:
+    """Lower with a recipe; in int8 all batches calibrate, the first also stands for the shapes."""
+    # The recipes register themselves when their provider is imported.
     from executorch.backends.xnnpack.recipes import xnnpack_recipe_provider  # noqa: F401
     from executorch.backends.xnnpack.recipes.xnnpack_recipe_types import XNNPackRecipeType
     from executorch.export import ExportRecipe, export
 
-    return export(model, [example_inputs], ExportRecipe.get_recipe(XNNPackRecipeType.FP32))
+    kind = XNNPackRecipeType.FP32 if precision == "fp32" else XNNPackRecipeType.PT2E_INT8_STATIC_PER_CHANNEL
+    return export(model, batches, ExportRecipe.get_recipe(kind))
 
 
 def _delegated_share(session: Any) -> float:
@@ -114,7 +124,7 @@ def _delegated_share(session: Any) -> float:
 
 
 def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("executorch", "torch")}
+    return {package: version(package) for package in ("executorch", "torch", "torchao")}
 
 
 def _runtime() -> Any:
