@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from sekron_edge.artifacts import export, get_exporter, predict
 from sekron_edge.errors import ExportError
+from sekron_edge.nn import replace_layers
+from sekron_edge.structure import tucker2
 from sekron_edge.testing import ExporterContract
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
@@ -27,7 +29,7 @@ MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 class TestCoreML(ExporterContract):
     format = "coreml"
-    tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2}
+    tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.05}
 
 
 class _Each(nn.Module):
@@ -505,3 +507,19 @@ def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
         for declared, actual, detail in zip(program.interface.outputs, program.run([x]), details, strict=True):
             error = np.abs(actual - twin.get_tensor(detail["index"])).max()
             assert error <= 1e-3, f"{name}, {declared.name}: {error}"
+
+
+@pytest.mark.slow
+def test_weights_in_int8_take_a_quarter(tmp_path):
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
+    model = replace_layers(dense, {"0": tucker2((64, 64, 3, 3), 32, 32)})
+    x = torch.randn(4, 64, 8, 8)
+    sizes = {}
+    for precision in ("fp32", "int8"):
+        artifact = export(model, (x[:1],), format="coreml", precision=precision, out=tmp_path)
+        sizes[precision] = artifact.size_bytes
+        (found,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
+        expected = model(x).detach().numpy()
+        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected), precision
+    assert sizes["int8"] < 0.3 * sizes["fp32"]
