@@ -94,12 +94,38 @@ class TensorSpec(BaseModel):
         return np.moveaxis(real, -1, 1) if self.layout == "channels_last" else real
 
 
+class Arena(BaseModel):
+    """The memory that a microcontroller's runtime needs for a model, found by running it in less and less.
+
+    Attributes:
+        least_bytes: The smallest arena in which it ran.
+        margin: What ``size_bytes`` has beyond, as a share: other builds of the runtime have somewhat larger structures.
+        activation_bytes: What activations take of it, as the runtime placed them; the rest describes the model.
+        peak: The operator that most is live at, with the tensors.
+        kernels: Whose kernels ran; others may want scratch memory beside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    least_bytes: int
+    margin: float
+    activation_bytes: int
+    peak: str
+    kernels: str
+
+    @property
+    def size_bytes(self) -> int:
+        """What to reserve: a multiple of 16."""
+        return -(-int(self.least_bytes * (1 + self.margin)) // 16) * 16
+
+
 class Artifact(BaseModel):
     """A model file for one runtime: where it is, what it takes and gives, what made it.
 
     ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its
     files. ``versions`` maps package to version; ``delegated`` is the share of operators that the runtime's
-    accelerating delegate takes (0 to 1), ``None`` where the format has no such notion.
+    accelerating delegate takes (0 to 1), ``arena`` the memory of a microcontroller's runtime; both are ``None`` where
+    the format has no such notion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,6 +139,7 @@ class Artifact(BaseModel):
     sha256: str
     versions: dict[str, str]
     delegated: float | None = None
+    arena: Arena | None = None
 
     @classmethod
     def describe(
@@ -125,6 +152,7 @@ class Artifact(BaseModel):
         outputs: Sequence[TensorSpec],
         versions: dict[str, str],
         delegated: float | None = None,
+        arena: Arena | None = None,
     ) -> Artifact:
         """Describe the artifact at ``path``, hashing it."""
         return cls(
@@ -137,6 +165,7 @@ class Artifact(BaseModel):
             sha256=files.sha256(path),
             versions=versions,
             delegated=delegated,
+            arena=arena,
         )
 
 
@@ -256,6 +285,15 @@ class SizedExporter(Protocol):
     """
 
     file_costs: Mapping[Precision, FileCosts]
+
+
+@runtime_checkable
+class SourceExporter(Protocol):
+    """What an exporter may offer beside the rest: source code that a model is compiled into firmware with."""
+
+    def sources(self, artifact: Artifact) -> dict[str, str]:
+        """Return the text of each source file, by its name."""
+        ...
 
 
 _registered: dict[str, Exporter] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
 from sekron_edge.data import collate
@@ -206,19 +206,24 @@ def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
     return noise.clamp(real.min(), real.max())
 
 
-def score_artifact(artifact: Artifact, task: Task) -> float:
-    """Return the task's metric of an artifact on all held-out samples, run in its runtime on this machine.
+def score_artifact(artifact: Artifact, task: Task, *, samples: int | None = None) -> float:
+    """Return the task's metric of an artifact on held-out samples, run in its runtime on this machine.
 
-    What does not fill the artifact's own batch at the end is left out.
+    Args:
+        artifact: What does not fill its batch at the end is left out.
+        task: Its held-out data and metric.
+        samples: At most so many, spread over all; by default all.
     """
     session = get_exporter(artifact.format).load(artifact)
     metric = task.metric()
     batch = artifact.inputs[0].shape[0]
     # The loader's own generator keeps it from drawing on the global one.
-    samples = DataLoader(
-        task.heldout, batch * _SCORED_TOGETHER, collate_fn=collate, generator=torch.Generator().manual_seed(0)
+    total = len(task.heldout)  # type: ignore[arg-type]
+    chosen = Subset(task.heldout, range(0, total, max(1, total // (samples or total)))[: samples or total])
+    loader = DataLoader(
+        chosen, batch * _SCORED_TOGETHER, collate_fn=collate, generator=torch.Generator().manual_seed(0)
     )
-    for inputs, targets in samples:
+    for inputs, targets in loader:
         whole = len(inputs) - len(inputs) % batch
         if whole:
             outputs = predict(session, artifact, [inputs[:whole].numpy()])

@@ -83,20 +83,26 @@ class Delivery(_Model):
         check: The verification against the PyTorch model.
         measured: Latency and memory, where its runtime can be measured here.
         dense_bytes: Size of the dense model in the same format and precision.
+        dense_arena_bytes: What it reserves, where the format has an arena.
         dense_measured: Of that dense model, timed in turn with this one.
-        score: The task's metric of the artifact itself on all held-out data; None where a reference evaluator runs it.
+        score: The task's metric of the artifact itself on held-out data; None where only a slow evaluator runs it.
         dense_score: Of the dense model's artifact.
+        scored_samples: On how many held-out samples; None for all.
         snippet: Path of the code that loads it.
+        sources: Paths of source code that firmware is compiled with.
     """
 
     artifact: Artifact
     check: Check
     measured: Measurement | None
     dense_bytes: int
+    dense_arena_bytes: int | None = None
     dense_measured: Measurement | None
     score: float | None = None
     dense_score: float | None = None
+    scored_samples: int | None = None
     snippet: str
+    sources: tuple[str, ...] = ()
 
 
 class Manifest(_Model):

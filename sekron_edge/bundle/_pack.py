@@ -12,7 +12,7 @@ from safetensors.torch import save as serialized_state
 from torch import Tensor
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array
+from sekron_edge.artifacts import Array, SourceExporter, get_exporter
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
@@ -84,7 +84,12 @@ def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
     artifact = delivery.artifact.model_copy(update={"path": relative})
     name, code = snippet(artifact, manifest)
     files.write_text(folder / "snippets" / name, code)
-    return delivery.model_copy(update={"artifact": artifact, "snippet": f"snippets/{name}"})
+    exporter = get_exporter(artifact.format)
+    sources = exporter.sources(delivery.artifact) if isinstance(exporter, SourceExporter) else {}
+    for file, text in sources.items():
+        files.write_text(folder / "sources" / file, text)
+    written = tuple(f"sources/{file}" for file in sources)
+    return delivery.model_copy(update={"artifact": artifact, "snippet": f"snippets/{name}", "sources": written})
 
 
 def _save(path: Path, arrays: tuple[Array, ...]) -> None:

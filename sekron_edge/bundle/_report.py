@@ -63,8 +63,14 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
     small = artifact.size_bytes
     found = [(f"{name}: bytes", f"{delivery.dense_bytes:,}", f"{small:,}", _fewer(delivery.dense_bytes, small))]
     if delivery.score is not None and delivery.dense_score is not None:
-        label = f"{name}: {score.metric} of the artifact, held-out data"
+        on = "held-out data" if delivery.scored_samples is None else f"{delivery.scored_samples:,} held-out samples"
+        label = f"{name}: {score.metric} of the artifact, {on}"
         found.append((label, score.shown(delivery.dense_score), score.shown(delivery.score), ""))
+    arena, dense_arena = artifact.arena, delivery.dense_arena_bytes
+    if arena is not None and dense_arena is not None:
+        label = f"{name}: arena, tested, {arena.margin:.0%} margin"
+        ratio = _fewer(dense_arena, arena.size_bytes)
+        found.append((label, f"{dense_arena:,} B", f"{arena.size_bytes:,} B", ratio))
     if new is None or old is None:
         found.append((f"{name}: latency", "not measured here", "not measured here", ""))
         return found

@@ -11,6 +11,7 @@ _TEMPLATES = {
     "litert": ("{stem}_litert.py", "litert.py.j2"),
     "executorch": ("{stem}_executorch.py", "executorch.py.j2"),
     "coreml": ("{stem}_coreml.swift", "coreml.swift.j2"),
+    "tflm": ("{stem}_tflm.cc", "tflm.cc.j2"),
 }
 _ANY = ("{stem}.txt", "any.txt.j2")
 
@@ -31,4 +32,4 @@ def snippet(artifact: Artifact, manifest: Manifest) -> tuple[str, str]:
     """Return the name and the text of the snippet for an artifact whose path is relative to the bundle."""
     name, template = _TEMPLATES.get(artifact.format, _ANY)
     text = templates().get_template(template).render(artifact=artifact, manifest=manifest)
-    return name.format(stem=artifact.path.stem), text
+    return name.format(stem=artifact.path.name.partition(".")[0]), text

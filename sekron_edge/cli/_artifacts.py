@@ -39,7 +39,7 @@ def export(
 
     import sekron_edge as se
     from sekron_edge import files
-    from sekron_edge.artifacts import Artifact, exporter_names
+    from sekron_edge.artifacts import Artifact, SourceExporter, exporter_names, get_exporter
     from sekron_edge.pipeline import load_model
 
     wanted = parse_precision(precision)
@@ -57,6 +57,9 @@ def export(
             check = se.verify(artifact, loaded, inputs, calibration=calibration)
         narrator.say(f"{artifact.path}: {check.noise}")
         files.write_text(_description(artifact.path), artifact.model_dump_json(indent=2) + "\n")
+        exporter = get_exporter(chosen)
+        for source, text in (exporter.sources(artifact) if isinstance(exporter, SourceExporter) else {}).items():
+            files.write_text(artifact.path.with_name(source), text)
         made.append(artifact)
     if as_json:
         typer.echo(TypeAdapter(list[Artifact]).dump_json(made, indent=2).decode())

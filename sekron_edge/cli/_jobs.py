@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 
+if TYPE_CHECKING:
+    from sekron_edge.pipeline import JobConfig
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str | None, typer.Option(help="Id or file of a device profile, instead of the config's.")]
 Config = Annotated[Path, typer.Argument(help="The job: a TOML file. See docs/jobs.md.")]
 
 
 def run(
     config: Config,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle; by default dist/NAME.")] = None,
+    device: Device = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished job.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -27,7 +32,7 @@ def run(
     from sekron_edge.bundle import before_and_after, budget_rows
     from sekron_edge.pipeline import load_config, run_job
 
-    job = load_config(config)
+    job = _on_device(load_config(config), device)
     done = run_job(job, out or Path("dist") / job.name, resume=resume, narrator=ConsoleNarrator())
     if as_json:
         typer.echo(done.manifest.model_dump_json(indent=2))
@@ -44,7 +49,7 @@ def plan(
     artifact_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Device instead of the config's.")] = None,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write the plan to, as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,10 +68,15 @@ def plan(
     }  # fmt: skip
     given = {entry: limit for entry, limit in given.items() if limit is not None}
     job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
-    if profile is not None:
-        job = job.model_copy(update={"target": job.target.model_copy(update={"profile": profile})})
+    job = _on_device(job, device)
     with tempfile.TemporaryDirectory() as folder:
         found = plan_job(job, Path(folder), narrator=ConsoleNarrator())
     if out is not None:
         files.write_text(out, found.to_json())
     typer.echo(found.to_json() if as_json else str(found))
+
+
+def _on_device(job: JobConfig, device: str | None) -> JobConfig:
+    if device is None:
+        return job
+    return job.model_copy(update={"target": job.target.model_copy(update={"profile": device})})

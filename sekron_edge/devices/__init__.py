@@ -5,13 +5,17 @@ process of its own; nothing here imports torch.
 """
 
 from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice, measure
 from sekron_edge.devices._measurement import Environment, Measurement
+from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
 
 __all__ = [
+    "CYCLES_PER_MAC",
+    "CyclesPerMac",
     "DeviceProfile",
     "Environment",
     "Fact",
@@ -20,8 +24,11 @@ __all__ = [
     "Measurement",
     "cached_calibration",
     "calibrate",
+    "cycles_per_mac",
     "load_profile",
     "measure",
+    "microcontroller_latency",
     "profile_ids",
     "reference_primitives",
+    "require_fit",
 ]

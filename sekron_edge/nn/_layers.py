@@ -29,7 +29,8 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
     spatial = state.shape[state.ndim - dims :] if dims else ()
     for move in plan.final_moves:
         state = state.reshape(move.shape(batch, spatial)).permute(move.order)
-    state = state.reshape(batch, -1, *spatial)
+    if not plan.last_is_output:
+        state = state.reshape(batch, -1, *spatial)
     return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
 
 
@@ -45,11 +46,16 @@ def _states(
         weight = weights[step.factor]
         own_bias = bias if plan.last_is_output and position == len(plan.steps) - 1 else None
         if dims == 0 and step.groups == 1:
-            state = F.linear(state.reshape(batch * step.fold, step.contract), weight, own_bias)
+            state = F.linear(_shaped(state, batch * step.fold, step.contract), weight, own_bias)
         else:
-            state = state.reshape(batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
+            state = _shaped(state, batch * step.fold, step.groups * step.contract, *(spatial or (1,)))
             state = _convolve(state, weight, own_bias, step, dims)
         yield state
+
+
+def _shaped(state: Tensor, *shape: int) -> Tensor:
+    """Reshape, unless it has the shape: a converter takes any reshape for one that needs channels-first memory."""
+    return state if tuple(state.shape) == shape else state.reshape(shape)
 
 
 def _convolve(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step, dims: int) -> Tensor:

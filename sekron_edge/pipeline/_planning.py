@@ -21,7 +21,9 @@ _ROUNDS = 4
 _TRIAL_CALIBRATION = 8
 # Planned this far below the limit. The artifact is measured again at the end, on a machine that is noisy; other weights
 # have other scales, more or fewer of them equal.
-_HEADROOM = {"latency_ms": 0.95, "artifact_bytes": 0.995, "peak_memory_bytes": 0.95}
+_HEADROOM = {"latency_ms": 0.95, "artifact_bytes": 0.995}
+# What was exceeded, and no correction of the scores is known for, is asked for with this much to spare.
+_TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round.
 _CLOSE = 0.9
 _MOST_CORRECTION = 3.0
@@ -44,6 +46,9 @@ class Trial:
         if budget.artifact_bytes is not None:
             allowed = budget.artifact_bytes.absolute(self.dense.size_bytes)
             found["artifact_bytes"] = self.artifact.size_bytes / allowed
+        if budget.peak_memory_bytes is not None and self.artifact.arena is not None and self.dense.arena is not None:
+            allowed = budget.peak_memory_bytes.absolute(self.dense.arena.size_bytes)
+            found["peak_memory_bytes"] = self.artifact.arena.size_bytes / allowed
         if self.measured is None or self.dense_measured is None:
             return found
         if budget.latency_ms is not None:
@@ -56,6 +61,8 @@ class Trial:
     def points(self) -> dict[str, float]:
         """Return what this artifact reaches, by the budget's names."""
         found = {"artifact_bytes": float(self.artifact.size_bytes)}
+        if self.artifact.arena is not None:
+            found["peak_memory_bytes"] = float(self.artifact.arena.size_bytes)
         if self.measured is not None:
             found["latency_ms"] = self.measured.median_ms
             if self.measured.peak_memory_bytes:
@@ -64,6 +71,8 @@ class Trial:
 
     def __str__(self) -> str:
         size = f"{self.artifact.size_bytes:,} bytes (dense {self.dense.size_bytes:,})"
+        if self.artifact.arena is not None and self.dense.arena is not None:
+            size += f", arena {self.artifact.arena.size_bytes:,} (dense {self.dense.arena.size_bytes:,})"
         if self.measured is None or self.dense_measured is None:
             return size
         return f"measured {self.measured.median_ms:.4g} ms (dense {self.dense_measured.median_ms:.4g}), {size}"
@@ -236,16 +245,19 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
 
 def _tightened(aims: Budget, entry: str, ratio: float) -> Budget:
     """Ask for as much less as was found more, of what no correction of the scores is known for."""
-    return aims.model_copy(update={entry: Limit(value=getattr(aims, entry).value * _HEADROOM[entry] / ratio)})
+    return aims.model_copy(update={entry: Limit(value=getattr(aims, entry).value * _TO_SPARE / ratio)})
 
 
 def _nearest(error: InfeasibleBudgetError, aims: Budget) -> Budget | None:
-    """Return the aims, widened to the nearest point; None if that is too far for predictions to be the reason."""
+    """Return the aims, widened to the nearest point; None if that is too far for predictions to be the reason.
+
+    What activations take is no prediction: less is impossible.
+    """
     widened = {}
     for entry, value in error.nearest[0].items():
         limit = getattr(aims, entry)
         if limit is not None and value > limit.value:
-            if value > _TRIED_BEYOND * limit.value:
+            if entry == "peak_memory_bytes" or value > _TRIED_BEYOND * limit.value:
                 return None
             widened[entry] = Limit(value=value * (1 + 1e-6))
     return aims.model_copy(update=widened)

@@ -8,7 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from sekron_edge.artifacts import Precision, PrimitiveExporter, SizedExporter, exporter_names, get_exporter
-from sekron_edge.devices import DeviceProfile, LatencyModel, cached_calibration, reference_primitives
+from sekron_edge.devices import (
+    DeviceProfile,
+    LatencyModel,
+    cached_calibration,
+    microcontroller_latency,
+    reference_primitives,
+)
 from sekron_edge.errors import ConfigError
 from sekron_edge.planner import Budget, Limit
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
@@ -96,9 +102,12 @@ class Target:
     def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
         """Return the latency model: measured on this machine, or estimated from it for another device.
 
-        For another device this machine's calibration is scaled by a published latency of MobileNetV1 there; the
-        model's ``source`` says so.
+        For another device this machine's calibration is scaled by a published latency of MobileNetV1 there; for a
+        microcontroller, cycles a MAC are taken from published networks. The model's ``source`` says so.
         """
+        counted = microcontroller_latency(self.profile)
+        if counted is not None:
+            return counted
         runtime, precision = self._calibrated()
         calibrated = partial(cached_calibration, runtime, threads=self.threads if self.is_here else 1, cache=cache)
         model = calibrated(precision=precision)
@@ -132,7 +141,9 @@ class Target:
         """
         limit = budget.latency_ms
         published = self.profile.facts.mobilenet_v1
-        if limit is None or limit.relative or self.is_here or (published is not None and published.value is not None):
+        known = published is not None and published.value is not None
+        known = known or microcontroller_latency(self.profile) is not None
+        if limit is None or limit.relative or self.is_here or known:
             return
         raise ConfigError(
             f"a budget of {limit} ms needs a latency that is known for {self.profile.id}, and its profile states none; "

@@ -48,14 +48,7 @@ def solve(
     """
     peak = limits.get("peak_memory_bytes", float("inf"))
     options = [[c for c in layer.candidates if c.cost.peak_bytes <= peak] for layer in layers]
-    for layer, remaining in zip(layers, options, strict=True):
-        if not remaining:
-            least = min(c.cost.peak_bytes for c in layer.candidates)
-            raise InfeasibleBudgetError(
-                f"peak_memory_bytes <= {peak:.0f} cannot be met: layer {layer.name!r} needs at least {least}",
-                binding=["peak_memory_bytes"],
-                nearest=[{"peak_memory_bytes": least}],
-            )
+    _require_peak(layers, rest, peak)
     if not options:
         _require_rest(rest, limits)
         return [], SolverResult(status="optimal", objective=0.0, bound=0.0, binding=())
@@ -100,6 +93,20 @@ def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]
         rows[row, start : start + len(remaining)] = 1
         start += len(remaining)
     return rows
+
+
+def _require_peak(layers: Sequence[LayerScores], rest: LayerCost, peak: float) -> None:
+    """Refuse a peak that no choice keeps; name what needs the most."""
+    needs = {f"layer {layer.name!r}": min(c.cost.peak_bytes for c in layer.candidates) for layer in layers}
+    needs["an operation between layers"] = rest.peak_bytes
+    most = max(needs, key=lambda name: needs[name])
+    if needs[most] > peak:
+        raise InfeasibleBudgetError(
+            f"peak_memory_bytes <= {peak:.0f} cannot be met: {most} needs at least {needs[most]}, with what lives "
+            "meanwhile. Raise peak_memory_bytes, or choose a larger device.",
+            binding=["peak_memory_bytes"],
+            nearest=[{"peak_memory_bytes": needs[most]}],
+        )
 
 
 def _require_rest(rest: LayerCost, limits: Mapping[str, float]) -> None:

@@ -75,6 +75,6 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
         return json.loads(done.stdout)
 
     made = printed("export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--out", tmp_path / "out")
-    assert [artifact["format"] for artifact in made] == ["coreml", "executorch", "litert"]
+    assert [artifact["format"] for artifact in made] == ["coreml", "executorch", "litert", "tflm"]
     (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)
     assert timing["median_ms"] > 0

@@ -1,0 +1,90 @@
+"""Latency of microcontrollers, estimated: cycles a multiply-accumulate, from published whole networks in int8.
+
+Each figure is latency times clock over MACs of networks that others measured; networks differ, and so the spread is
+part of it. Kernels matter more than cores: the same core is ten times slower with reference kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sekron_edge.devices._latency import LatencyModel
+from sekron_edge.devices._profile import DeviceProfile
+
+_TINY = "https://github.com/mlcommons/tiny_results_"
+# Operations that only move values: load, requantize, store. Chosen, not measured; networks spend little there.
+_CYCLES_A_VALUE = 4.0
+_CYCLES_A_CALL = 2000.0
+
+
+@dataclass(frozen=True)
+class CyclesPerMac:
+    """What one core needs for a multiply-accumulate in int8 with one library of kernels.
+
+    Attributes:
+        core: As Arm or Espressif names it.
+        kernels: The library.
+        typical: Between the networks.
+        low, high: The extremes among them.
+        source: Whose measurements.
+    """
+
+    core: str
+    kernels: str
+    typical: float
+    low: float
+    high: float
+    source: str
+
+    def milliseconds(self, macs: int, clock_mhz: float) -> tuple[float, float, float]:
+        """Return the typical, the shortest and the longest time of so many MACs."""
+        typical, low, high = (cycles * macs / clock_mhz / 1e3 for cycles in (self.typical, self.low, self.high))
+        return typical, low, high
+
+
+CYCLES_PER_MAC = (
+    CyclesPerMac("Cortex-M0+", "CMSIS-NN", 14.4, 7.8, 14.4, "person_detect on RP2040; MLPerf Tiny 1.2, STM32G0B1"),
+    CyclesPerMac("Cortex-M4", "CMSIS-NN", 4.2, 2.8, 9.6, f"{_TINY}v0.5, v1.0, v1.1: four networks on NUCLEO-L4R5ZI"),
+    CyclesPerMac("Cortex-M4", "X-CUBE-AI", 1.8, 1.4, 2.4, f"{_TINY}v1.2: four networks on NUCLEO-L4R5ZI"),
+    CyclesPerMac("Cortex-M33", "CMSIS-NN", 3.5, 3.0, 4.0, f"{_TINY}v1.0: four networks on nRF5340-DK"),
+    CyclesPerMac("Cortex-M7", "CMSIS-NN", 4.3, 3.8, 4.8, "mit-han-lab/tinyengine on GitHub: eight networks, STM32H743"),
+    CyclesPerMac("Cortex-M7", "X-CUBE-AI", 1.3, 0.89, 2.6, f"{_TINY}v1.1, v1.2: four networks on NUCLEO-H7A3ZI-Q"),
+    CyclesPerMac(
+        "Cortex-M7", "TFLM reference", 46.0, 44.0, 48.0, "mit-han-lab/tinyengine on GitHub: eight networks, STM32H743"
+    ),
+    CyclesPerMac("Cortex-M55", "CMSIS-NN", 0.73, 0.71, 0.76, "one network on Ambiq apollo510, by its maker; weak"),
+    CyclesPerMac("Cortex-M85", "CMSIS-NN", 0.65, 0.33, 0.96, f"{_TINY}v1.2: four networks on EK-RA8D1"),
+    CyclesPerMac(
+        "Xtensa LX7", "ESP-NN", 1.8, 1.6, 2.4, "espressif/esp-tflite-micro on GitHub: person_detect, ESP32-S3"
+    ),
+)
+# What TensorFlow Lite Micro is built with where speed counts.
+_USUAL = {"Xtensa LX7": "ESP-NN"}
+
+
+def cycles_per_mac(profile: DeviceProfile) -> CyclesPerMac | None:
+    """Return the figure for a device's core with the kernels that TensorFlow Lite Micro usually has there."""
+    cpu = "" if profile.facts.cpu is None else str(profile.facts.cpu)
+    matching = [
+        figure
+        for figure in CYCLES_PER_MAC
+        if figure.core in cpu and figure.kernels == _USUAL.get(figure.core, "CMSIS-NN")
+    ]
+    return max(matching, key=lambda figure: len(figure.core), default=None)
+
+
+def microcontroller_latency(profile: DeviceProfile) -> LatencyModel | None:
+    """Return a latency model for TensorFlow Lite Micro in int8, estimated; None where core or clock is unknown."""
+    figure, clock = cycles_per_mac(profile), profile.facts.clock
+    if profile.runtime != "tflm" or figure is None or clock is None or clock.value is None:
+        return None
+    model = LatencyModel.estimated(
+        gmacs_per_second=clock.value / figure.typical / 1e3,
+        values_per_microsecond=clock.value / _CYCLES_A_VALUE,
+        call_us=_CYCLES_A_CALL / clock.value,
+    )
+    said = (
+        f"estimated for {profile.id}: {figure.typical:g} cycles a MAC ({figure.low:g} to {figure.high:g}) on "
+        f"{figure.core} with {figure.kernels}, from {figure.source}"
+    )
+    return model.model_copy(update={"source": said, "precision": "int8"})

@@ -1,0 +1,54 @@
+"""Microcontrollers: estimated latencies say so, and artifacts that do not fit are refused with the tensor's name."""
+
+from pathlib import Path
+
+import pytest
+
+from sekron_edge.artifacts import Arena, Artifact
+from sekron_edge.devices import CYCLES_PER_MAC, cycles_per_mac, load_profile, microcontroller_latency, require_fit
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.primitives import Conv
+
+ARENA = Arena(
+    least_bytes=200_000, margin=0.05, activation_bytes=190_000, peak="CONV_2D 3 writes '1.2' (1x28x28x96)", kernels="x"
+)
+
+
+def artifact(size, arena):
+    return Artifact(
+        format="tflm", precision="int8", path=Path("net.tflite"), inputs=(), outputs=(), size_bytes=size, sha256="",
+        versions={}, arena=arena,
+    )  # fmt: skip
+
+
+def test_the_arena_to_reserve_has_the_margin():
+    assert ARENA.size_bytes == 210_000
+    assert ARENA.model_copy(update={"least_bytes": 201}).size_bytes == 224
+
+
+def test_what_does_not_fit_names_the_tensor():
+    nano, large = load_profile("nano-33-ble-sense"), load_profile("stm32h743")
+    require_fit(large, artifact(100_000, ARENA))
+    require_fit(load_profile("raspberry-pi-5"), artifact(100_000_000, None))
+    with pytest.raises(InfeasibleBudgetError, match=r"210,000 bytes .*5% margin.* 136 KiB .*CONV_2D 3 writes '1\.2'"):
+        require_fit(nano, artifact(100_000, ARENA))
+    with pytest.raises(InfeasibleBudgetError, match=r"3,000,000 bytes, and .* 2 MiB of flash"):
+        require_fit(large, artifact(3_000_000, None))
+
+
+@pytest.mark.parametrize("board", ["stm32h743", "stm32l4r5", "nano-33-ble-sense", "raspberry-pi-pico", "esp32-s3"])
+def test_latency_is_cycles_a_mac_and_says_that_it_is_estimated(board):
+    profile = load_profile(board)
+    model, figure = microcontroller_latency(profile), cycles_per_mac(profile)
+    assert model.source.startswith(f"estimated for {board}: {figure.typical:g} cycles a MAC")
+    conv = Conv((1, 64, 28, 28), 64, (3, 3), (1, 1), (1, 1), 1, (28, 28))
+    typical, low, high = figure.milliseconds(conv.macs, profile.facts.clock.value)
+    assert low <= typical <= high
+    # What moves values is beside.
+    assert typical <= model.latency_ms([conv]) <= 1.05 * typical
+
+
+def test_other_devices_have_none():
+    assert microcontroller_latency(load_profile("raspberry-pi-5")) is None
+    assert microcontroller_latency(load_profile("corstone-300-u55")) is None
+    assert all(figure.low <= figure.typical <= figure.high for figure in CYCLES_PER_MAC)
