@@ -7,6 +7,7 @@ verified is in it; figures carry how they were found.
 from sekron_edge.bundle._check import BundleCheck, read_manifest, verify_bundle
 from sekron_edge.bundle._manifest import (
     MANIFEST_NAME,
+    WEIGHTS_NAME,
     BudgetResult,
     Counts,
     Delivery,
@@ -20,6 +21,7 @@ from sekron_edge.bundle._report import before_and_after, budget_rows, render_rep
 
 __all__ = [
     "MANIFEST_NAME",
+    "WEIGHTS_NAME",
     "BudgetResult",
     "BundleCheck",
     "Counts",

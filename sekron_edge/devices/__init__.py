@@ -12,6 +12,7 @@ from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
+from sekron_edge.devices._store import MeasurementStore
 
 __all__ = [
     "CYCLES_PER_MAC",
@@ -22,6 +23,7 @@ __all__ = [
     "LatencyModel",
     "LocalDevice",
     "Measurement",
+    "MeasurementStore",
     "cached_calibration",
     "calibrate",
     "cycles_per_mac",

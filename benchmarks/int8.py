@@ -1,0 +1,126 @@
+"""int8 against int8: the dense model as any exporter quantizes it, and what the jobs deliver, in LiteRT and ExecuTorch.
+
+The bundles of the example jobs in int8 are taken from ``--bundles``, or made there: planned for LiteRT, distilled for
+at most three epochs. Their models are exported to both runtimes. ResNet-18 at 224x224 has random weights: latency and
+bytes alone, planned for LiteRT at a quarter of the MACs. One thread; each pair is timed in turn. ``--quick`` takes
+ResNet-18 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmarks._networks import resnet18, settled
+from benchmarks._result import Claim, parser, publish
+from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.bundle import MANIFEST_NAME, WEIGHTS_NAME
+from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.devices import LocalDevice, cached_calibration
+from sekron_edge.errors import ConfigError, DataError
+from sekron_edge.nn import factorize
+from sekron_edge.pipeline import calibration_inputs, load_config, load_task, run_job, trained_model
+from sekron_edge.planner import Budget, Plan, decompose, score
+from sekron_edge.task import Task
+from sekron_edge.verification import score_artifact
+
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+# Most accuracy lost, least times faster and smaller, in LiteRT.
+_JOBS = {"fashion_mnist_int8": (0.005, 2.0, 3.0), "cifar_resnet32_int8": (0.015, 1.0, 2.0)}
+_RUNTIMES = ("litert", "executorch")
+_RESNET18 = Budget.model_validate({"macs": "0.25x", "latency_ms": "0.4x"})
+_FASTER = 2.4
+_RUNS = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export, score, measure, compare."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--bundles", type=Path, default=Path("dist"), help="folder of the bundles")
+    given = options.parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    claims: list[Claim] = []
+    for job in [] if given.quick else _JOBS:
+        try:
+            rows += _job_rows(job, given.bundles)
+        except (ConfigError, DataError) as error:
+            Console(stderr=True).print(f"{job} is left out: {error}", markup=False)
+            continue
+        claims += _job_claims(job, rows[-len(_RUNTIMES)])
+    found = _resnet18_rows()
+    rows += found
+    name = "ResNet-18, 224x224, a quarter of the MACs: times faster, LiteRT"
+    claims.append(Claim(name=name, value=found[0]["times faster"], relation=">=", limit=_FASTER))
+    publish(rows, claims, given.json)
+
+
+def _job_rows(job: str, bundles: Path) -> list[dict[str, Any]]:
+    config = load_config(_EXAMPLES / f"{job}.toml")
+    bundle = bundles / config.name
+    if not (bundle / MANIFEST_NAME).is_file():
+        run_job(config, bundle, resume=True, narrator=ConsoleNarrator())
+    task = load_task(config)
+    dense = trained_model(config, task, ConsoleNarrator())
+    plan = Plan.model_validate_json((bundle / "plan.json").read_bytes())
+    small = decompose(dense, plan)
+    small.load_state_dict(load_file(bundle / WEIGHTS_NAME))
+    return [_row(job, runtime, dense, small, calibration_inputs(task), task) for runtime in _RUNTIMES]
+
+
+def _resnet18_rows() -> list[dict[str, Any]]:
+    model, x = settled(resnet18()), torch.randn(8, 3, 224, 224)
+    latency = cached_calibration("litert", precision="int8")
+    file_costs = get_exporter("litert").file_costs["int8"]  # type: ignore[attr-defined]
+    narrator = ConsoleNarrator()
+    with narrator.busy("scoring ResNet-18"):
+        scores = score(model, (x[:1],), latency, precision="int8", file_costs=file_costs)
+    plan = scores.plan(_RESNET18, profile="host", runtime="litert")
+    costs = (
+        f"{plan.cost.macs:,} MACs of {plan.dense.macs:,}, {plan.cost.latency_ms:.4g} ms of {plan.dense.latency_ms:.4g}"
+    )
+    narrator.say(f"predicted: {costs}")
+    structures = plan.structures()
+    small = settled(factorize(model, lambda name, *_: structures.get(name)))
+    return [_row("ResNet-18, 224x224", runtime, model, small, x, None) for runtime in _RUNTIMES]
+
+
+def _row(
+    job: str, runtime: str, dense: nn.Module, small: nn.Module, calibration: Tensor, task: Task | None
+) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        before, after = (
+            export(
+                model.eval(), (calibration[:1],), format=runtime, precision="int8", out=folder, name=name,
+                calibration=(calibration,),
+            )
+            for name, model in (("dense", dense), ("small", small))
+        )  # fmt: skip
+        scores = [None, None] if task is None else [score_artifact(one, task) for one in (before, after)]
+        slow, fast = LocalDevice().measure_together([before, after], runs=_RUNS)
+    return {
+        "job": job, "runtime": runtime, "dense score": scores[0], "score": scores[1],
+        "dense bytes": before.size_bytes, "bytes": after.size_bytes, "dense ms": slow.median_ms, "ms": fast.median_ms,
+        "times faster": slow.median_ms / fast.median_ms, "times smaller": before.size_bytes / after.size_bytes,
+        "delegated": after.delegated, "steady": slow.stable and fast.stable,
+    }  # fmt: skip
+
+
+def _job_claims(job: str, litert: dict[str, Any]) -> list[Claim]:
+    lost, faster, smaller = _JOBS[job]
+    below = litert["dense score"] - litert["score"]
+    return [
+        Claim(name=f"{job}, LiteRT: accuracy below dense int8", value=below, relation="<=", limit=lost),
+        Claim(name=f"{job}, LiteRT: times faster", value=litert["times faster"], relation=">=", limit=faster),
+        Claim(name=f"{job}, LiteRT: times smaller", value=litert["times smaller"], relation=">=", limit=smaller),
+    ]
+
+
+if __name__ == "__main__":
+    main()

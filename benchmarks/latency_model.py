@@ -1,0 +1,157 @@
+"""Whole networks that took no part in the calibration: predicted latency against measured, dense and compressed.
+
+Classic architectures at two resolutions, dense and with structures drawn at random, and plans of one network: are they
+ordered alike? The calibrations of this machine are taken from the cache, and timed if they are not there. Weights are
+random: they change no time. ``--quick`` takes two small networks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from benchmarks._networks import NETWORKS, settled
+from benchmarks._result import Claim, parser, publish
+from sekron_edge.artifacts import Artifact, Precision, PrimitiveExporter, export, get_exporter
+from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.devices import LatencyModel, LocalDevice, MeasurementStore, calibrate
+from sekron_edge.nn import factorize, layer_primitives, operations
+from sekron_edge.planner import enumerate_structures
+from sekron_edge.structure import Factor, Shape, Structure
+
+_QUICK = ("VGG-like", "DenseNet-like")
+# Families of structures, and how many layers get one.
+_COMPRESSED = {
+    "SeKron S=2": ("sekron-2",),
+    "CP": ("cp",),
+    "all families": ("weight-svd", "spatial-svd", "tucker2", "sekron-2"),
+}
+_SHARE = 0.5
+_ORDERED = "VGG-like"
+_PLANS = 10
+_MEDIAN, _P90, _RANK, _CALIBRATION_S = 0.10, 0.20, 0.95, 300.0
+# Of the dense layer's; structures with more are in nobody's plan. Counted for a small image.
+_MOST_MACS = 0.6
+_IMAGE, _IMAGE_AXES = 14, 4
+_RUNS = 30
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    name: str
+    precision: Precision
+    model: LatencyModel
+    seconds: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Calibrate, predict, measure, compare."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--runtimes", nargs="+", default=["litert"])
+    options.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    given = options.parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    claims: list[Claim] = []
+    narrator = ConsoleNarrator()
+    for name in given.runtimes:
+        for precision in given.precisions:
+            exporter = get_exporter(name)
+            if not isinstance(exporter, PrimitiveExporter) or precision not in exporter.primitive_precisions:
+                narrator.say(f"{name} {precision} is left out: it cannot be calibrated")
+                continue
+            with narrator.busy(f"calibrating {name} {precision}"):
+                runtime = _calibrated(name, precision)
+            found = []
+            for row in _compared(runtime, _QUICK if given.quick else tuple(NETWORKS)):
+                narrator.say(f"{row['network']}: predicted {row['predicted ms']:.4g} ms, measured {row['ms']:.4g} ms")
+                found.append(row)
+            rows += found
+            claims += _claims(runtime, found)
+    publish(rows, claims, given.json)
+
+
+def _calibrated(name: str, precision: Precision) -> _Runtime:
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = calibrate(name, store=MeasurementStore(Path(folder) / "timings.sqlite"), precision=precision)
+    return _Runtime(name, precision, model, time.perf_counter() - start)
+
+
+def _compared(runtime: _Runtime, networks: Sequence[str]) -> Iterator[dict[str, Any]]:
+    random = Random(0)
+    for name in networks:
+        make, sizes = NETWORKS[name]
+        for size in sizes:
+            yield _row(runtime, f"{name} {size}x{size}", settled(make()), size, "dense")
+        for kind, families in _COMPRESSED.items():
+            yield _row(runtime, f"{name}, {kind}", _drawn(make(), families, random), sizes[-1], "compressed")
+    make, sizes = NETWORKS[_ORDERED]
+    for plan in range(_PLANS):
+        changed = _drawn(make(), _COMPRESSED["all families"], random)
+        yield _row(runtime, f"{_ORDERED}, plan {plan}", changed, sizes[0], "plan")
+
+
+def _row(runtime: _Runtime, name: str, model: nn.Module, size: int, kind: str) -> dict[str, Any]:
+    x = torch.randn(1, 3, size, size)
+    primitives = [p for operation in operations(model, (x,)).operations for p in operation.primitives]
+    with tempfile.TemporaryDirectory() as folder:
+        artifact: Artifact = export(
+            model, (x,), format=runtime.name, precision=runtime.precision, out=folder,
+            calibration=(torch.randn(4, 3, size, size),),
+        )  # fmt: skip
+        measured = LocalDevice().measure(artifact, runs=_RUNS)
+    predicted = runtime.model.latency_ms(primitives)
+    return {
+        "runtime": runtime.name, "precision": runtime.precision, "network": name, "kind": kind,
+        "predicted ms": predicted, "ms": measured.median_ms, "ratio": predicted / measured.median_ms,
+        "steady": measured.stable,
+    }  # fmt: skip
+
+
+def _drawn(model: nn.Module, families: Sequence[str], random: Random) -> nn.Module:
+    """Give layers structures drawn at random, of those that have fewer MACs: no planner would take others."""
+
+    def structure_for(name: str, layer: nn.Module, shape: Shape) -> Structure | None:
+        del name
+        if random.random() > _SHARE or getattr(layer, "groups", 1) > 1:
+            return None
+        image = len(shape) == _IMAGE_AXES
+        in_shape = (1, shape[1], _IMAGE, _IMAGE) if image else (1, shape[1])
+        dense = Structure(factors=(Factor(shape=shape),), ranks={})
+        most = _MOST_MACS * _macs(dense, layer, in_shape)
+        offered = [structure for _, structure in enumerate_structures(shape, families)]
+        fewer = [structure for structure in offered if _macs(structure, layer, in_shape) <= most]
+        return random.choice(fewer) if fewer else None
+
+    return settled(factorize(model.eval(), structure_for))
+
+
+def _macs(structure: Structure, layer: nn.Module, in_shape: Shape) -> int:
+    return sum(primitive.macs for primitive in layer_primitives(structure, layer, in_shape))
+
+
+def _claims(runtime: _Runtime, rows: Sequence[dict[str, Any]]) -> list[Claim]:
+    errors = [abs(row["ratio"] - 1) for row in rows if row["kind"] != "plan"]
+    plans = [row for row in rows if row["kind"] == "plan"]
+    rank = float(spearmanr([row["predicted ms"] for row in plans], [row["ms"] for row in plans]).statistic)
+    name = f"{runtime.name} {runtime.precision}"
+    return [
+        Claim(name=f"{name}: median error", value=float(np.median(errors)), relation="<=", limit=_MEDIAN),
+        Claim(name=f"{name}: error of nine in ten", value=float(np.quantile(errors, 0.9)), relation="<=", limit=_P90),
+        Claim(name=f"{name}: rank correlation of plans", value=rank, relation=">=", limit=_RANK),
+        Claim(name=f"{name}: seconds of calibration", value=runtime.seconds, relation="<=", limit=_CALIBRATION_S),
+    ]
+
+
+if __name__ == "__main__":
+    main()
