@@ -92,7 +92,12 @@ def peak_operator(content: bytes) -> str:
     operator = graph.operators[place]
     written = graph.tensors[int(operator.outputs[0])]
     shape = "x".join(str(int(n)) for n in written.shape)
-    return f"{_kind(model, operator)} {place} writes {written.name.decode()!r} ({shape}), {live[place]:,} bytes live"
+    return f"{_kind(model, operator)} {place} writes {_short(written.name.decode())!r} ({shape}), {live[place]:,} bytes live"
+
+
+def _short(name: str) -> str:
+    """Other converters' names tell the whole history of a tensor; the end says which it is."""
+    return name.rstrip(";").rpartition(";")[2]
 
 
 def _is_constant(model: Any, tensor: Any) -> bool:

@@ -44,11 +44,11 @@ class CyclesPerMac:
 
 CYCLES_PER_MAC = (
     CyclesPerMac("Cortex-M0+", "CMSIS-NN", 14.4, 7.8, 14.4, "person_detect on RP2040; MLPerf Tiny 1.2, STM32G0B1"),
-    CyclesPerMac("Cortex-M4", "CMSIS-NN", 4.2, 2.8, 9.6, f"{_TINY}v0.5, v1.0, v1.1: four networks on NUCLEO-L4R5ZI"),
+    CyclesPerMac("Cortex-M4", "CMSIS-NN", 4.2, 2.7, 9.7, f"{_TINY}v0.5, v1.0, v1.1: four networks on NUCLEO-L4R5ZI"),
     CyclesPerMac("Cortex-M4", "X-CUBE-AI", 1.8, 1.4, 2.4, f"{_TINY}v1.2: four networks on NUCLEO-L4R5ZI"),
     CyclesPerMac("Cortex-M33", "CMSIS-NN", 3.5, 3.0, 4.0, f"{_TINY}v1.0: four networks on nRF5340-DK"),
     CyclesPerMac("Cortex-M7", "CMSIS-NN", 4.3, 3.8, 4.8, "mit-han-lab/tinyengine on GitHub: eight networks, STM32H743"),
-    CyclesPerMac("Cortex-M7", "X-CUBE-AI", 1.3, 0.89, 2.6, f"{_TINY}v1.1, v1.2: four networks on NUCLEO-H7A3ZI-Q"),
+    CyclesPerMac("Cortex-M7", "X-CUBE-AI", 1.3, 0.88, 2.6, f"{_TINY}v1.1, v1.2: four networks on NUCLEO-H7A3ZI-Q"),
     CyclesPerMac(
         "Cortex-M7", "TFLM reference", 46.0, 44.0, 48.0, "mit-han-lab/tinyengine on GitHub: eight networks, STM32H743"
     ),
