@@ -1,10 +1,10 @@
 """MLPerf Tiny's networks on microcontrollers: memory as the interpreter needs it, latency estimated and published.
 
 ``--networks`` is a folder with the reference .tflite files; by default that of ``SEKRON_EDGE_DATA``. Arena and flash
-are found with TensorFlow Lite Micro's interpreter on this machine. Latencies are cycles a MAC of a core and its kernels,
-held against published medians (github.com/mlcommons, tiny_results v0.5 to v1.2). The spread of the estimate is that of
-these very networks: that it holds them is a check of the arithmetic, and no proof for others. ``--quick`` leaves the
-largest network out.
+are found with TensorFlow Lite Micro's interpreter on this machine. Latencies are cycles a MAC of a core and its
+kernels, held against published medians (github.com/mlcommons, tiny_results v0.5 to v1.2). The spread of the estimate
+is that of these very networks: that it holds them is a check of the arithmetic, and no proof for others. ``--quick``
+leaves the largest network out.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def peak_operator(content: bytes) -> str:
     operator = graph.operators[place]
     written = graph.tensors[int(operator.outputs[0])]
     shape = "x".join(str(int(n)) for n in written.shape)
-    return f"{_kind(model, operator)} {place} writes {_short(written.name.decode())!r} ({shape}), {live[place]:,} bytes live"
+    writes = f"{_short(written.name.decode())!r} ({shape})"
+    return f"{_kind(model, operator)} {place} writes {writes}, {live[place]:,} bytes live"
 
 
 def _short(name: str) -> str:
