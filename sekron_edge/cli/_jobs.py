@@ -12,6 +12,7 @@ from sekron_edge.cli._console import ConsoleNarrator, print_table
 
 if TYPE_CHECKING:
     from sekron_edge.pipeline import JobConfig
+    from sekron_edge.planner import Plan
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="Id or file of a device profile, instead of the config's.")]
@@ -50,6 +51,9 @@ def plan(
     peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     device: Device = None,
+    frontier: Annotated[
+        int | None, typer.Option(min=2, help="Instead of one plan: so many, down to the least time that can be had.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write the plan to, as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +62,7 @@ def plan(
     The scores are kept: another budget is planned in seconds.
     """
     from sekron_edge import files
-    from sekron_edge.pipeline import load_config, plan_job
+    from sekron_edge.pipeline import frontier_job, load_config, plan_job
     from sekron_edge.planner import Budget
 
     job = load_config(config)
@@ -69,6 +73,11 @@ def plan(
     given = {entry: limit for entry, limit in given.items() if limit is not None}
     job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
     job = _on_device(job, device)
+    if frontier is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            plans = frontier_job(job, "latency_ms", frontier, Path(folder), narrator=ConsoleNarrator())
+        _print_frontier(plans, out, as_json=as_json)
+        return
     with tempfile.TemporaryDirectory() as folder:
         found = plan_job(job, Path(folder), narrator=ConsoleNarrator())
     if out is not None:
@@ -80,3 +89,24 @@ def _on_device(job: JobConfig, device: str | None) -> JobConfig:
     if device is None:
         return job
     return job.model_copy(update={"target": job.target.model_copy(update={"profile": device})})
+
+
+def _print_frontier(plans: list[Plan], out: Path | None, *, as_json: bool) -> None:
+    from pydantic import TypeAdapter
+
+    from sekron_edge import files
+    from sekron_edge.planner import Plan
+
+    text = TypeAdapter(list[Plan]).dump_json(plans, indent=2).decode()
+    if out is not None:
+        files.write_text(out, text + "\n")
+    if as_json:
+        typer.echo(text)
+        return
+    rows = [
+        [f"{plan.cost.latency_ms:.4g}", f"{plan.cost.artifact_bytes:,.0f}", f"{plan.cost.peak_bytes:,}",
+         f"{plan.cost.macs:,}", f"{len(plan.structures())} of {len(plan.layers)}", f"{plan.divergence:.4g}"]
+        for plan in plans
+    ]  # fmt: skip
+    columns = ["predicted ms", "bytes", "activations", "MACs", "layers changed", "divergence before fine-tuning"]
+    print_table(columns, rows)

@@ -6,7 +6,7 @@ final figures only; what is delivered was measured against every budget, or says
 
 from sekron_edge.pipeline._compress import Compressed, compress, plan
 from sekron_edge.pipeline._config import JobConfig, load_config
-from sekron_edge.pipeline._job import example_inputs, load_task, plan_job, run_job, trained_model
+from sekron_edge.pipeline._job import example_inputs, frontier_job, load_task, plan_job, run_job, trained_model
 from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._scores import calibration_inputs
@@ -21,6 +21,7 @@ __all__ = [
     "calibration_inputs",
     "compress",
     "example_inputs",
+    "frontier_job",
     "load_config",
     "load_model",
     "load_task",

@@ -17,7 +17,7 @@ from sekron_edge.files import fingerprint
 from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._planning import plan_for
+from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._scores import calibration_inputs, score_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
@@ -101,6 +101,14 @@ def plan_on(
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
     target.require_known_latency(budget)
+    grounds = grounds_for(model, example_inputs, task, target, narrator)
+    return plan_for(grounds, target.with_device_limits(budget), work=work, seed=seed, narrator=narrator)
+
+
+def grounds_for(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, target: Target, narrator: Narrator
+) -> Grounds:
+    """Calibrate, score and measure sensitivities: what plans are made from, whatever the budget."""
     with narrator.busy("calibrating the latency model, once for this machine"):
         latency = target.latency_model()
     narrator.say(f"latency model: {latency.source}")
@@ -120,10 +128,7 @@ def plan_on(
         divergence=task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
     )
-    limits = target.with_device_limits(budget)
-    return plan_for(
-        model, example_inputs, calibration, scores, limits, target, judge, work=work, seed=seed, narrator=narrator
-    )
+    return Grounds(model, example_inputs, calibration, scores, target, judge)
 
 
 def compress(

@@ -12,10 +12,11 @@ from sekron_edge import files
 from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
-from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, plan_on
+from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, grounds_for, plan_on
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
+from sekron_edge.pipeline._planning import BudgetedEntry, frontier_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Plan
 from sekron_edge.task import Normalization, Task
@@ -64,19 +65,37 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
 def plan_job(config: JobConfig, work: Path, *, narrator: Narrator | None = None) -> Plan:
     """Plan the job of a config file, without fine-tuning; errors are those of `run_job`."""
     narrator = narrator or LogNarrator()
-    task = load_task(config)
+    task, target = load_task(config), _target(config)
+    model = trained_model(config, task, narrator)
+    return plan_on(
+        model, example_inputs(task), task, config.budget, target, work=work, seed=config.seed, narrator=narrator
+    )
+
+
+def frontier_job(
+    config: JobConfig, entry: BudgetedEntry, points: int, work: Path, *, narrator: Narrator | None = None
+) -> list[Plan]:
+    """Return the job's plans from the dense model to the least of one entry; the job's own budget is not asked.
+
+    Raises:
+        SekronEdgeError: As `run_job`.
+    """
+    narrator = narrator or LogNarrator()
+    task, target = load_task(config), _target(config)
+    model = trained_model(config, task, narrator)
+    grounds = grounds_for(model, example_inputs(task), task, target, narrator)
+    return frontier_for(grounds, entry, points, work=work, seed=config.seed, narrator=narrator)
+
+
+def _target(config: JobConfig) -> Target:
     wanted = config.target
-    target = Target.choose(
+    return Target.choose(
         load_profile(wanted.profile),
         runtime=wanted.runtime,
         formats=wanted.formats,
         precisions=wanted.precisions,
         threads=wanted.threads,
         runs=wanted.runs,
-    )
-    model = trained_model(config, task, narrator)
-    return plan_on(
-        model, example_inputs(task), task, config.budget, target, work=work, seed=config.seed, narrator=narrator
     )
 
 

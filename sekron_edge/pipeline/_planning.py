@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,6 +28,10 @@ _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round.
 _CLOSE = 0.9
 _MOST_CORRECTION = 3.0
+# What sums may differ by, added up in another order.
+_ROUNDING = 1e-6
+
+BudgetedEntry = Literal["latency_ms", "artifact_bytes", "macs"]
 # What is predicted to miss a budget by less may keep it: it is tried.
 _TRIED_BEYOND = 1.25
 
@@ -127,29 +132,39 @@ def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[M
     return first, second
 
 
-def plan_for(
-    model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    calibration: Tensor,
-    scores: ModelScores,
-    budget: Budget,
-    target: Target,
-    judge: Judge,
-    *,
-    work: Path,
-    seed: int,
-    narrator: Narrator,
-) -> Plan:
-    """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
+@dataclass(frozen=True)
+class Grounds:
+    """What plans are made from.
 
-    Args:
+    Attributes:
         model: The original.
         example_inputs: Their shapes become the artifact's.
         calibration: Real inputs that are not held out, ``(samples, ...)``.
         scores: Of that model.
-        budget: What the artifact must keep; relative entries are of the dense artifact.
         target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
-        judge: Of that model; chooses among the plans that keep the budget as predicted.
+        judge: Of that model; chooses among the plans that keep a budget as predicted.
+    """
+
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    calibration: Tensor
+    scores: ModelScores
+    target: Target
+    judge: Judge
+
+    def anchored(self, work: Path, narrator: Narrator) -> tuple[_Bench, ModelScores]:
+        """Export the dense model, measure it where that can be, and correct the scores by it."""
+        with narrator.busy(f"exporting the dense model to {self.target.runtime}"):
+            bench = _Bench(self.model, self.example_inputs, self.calibration, self.target, work)
+            return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
+
+
+def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrator: Narrator) -> Plan:
+    """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
+
+    Args:
+        grounds: The model, its scores and its target.
+        budget: What the artifact must keep; relative entries are of the dense artifact.
         work: Folder for the artifacts of the rounds.
         seed: Recorded in the plan.
         narrator: Told what happens.
@@ -157,9 +172,8 @@ def plan_for(
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
-    with narrator.busy(f"exporting the dense model to {target.runtime}"):
-        bench = _Bench(model, example_inputs, calibration, target, work)
-        scores = _anchored(scores, bench.dense, bench.measured_dense())
+    target, judge = grounds.target, grounds.judge
+    bench, scores = grounds.anchored(work, narrator)
     aims = _absolute(budget, scores.dense)
     best: Plan | None = None
     tried: list[Trial] = []
@@ -196,6 +210,37 @@ def plan_for(
     if best is None:
         raise _missed(tried, budget)
     return best.model_copy(update={"budget": budget})
+
+
+def frontier_for(
+    grounds: Grounds, entry: BudgetedEntry, points: int, *, work: Path, seed: int, narrator: Narrator
+) -> list[Plan]:
+    """Return plans from the dense model to the least that can be had of one entry, in equal ratios; as predicted.
+
+    Each is the best of its budget, judged on calibration data before fine-tuning; nothing but the dense model is
+    exported.
+
+    Args:
+        grounds: The model, its scores and its target.
+        entry: What becomes less from plan to plan.
+        points: How many budgets; plans that two of them share are listed once.
+        work: Folder for the dense artifact.
+        seed: Recorded in the plans.
+        narrator: Told what happens.
+    """
+    _, scores = grounds.anchored(work, narrator)
+    dense, least = float(getattr(scores.dense, entry)), scores.least(entry)
+    found: list[Plan] = []
+    for index in range(points):
+        narrator.step("planning", index + 1, points)
+        limit = dense * (least / dense) ** (index / max(1, points - 1)) * (1 + _ROUNDING)
+        budget = Budget.model_validate({entry: limit})
+        plan = grounds.judge.plan(
+            scores, budget, profile=grounds.target.profile.id, runtime=grounds.target.runtime, seed=seed
+        )
+        if not found or plan.structures() != found[-1].structures():
+            found.append(plan)
+    return found
 
 
 def _diverges_less(plan: Plan, other: Plan) -> bool:
@@ -259,7 +304,7 @@ def _nearest(error: InfeasibleBudgetError, aims: Budget) -> Budget | None:
         if limit is not None and value > limit.value:
             if entry == "peak_memory_bytes" or value > _TRIED_BEYOND * limit.value:
                 return None
-            widened[entry] = Limit(value=value * (1 + 1e-6))
+            widened[entry] = Limit(value=value * (1 + _ROUNDING))
     return aims.model_copy(update=widened)
 
 

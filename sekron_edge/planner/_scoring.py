@@ -53,6 +53,13 @@ class ModelScores(BaseModel):
         """The cost of the dense model."""
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
+    def least(self, entry: str) -> float:
+        """Return the least that any choice costs of one of the entries that add up."""
+        return float(
+            getattr(self.rest, entry)
+            + sum(min(getattr(c.cost, entry) for c in layer.candidates) for layer in self.layers)
+        )
+
     @property
     def families(self) -> set[str]:
         """The families of structures that any layer may choose from."""

@@ -177,3 +177,18 @@ def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
         altered.write_bytes(before)
     assert code == 4
     assert "1 altered: plan.json" in err
+
+
+@pytest.mark.slow
+def test_a_frontier_goes_from_dense_to_the_least_time(folder, whole):
+    out = folder / "frontier.json"
+    arguments = ("plan", folder / "job.toml", "--frontier", 4, "--out", out)
+    code, printed, err = finished(command(*arguments, cache=folder / "cache"))
+    assert code == 0, err
+    assert "divergence" in printed
+    plans = [Plan.model_validate(plan) for plan in json.loads(out.read_text())]
+    times = [plan.cost.latency_ms for plan in plans]
+    assert len(plans) > 2
+    assert times == sorted(times, reverse=True)
+    assert not plans[0].structures()
+    assert plans[-1].divergence > plans[0].divergence

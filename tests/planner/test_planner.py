@@ -342,3 +342,12 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     assert moved == pytest.approx(chosen.divergence, rel=1e-2)
     with pytest.raises(InfeasibleBudgetError):
         judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
+
+
+def test_the_least_is_what_a_plan_can_reach(scores):
+    for entry in ("latency_ms", "artifact_bytes", "macs"):
+        least = scores.least(entry)
+        plan = scores.plan(Budget.model_validate({entry: least * (1 + 1e-6)}), profile="host", runtime="litert")
+        assert getattr(plan.cost, entry) == pytest.approx(least, rel=1e-5)
+        with pytest.raises(InfeasibleBudgetError):
+            scores.plan(Budget.model_validate({entry: least * 0.99}), profile="host", runtime="litert")
