@@ -9,11 +9,11 @@ from itertools import chain
 import torch
 
 from sekron_edge.errors import ConfigError, ExportError
-from sekron_edge.nn import fold_batch_norms_
+from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_
 
 
 def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
-    """Return a copy in evaluation mode, batch norms folded into factors, weights in memory in the ordinary order.
+    """Return a copy in evaluation mode, batch norms folded or made convolutions, weights in the ordinary memory order.
 
     litert-torch 0.10 mixes up weights of equal shape that lie channels-last: it knows a constant by its address, and
     those are copied to addresses that are used again.
@@ -23,6 +23,7 @@ def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
     """
     evaluated = copy.deepcopy(model).eval()
     fold_batch_norms_(evaluated)
+    separate_batch_norms_(evaluated)
     for name, tensor in chain(evaluated.named_parameters(), evaluated.named_buffers()):
         if tensor.isnan().any():
             raise ExportError(

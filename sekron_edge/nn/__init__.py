@@ -5,7 +5,7 @@ static reshape, permute, pad, convolution and linear; a rewritten model is a new
 shares stays shared.
 """
 
-from sekron_edge.nn._batch_norm import fold_batch_norms_
+from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.nn._equalize import equalize_labels_
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
@@ -40,5 +40,6 @@ __all__ = [
     "peak_elements",
     "replace_layers",
     "schedule",
+    "separate_batch_norms_",
     "supported_layers",
 ]

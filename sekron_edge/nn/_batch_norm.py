@@ -1,4 +1,4 @@
-"""Batch norms that disappear into the factors before them, for export."""
+"""Batch norms that disappear into the factors before them, or become convolutions, for export."""
 
 from __future__ import annotations
 
@@ -39,12 +39,52 @@ def fold_batch_norms_(model: nn.Module) -> list[str]:
     for layer, name in list(_followed(graph, modules)):
         norm = modules[name]
         assert isinstance(norm, _BatchNorm)
-        if norm.running_mean is None or norm.running_var is None or not layer.scale_outputs_(*_scale_and_shift(norm)):
+        if norm.running_mean is None or norm.running_var is None or not layer.scale_outputs_(*scale_and_shift(norm)):
             continue
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, nn.Identity())
         folded.append(name)
     return folded
+
+
+def separate_batch_norms_(model: nn.Module) -> list[str]:
+    """Replace each batch norm of images that no convolution takes up by a depthwise convolution of one tap.
+
+    Runtimes have fast kernels for those, which take the activation after it too; of a norm by itself converters make
+    two or three operators. The outputs in evaluation mode stay the same.
+
+    Args:
+        model: Changed in place; in evaluation mode. One that cannot be traced is left as it is.
+
+    Returns:
+        The names of the batch norms that are replaced.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # noqa: BLE001  (whatever a user's forward raises when it is given a proxy)
+        return []
+    modules = dict(model.named_modules(remove_duplicate=False))
+    replaced = []
+    for node in graph.nodes:
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or _is_taken_up(node.args[0], modules):
+            continue
+        scale, shift = scale_and_shift(norm)
+        channels = norm.num_features
+        depthwise = nn.Conv2d(channels, channels, 1, groups=channels)
+        depthwise.weight = nn.Parameter(scale.reshape(-1, 1, 1, 1))
+        depthwise.bias = nn.Parameter(shift)
+        parent, _, child = str(node.target).rpartition(".")
+        setattr(modules[parent], child, depthwise.eval())
+        replaced.append(str(node.target))
+    return replaced
+
+
+def _is_taken_up(source: fx.node.Argument, modules: dict[str, nn.Module]) -> bool:
+    """Whether what comes before a batch norm is a layer that converters fold it into."""
+    if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+        return False
+    return isinstance(modules[str(source.target)], nn.modules.conv._ConvNd | FactorizedConv)
 
 
 def _followed(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[tuple[FactorizedConv, str]]:
@@ -61,7 +101,7 @@ def _followed(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[tuple[
             yield layer, str(user.target)
 
 
-def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)

@@ -136,8 +136,7 @@ class _Tracer:
         if primitive is None and kind in _RESHAPES:
             self._values[node] = read[0]
             return
-        # A batch norm with nothing before it to join is a difference, a product and a sum.
-        self._add(node, () if primitive is None else (primitive,) * (3 if kind == "batch_norm" else 1))
+        self._add(node, () if primitive is None else (primitive,))
 
     def _merges(self, node: fx.Node, kind: str, read: Sequence[int]) -> bool:
         """Whether the operation before does this on the way: it must be the only one that needs the value."""
@@ -187,6 +186,9 @@ def _primitive(node: fx.Node, kind: str, operands: int) -> Primitive | None:
         found = Elementwise("clip", shape)
     elif kind in _CURVES:
         found = Elementwise("curve", shape)
+    elif kind == "batch_norm" and len(shape) == _IMAGE_AXES:
+        # With nothing before it to join, exporters make it a depthwise convolution.
+        found = Conv(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
     elif kind in (*_SUMS, "batch_norm"):
         alike = sum(_size(value) == _size(node) for value in node.all_input_nodes)
         found = Elementwise("add", shape, max(1, min(operands, alike)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import sekron_edge as se
-from sekron_edge.nn import fold_batch_norms_
+from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.structure import full, tucker2, weight_svd
 
 
@@ -68,3 +68,21 @@ def test_where_it_cannot_be_done_nothing_changes():
         before = copy.deepcopy(model)
         assert fold_batch_norms_(model) == []
         assert torch.equal(model(x), before(x))
+
+
+def test_a_norm_that_no_convolution_takes_up_becomes_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8)
+    )
+    for norm in (model[0], model[3], model[5]):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    x = torch.randn(2, 3, 8, 8)
+    expected = model.eval()(x)
+    assert separate_batch_norms_(model) == ["0", "5"]
+    assert isinstance(model[0], nn.Conv2d)
+    assert isinstance(model[3], nn.BatchNorm2d)
+    torch.testing.assert_close(model(x), expected)

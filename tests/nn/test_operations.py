@@ -70,7 +70,10 @@ def test_layers_with_factors_are_their_schedule():
 def test_a_norm_that_nothing_can_take_is_priced_by_itself():
     model = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 1))
     graph = operations(model, X)
-    assert [len(operation.primitives) for operation in graph.operations] == [3, 1]
+    norm, layer = graph.operations
+    assert norm.layer is None
+    assert norm.primitives == (Conv((1, 16, 8, 8), 16, (1, 1), (1, 1), (1, 1), 16, (8, 8), (0, 0)),)
+    assert layer.layer == "2"
 
 
 def test_what_cannot_be_traced_is_said():
