@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,7 +176,8 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
     """
     target, judge = grounds.target, grounds.judge
     bench, scores = grounds.anchored(work, narrator)
-    aims = _absolute(budget, scores.dense)
+    limits = _absolute(budget, scores.dense)
+    aims = _with_headroom(limits)
     best: Plan | None = None
     tried: list[Trial] = []
     seen: list[dict[str, Structure]] = []
@@ -182,15 +185,11 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
         chosen = partial(judge.plan, scores, profile=target.profile.id, runtime=target.runtime, seed=seed)
         try:
             with narrator.busy("comparing plans on calibration data"):
-                plan = chosen(aims)
-        except InfeasibleBudgetError as error:
-            nearest = _nearest(error, aims)
-            if best is not None or nearest is None:
-                if best is None and not tried:
-                    raise
-                break
-            narrator.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
-            plan = chosen(nearest)
+                plan = _first_feasible(chosen, aims, limits, narrator)
+        except InfeasibleBudgetError:
+            if best is None and not tried:
+                raise
+            break
         if plan.structures() in seen:
             break
         seen.append(plan.structures())
@@ -206,7 +205,7 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
                 break
         scores = _learned(scores, plan, trial, attempt)
         if shares.get("peak_memory_bytes", 0.0) > 1:
-            aims = _tightened(aims, "peak_memory_bytes", shares["peak_memory_bytes"])
+            aims = limits = _tightened(aims, "peak_memory_bytes", shares["peak_memory_bytes"])
     if best is None:
         raise _missed(tried, budget)
     return best.model_copy(update={"budget": budget})
@@ -262,16 +261,43 @@ def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None
     return scores.corrected(source=source, scale=measured.median_ms / predicted.latency_ms, extra_bytes=extra_bytes)
 
 
+def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budget, narrator: Narrator) -> Plan:
+    """Plan for the aims, else for the limits themselves, else for the nearest point, if it is near.
+
+    Raises:
+        InfeasibleBudgetError: If it is not; of the limits.
+    """
+    with contextlib.suppress(InfeasibleBudgetError):
+        return chosen(aims)
+    try:
+        return chosen(limits)
+    except InfeasibleBudgetError as error:
+        nearest = _nearest(error, limits)
+        if nearest is None:
+            raise
+        narrator.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
+        return chosen(nearest)
+
+
 def _absolute(budget: Budget, dense: LayerCost) -> Budget:
-    """Return the budget in absolute figures of the dense model, latency with some headroom."""
+    """Return the budget in absolute figures of the dense model."""
     figures = {"latency_ms": dense.latency_ms, "artifact_bytes": dense.artifact_bytes}
     figures |= {"peak_memory_bytes": float(dense.peak_bytes), "macs": float(dense.macs)}
     limits = {
-        entry: Limit(value=limit.absolute(figure) * _HEADROOM.get(entry, 1.0))
+        entry: Limit(value=limit.absolute(figure))
         for entry, figure in figures.items()
         if (limit := getattr(budget, entry)) is not None
     }
     return budget.model_copy(update=limits)
+
+
+def _with_headroom(limits: Budget) -> Budget:
+    aims = {
+        entry: Limit(value=share * limit.value)
+        for entry, share in _HEADROOM.items()
+        if (limit := getattr(limits, entry)) is not None
+    }
+    return limits.model_copy(update=aims)
 
 
 def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> ModelScores:

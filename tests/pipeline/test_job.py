@@ -150,7 +150,7 @@ def test_a_plan_alone_is_printed_from_kept_scores(folder, whole):
 
 @pytest.mark.slow
 def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole):
-    arguments = ("plan", folder / "job.toml", "--profile", "raspberry-pi-4", "--latency-ms", "0.5x", "--json")
+    arguments = ("plan", folder / "job.toml", "--device", "raspberry-pi-4", "--latency-ms", "0.5x", "--json")
     code, out, err = finished(command(*arguments, cache=folder / "cache"))
     assert code == 0, err
     plan = Plan.model_validate_json(out)
