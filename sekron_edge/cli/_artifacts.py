@@ -22,7 +22,9 @@ def export(
     model: Annotated[str, typer.Argument(help="package.module:factory, or path/to/file.py:factory.")],
     shape: Annotated[list[str], typer.Option(help="Shape of an input, as 1,3,224,224; once for each input.")],
     weights: Annotated[Path | None, typer.Option(help="A state dict: .safetensors, or torch's own.")] = None,
-    format: Annotated[list[str] | None, typer.Option(help="May be given several times; by default all.")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; by default all that have the precision.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dist"),
     name: Annotated[str, typer.Option(help="Stem of the files.")] = "model",
@@ -49,7 +51,7 @@ def export(
     narrator = ConsoleNarrator()
     calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
-    for chosen in format or exporter_names():
+    for chosen in format or [name for name in exporter_names() if wanted in get_exporter(name).precisions]:
         with narrator.busy(f"exporting {chosen}"):
             artifact = se.export(
                 loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration

@@ -76,5 +76,9 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
 
     made = printed("export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--out", tmp_path / "out")
     assert [artifact["format"] for artifact in made] == ["coreml", "executorch", "litert", "tflm"]
+    half = printed(
+        "export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--precision", "fp16", "--out", tmp_path
+    )
+    assert [artifact["format"] for artifact in half] == ["coreml"]
     (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)
     assert timing["median_ms"] > 0
