@@ -15,7 +15,9 @@ _SIZES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 112)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 _FEATURES = (*_CHANNELS[4:], 10, 1000, 1024)
 _KERNELS = ((3, 3), (3, 3), (3, 3), (1, 3), (3, 1), (5, 5), (7, 7))
-_DEPTHWISE_KERNELS = ((3, 3), (3, 3), (1, 3), (3, 1), (5, 5))
+_DEPTHWISE_KERNELS = ((3, 3), (3, 3), (1, 3), (3, 1), (5, 5), (1, 1))
+# What channels are split into.
+_PARTS = (2, 3, 4, 6, 8, 16, 32, 48)
 _ORDERS = ((0, 2, 1, 3, 4), (0, 3, 1, 2, 4), (0, 2, 3, 1, 4))
 _MOST_MACS = 150_000_000
 _MOST_VALUES = 2_000_000
@@ -43,7 +45,7 @@ def _draw(name: str, random: Random) -> Primitive:
     if name in ("reshape", "add", "clip", "curve", "max pool", "mean pool", "global mean", "copy"):
         return _draw_memory_bound(name, size, random)
     if name == "permute":
-        axes = (random.choice((2, 4, 8)), random.choice((2, 4, 8, 16)), random.choice((1, 2, 4)))
+        axes = (random.choice(_PARTS), random.choice(_PARTS), random.choice((1, 1, 2, 4)))
         return Permute((1, *axes, size * size), random.choice(_ORDERS))
     channels, out, batch, groups = random.choice(_CHANNELS), random.choice(_CHANNELS), 1, 1
     if name in ("depthwise", "large depthwise"):
@@ -54,7 +56,7 @@ def _draw(name: str, random: Random) -> Primitive:
         channels, out = groups * random.choice((2, 4, 8, 16)), groups * random.choice((2, 4, 8, 16))
     else:
         kernel = (1, 1) if name == "pointwise" else random.choice(_KERNELS)
-        batch = random.choice((1, 1, 1, 1, 4, 16))  # channels that are folded
+        batch = random.choice((1, 1, 1, 1, 4, 16, 64))  # channels that are folded
     spatial = (-(-size // stride),) * 2
     padding = tuple(taps // 2 for taps in kernel)
     return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial, padding)

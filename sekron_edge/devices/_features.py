@@ -149,7 +149,7 @@ def _memory_bound(primitive: Permute | Reshape | Elementwise | Pool | Copy, widt
             aliased = values if shape[-1] * width % _ALIASING_BYTES == 0 else 0.0
             return (1.0, values, moved / min(shape[-1], 64), aliased, values * len(order), beyond)
         case Reshape(before, after):
-            return (1.0, *_transposed(before), *_transposed(after), beyond)
+            return (1.0, *_transposed(before, width), *_transposed(after, width), beyond)
         case Elementwise(function, shape, operands):
             # A value for each channel is read again at every pixel.
             pixels = prod(shape) / shape[1] if function == "add" and operands == 1 else 0.0
@@ -162,12 +162,13 @@ def _memory_bound(primitive: Permute | Reshape | Elementwise | Pool | Copy, widt
             return (1.0, parts * prod(shape) / shape[1], moved, beyond)
 
 
-def _transposed(shape: tuple[int, int, int]) -> tuple[float, float]:
-    """Return how many values a change of layout moves, and in how many runs."""
+def _transposed(shape: tuple[int, int, int], width: int) -> tuple[float, float, float]:
+    """Return how many values a change of layout moves, in how many runs, and how many at addresses that collide."""
     _, channels, pixels = shape
     if min(channels, pixels) == 1:
-        return 0.0, 0.0
-    return float(prod(shape)), prod(shape) / min(channels, pixels, 64)
+        return 0.0, 0.0, 0.0
+    values = float(prod(shape))
+    return values, values / min(channels, pixels, 64), values if pixels * width % _ALIASING_BYTES == 0 else 0.0
 
 
 def _whole(size: int, part: int) -> int:

@@ -103,7 +103,7 @@ class LatencyModel(BaseModel):
         kinds |= dict.fromkeys(("max pool", "mean pool", "global mean"), pool)
         kinds["copy"] = Coefficients(milliseconds=(call, 0, traffic, 0))
         kinds["permute"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 0, 0, 0))
-        kinds["reshape"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 2 * traffic, 0, 0))
+        kinds["reshape"] = Coefficients(milliseconds=(call, 2 * traffic, 0, 0, 2 * traffic, 0, 0, 0))
         said = f"estimated: {gmacs_per_second:g} GMAC/s, {values_per_microsecond:g} values/us, {call_us:g} us a call"
         return cls(source=said, kinds=kinds)
 
