@@ -89,11 +89,16 @@ def peak_operator(content: bytes) -> str:
         for place in range(len(graph.operators))
     ]
     place = max(range(len(live)), key=live.__getitem__)
+    return f"{operator_text(model, place)}, {live[place]:,} bytes live"
+
+
+def operator_text(model: Any, place: int) -> str:
+    """Name an operator of a model for people: what it is, where it stands, the tensor that it writes."""
+    graph = model.subgraphs[0]
     operator = graph.operators[place]
     written = graph.tensors[int(operator.outputs[0])]
     shape = "x".join(str(int(n)) for n in written.shape)
-    writes = f"{_short(written.name.decode())!r} ({shape})"
-    return f"{_kind(model, operator)} {place} writes {writes}, {live[place]:,} bytes live"
+    return f"{_kind(model, operator)} {place} writes {_short(written.name.decode())!r} ({shape})"
 
 
 def _short(name: str) -> str:

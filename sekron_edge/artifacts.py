@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 Precision = Literal["fp32", "fp16", "int8"]
 ENTRY_POINT_GROUP = "sekron_edge.exporters"
+_VARIANT = ":"
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,53 @@ class Arena(BaseModel):
         return -(-int(self.least_bytes * (1 + self.margin)) // 16) * 16
 
 
+class NPUEstimate(BaseModel):
+    """What the compiler of a neural accelerator says of a model. Nothing of it is measured.
+
+    Attributes:
+        provenance: Always ``estimated``.
+        accelerator: What it was compiled for.
+        system: The compiler's configuration of clock and bandwidths, and of what lies in which memory.
+        clock_mhz: Of the accelerator, in that configuration.
+        cycles: Of one inference, without the operators in ``on_cpu``.
+        sram_bytes: What it works in.
+        storage_bytes: Weights and commands, where they are read from.
+        on_cpu: The operators that the accelerator does not take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provenance: Literal["estimated"] = "estimated"
+    accelerator: str
+    system: str
+    clock_mhz: float
+    cycles: int
+    sram_bytes: int
+    storage_bytes: int
+    on_cpu: tuple[str, ...]
+
+    @property
+    def latency_ms(self) -> float:
+        """The time that so many cycles take, without the operators in ``on_cpu``."""
+        return self.cycles / self.clock_mhz / 1e3
+
+    def __str__(self) -> str:
+        left = f"; left to the CPU, and not counted: {', '.join(self.on_cpu)}" if self.on_cpu else ""
+        return (
+            f"estimated for {self.accelerator} ({self.system}): {self.cycles:,} cycles, {self.latency_ms:.3g} ms at "
+            f"{self.clock_mhz:g} MHz, {self.sram_bytes:,} bytes of SRAM, {self.storage_bytes:,} of weights and "
+            f"commands{left}"
+        )
+
+
 class Artifact(BaseModel):
     """A model file for one runtime: where it is, what it takes and gives, what made it.
 
     ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its
     files. ``versions`` maps package to version; ``delegated`` is the share of operators that the runtime's
-    accelerating delegate takes (0 to 1), ``arena`` the memory of a microcontroller's runtime; both are ``None`` where
-    the format has no such notion.
+    accelerating delegate takes (0 to 1), ``arena`` the memory of a microcontroller's runtime, ``npu`` what the compiler
+    of an accelerator estimates; each is ``None`` where the format has no such notion. ``compiled_from`` is set where
+    the file runs on no machine but its own: the artifact that a compiler made it of, which runs here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,6 +181,13 @@ class Artifact(BaseModel):
     versions: dict[str, str]
     delegated: float | None = None
     arena: Arena | None = None
+    npu: NPUEstimate | None = None
+    compiled_from: Artifact | None = None
+
+    @property
+    def runnable(self) -> Artifact:
+        """What can be run here in its stead: itself, or what it was compiled from."""
+        return self.compiled_from or self
 
     @classmethod
     def describe(
@@ -153,6 +201,8 @@ class Artifact(BaseModel):
         versions: dict[str, str],
         delegated: float | None = None,
         arena: Arena | None = None,
+        npu: NPUEstimate | None = None,
+        compiled_from: Artifact | None = None,
     ) -> Artifact:
         """Describe the artifact at ``path``, hashing it."""
         return cls(
@@ -166,6 +216,8 @@ class Artifact(BaseModel):
             versions=versions,
             delegated=delegated,
             arena=arena,
+            npu=npu,
+            compiled_from=compiled_from,
         )
 
 
@@ -205,6 +257,8 @@ class Exporter(Protocol):
         name: What users call it (``litert``).
         suffix: Of its files, with the dot (``.tflite``).
         precisions: Those that ``export`` takes.
+
+    A class that makes several, one for each chip, lists them as ``variants``, and takes the name of one.
     """
 
     name: str
@@ -315,17 +369,27 @@ def exporter_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)} | set(_registered))
 
 
+def exporter_family(name: str) -> str:
+    """Return the name of an exporter without its variant: ``ethos-u`` of ``ethos-u:u85-256``."""
+    return name.partition(_VARIANT)[0]
+
+
 def get_exporter(name: str) -> Exporter:
-    """Return the exporter called ``name``.
+    """Return the exporter called ``name``; ``FAMILY:VARIANT`` where the family has variants.
 
     Raises:
         ConfigError: If there is none; lists those that exist.
     """
     if name in _registered:
         return _registered[name]
+    family, _, variant = name.partition(_VARIANT)
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            exporter: Exporter = point.load()()
+        if point.name == family:
+            made = point.load()
+            variants: tuple[str, ...] = getattr(made, "variants", ())
+            if variant and variant not in variants:
+                raise ConfigError(f"{family} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
+            exporter: Exporter = made(variant) if variant else made()
             return exporter
     raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
 

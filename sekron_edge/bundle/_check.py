@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, get_exporter, predict
+from sekron_edge.artifacts import Array, Artifact, get_exporter, predict
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
@@ -72,11 +72,18 @@ def verify_bundle(bundle: Path) -> BundleCheck:
         artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
         if files.sha256(artifact.path) != artifact.sha256:
             raise BundleError(f"{artifact.path} is not the artifact that was verified; build the bundle again")
-        found = compare(outputs, predict(get_exporter(artifact.format).load(artifact), artifact, inputs))
+        run = _runnable(artifact, bundle)
+        found = compare(outputs, predict(get_exporter(run.format).load(run), run, inputs))
         if not found.within(delivery.check.tolerance):
-            raise VerificationError(f"{artifact.path.name} no longer gives the golden outputs on this machine: {found}")
-        comparisons[delivery.artifact.path.as_posix()] = found
+            raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {found}")
+        comparisons[run.path.relative_to(bundle).as_posix()] = found
     return BundleCheck(files=len(manifest.files), comparisons=comparisons)
+
+
+def _runnable(artifact: Artifact, bundle: Path) -> Artifact:
+    """Return what runs here: the artifact, or the file in the bundle that it was compiled from."""
+    before = artifact.compiled_from
+    return artifact if before is None else before.model_copy(update={"path": bundle / before.path})
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:

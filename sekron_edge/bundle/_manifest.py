@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.artifacts import Artifact, TensorSpec
+from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
 from sekron_edge.devices import Measurement
 from sekron_edge.planner import Budget
 from sekron_edge.verification import Check
@@ -80,10 +80,11 @@ class Delivery(_Model):
 
     Attributes:
         artifact: Its ``path`` is relative to the bundle.
-        check: The verification against the PyTorch model.
+        check: The verification against the PyTorch model; of what the artifact was compiled from, if it was.
         measured: Latency and memory, where its runtime can be measured here.
         dense_bytes: Size of the dense model in the same format and precision.
         dense_arena_bytes: What it reserves, where the format has an arena.
+        dense_npu: What an accelerator's compiler estimates of it.
         dense_measured: Of that dense model, timed in turn with this one.
         score: The task's metric of the artifact itself on held-out data; None where only a slow evaluator runs it.
         dense_score: Of the dense model's artifact.
@@ -97,6 +98,7 @@ class Delivery(_Model):
     measured: Measurement | None
     dense_bytes: int
     dense_arena_bytes: int | None = None
+    dense_npu: NPUEstimate | None = None
     dense_measured: Measurement | None
     score: float | None = None
     dense_score: float | None = None

@@ -12,7 +12,7 @@ from safetensors.torch import save as serialized_state
 from torch import Tensor
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, SourceExporter, get_exporter
+from sekron_edge.artifacts import Array, Artifact, SourceExporter, get_exporter
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
@@ -76,12 +76,7 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
 
 
 def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
-    source = delivery.artifact.path
-    relative = Path("artifacts") / source.name
-    files.copy(source, folder / relative)
-    if files.sha256(folder / relative) != delivery.artifact.sha256:
-        raise BundleError(f"{source} has changed since it was verified; export it again")
-    artifact = delivery.artifact.model_copy(update={"path": relative})
+    artifact = _copied(delivery.artifact, folder)
     name, code = snippet(artifact, manifest)
     files.write_text(folder / "snippets" / name, code)
     exporter = get_exporter(artifact.format)
@@ -90,6 +85,18 @@ def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
         files.write_text(folder / "sources" / file, text)
     written = tuple(f"sources/{file}" for file in sources)
     return delivery.model_copy(update={"artifact": artifact, "snippet": f"snippets/{name}", "sources": written})
+
+
+def _copied(artifact: Artifact, folder: Path) -> Artifact:
+    """Copy an artifact, and what it was compiled from, into the bundle; return it with its path there."""
+    before = artifact.compiled_from
+    relative = Path("artifacts") / artifact.path.name
+    files.copy(artifact.path, folder / relative)
+    if files.sha256(folder / relative) != artifact.sha256:
+        raise BundleError(f"{artifact.path} has changed since it was verified; export it again")
+    return artifact.model_copy(
+        update={"path": relative, "compiled_from": None if before is None else _copied(before, folder)}
+    )
 
 
 def _save(path: Path, arrays: tuple[Array, ...]) -> None:

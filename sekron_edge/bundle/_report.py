@@ -71,6 +71,14 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
         label = f"{name}: arena, tested, {arena.margin:.0%} margin"
         ratio = _fewer(dense_arena, arena.size_bytes)
         found.append((label, f"{dense_arena:,} B", f"{arena.size_bytes:,} B", ratio))
+    npu, dense_npu = artifact.npu, delivery.dense_npu
+    if npu is not None and dense_npu is not None:
+        label = f"{name}: cycles, estimated for {npu.accelerator}, not measured"
+        found.append((label, f"{dense_npu.cycles:,}", f"{npu.cycles:,}", _fewer(dense_npu.cycles, npu.cycles)))
+        before, after = dense_npu.sram_bytes, npu.sram_bytes
+        found.append((f"{name}: SRAM, estimated", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+        left = "; ".join(npu.on_cpu) or "none"
+        found.append((f"{name}: operators left to the CPU", f"{len(dense_npu.on_cpu)}", left, ""))
     if new is None or old is None:
         found.append((f"{name}: latency", "not measured here", "not measured here", ""))
         return found

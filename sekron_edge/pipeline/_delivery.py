@@ -81,11 +81,16 @@ def deliver(
             check = verify(artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration)
         taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
         require_fit(target.profile, artifact)
-        narrator.say(f"{artifact.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}")
+        narrator.say(
+            f"{artifact.runnable.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}"
+        )
+        if artifact.compiled_from is not None:
+            narrator.say(f"{artifact.path.name} was compiled from that file, and cannot be run here. {artifact.npu}")
         with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
             dense = write(finished.dense, example_inputs, name="dense")
         before = after = score = dense_score = None
-        samples = None if check.measurable else _SCORED_ELSEWHERE
+        few = check.measurable or len(task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
+        samples = None if few else _SCORED_ELSEWHERE
         if check.measurable or precision == "int8":
             with narrator.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
                 score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
@@ -107,6 +112,7 @@ def deliver(
                 measured=after,
                 dense_bytes=dense.size_bytes,
                 dense_arena_bytes=None if dense.arena is None else dense.arena.size_bytes,
+                dense_npu=dense.npu,
                 dense_measured=before,
                 score=score,
                 dense_score=dense_score,
@@ -149,6 +155,10 @@ def _latency_result(limit: Limit, main: Delivery, plan: Plan, target: Target) ->
     if target.is_here and before is not None and after is not None:
         allowed = limit.absolute(before.median_ms)
         return _result("latency_ms", allowed, after.median_ms, "measured on this machine, median")
+    npu, dense_npu = main.artifact.npu, main.dense_npu
+    if npu is not None and dense_npu is not None:
+        how = f"estimated by the compiler for {npu.accelerator} at {npu.clock_mhz:g} MHz, not measured there"
+        return _result("latency_ms", limit.absolute(dense_npu.latency_ms), npu.latency_ms, how)
     how = f"estimated for {target.profile.id}, not measured there"
     return _result("latency_ms", limit.absolute(plan.dense.latency_ms), plan.cost.latency_ms, how)
 
@@ -162,6 +172,10 @@ def _peak_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> Bu
     if arena is not None and dense_arena is not None:
         how = f"arena, tested with {main.check.runtime} on this machine, {arena.margin:.0%} margin"
         return _result("peak_memory_bytes", limit.absolute(dense_arena), arena.size_bytes, how)
+    npu, dense_npu = main.artifact.npu, main.dense_npu
+    if npu is not None and dense_npu is not None:
+        how = f"SRAM, estimated by the compiler for {npu.accelerator}; not measured"
+        return _result("peak_memory_bytes", limit.absolute(dense_npu.sram_bytes), npu.sram_bytes, how)
     how = "predicted: what activations take at most; not measured"
     return _result("peak_memory_bytes", limit.absolute(plan.dense.peak_bytes), plan.cost.peak_bytes, how)
 

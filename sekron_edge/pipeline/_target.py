@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sekron_edge.artifacts import Precision, PrimitiveExporter, SizedExporter, exporter_names, get_exporter
+from sekron_edge.artifacts import (
+    Precision,
+    PrimitiveExporter,
+    SizedExporter,
+    exporter_family,
+    exporter_names,
+    get_exporter,
+)
 from sekron_edge.devices import (
     DeviceProfile,
     LatencyModel,
@@ -60,9 +67,11 @@ class Target:
         """
         known = exporter_names()
         chosen = runtime or profile.runtime
-        delivered = tuple(formats) if formats is not None else tuple(f for f in profile.formats if f in known)
+        delivered = (
+            tuple(formats) if formats is not None else tuple(f for f in profile.formats if exporter_family(f) in known)
+        )
         for name in (chosen, *delivered):
-            if name not in known:
+            if exporter_family(name) not in known:
                 raise ConfigError(
                     f"{profile.id} would get the format {name!r}, which no installed exporter writes; choose the "
                     f"target's runtime and formats among {', '.join(known)}"

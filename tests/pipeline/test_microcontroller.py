@@ -45,9 +45,9 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, *arguments):
+def run(folder, *arguments, job="job.toml"):
     environment = {**os.environ, "SEKRON_EDGE_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "sekron_edge", "run", str(folder / "job.toml"), *map(str, arguments)]
+    command = [sys.executable, "-m", "sekron_edge", "run", str(folder / job), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
@@ -67,7 +67,7 @@ def test_the_bundle_holds_firmwares_source_and_what_it_needs(bundle):
     assert arena.size_bytes < delivery.dense_arena_bytes * 1.5
     assert delivery.measured is None
     assert delivery.score > 0.85
-    assert delivery.scored_samples == 1000
+    assert delivery.scored_samples is None  # there are fewer than a thousand: all
     results = {result.entry: result for result in manifest.results}
     assert "tested with tflm" in results["peak_memory_bytes"].how
     assert results["peak_memory_bytes"].found == arena.size_bytes
@@ -77,6 +77,24 @@ def test_the_bundle_holds_firmwares_source_and_what_it_needs(bundle):
     assert all(source in manifest.files for source in delivery.sources)
     assert "MicroInterpreter" in (bundle / delivery.snippet).read_text()
     assert verify_bundle(bundle).comparisons
+
+
+@pytest.mark.slow
+def test_a_bundle_for_an_npu_says_what_was_run_and_what_was_not(folder):
+    job = JOB.replace("stm32h743", "corstone-300-u55").replace('runtime = "tflm"', 'formats = ["ethos-u:u55-128"]')
+    (folder / "npu.toml").write_text(job.replace("latency_ms = 50\n", ""))
+    done = run(folder, "--out", folder / "npu", job="npu.toml")
+    assert done.returncode == 0, done.stderr
+    (delivery,) = read_manifest(folder / "npu").deliveries
+    before = delivery.artifact.compiled_from
+    assert delivery.check.artifact_sha256 == before.sha256
+    assert delivery.measured is None
+    assert delivery.artifact.npu.provenance == "estimated"
+    assert delivery.dense_npu.cycles > delivery.artifact.npu.cycles
+    assert list(verify_bundle(folder / "npu").comparisons) == [before.path.as_posix()]
+    report = (folder / "npu" / "report.html").read_text()
+    assert f"{delivery.artifact.path.name} was compiled from it, and was not run" in report
+    assert "cannot be run here" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow

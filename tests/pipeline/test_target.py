@@ -26,12 +26,17 @@ def test_the_profile_fills_in_what_was_not_asked_for():
 
 
 def test_a_format_that_nobody_writes_is_refused():
-    with pytest.raises(ConfigError, match=r"corstone-300-u55 .* 'ethos-u'.* coreml, executorch, litert, tflm"):
-        Target.choose(load_profile("corstone-300-u55"))
+    with pytest.raises(ConfigError, match=r"host .* 'onnx'.* coreml, ethos-u, executorch, litert, tflm"):
+        Target.choose(load_profile("host"), runtime="onnx")
     with pytest.raises(ConfigError, match="litert exports fp32"):
         Target.choose(load_profile("host"), precisions=["fp16"])
     with pytest.raises(ConfigError, match="first precision"):
         Target.choose(load_profile("host"), precisions=["fp16", "fp32"])
+
+
+def test_a_profile_names_the_accelerator_as_a_variant_of_its_format():
+    target = Target.choose(load_profile("corstone-320-u85"), precisions=["int8"])
+    assert (target.runtime, target.formats) == ("ethos-u:u85-256", ("ethos-u:u85-256", "tflm"))
 
 
 def test_the_reference_network_is_mobilenet_v1():
