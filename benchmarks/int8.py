@@ -15,23 +15,21 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks._jobs import finished
 from benchmarks._networks import resnet18, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export, get_exporter
-from sekron_edge.bundle import MANIFEST_NAME, WEIGHTS_NAME
 from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.devices import LocalDevice, cached_calibration
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.nn import factorize
-from sekron_edge.pipeline import calibration_inputs, load_config, load_task, run_job, trained_model
-from sekron_edge.planner import Budget, Plan, decompose, score
+from sekron_edge.pipeline import calibration_inputs
+from sekron_edge.planner import Budget, score
 from sekron_edge.task import Task
 from sekron_edge.verification import score_artifact
 
-_EXAMPLES = Path(__file__).parents[1] / "examples"
 # Most accuracy lost, least times faster and smaller, in LiteRT.
 _JOBS = {"fashion_mnist_int8": (0.005, 2.0, 3.0), "cifar_resnet32_int8": (0.015, 1.0, 2.0)}
 _RUNTIMES = ("litert", "executorch")
@@ -62,16 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _job_rows(job: str, bundles: Path) -> list[dict[str, Any]]:
-    config = load_config(_EXAMPLES / f"{job}.toml")
-    bundle = bundles / config.name
-    if not (bundle / MANIFEST_NAME).is_file():
-        run_job(config, bundle, resume=True, narrator=ConsoleNarrator())
-    task = load_task(config)
-    dense = trained_model(config, task, ConsoleNarrator())
-    plan = Plan.model_validate_json((bundle / "plan.json").read_bytes())
-    small = decompose(dense, plan)
-    small.load_state_dict(load_file(bundle / WEIGHTS_NAME))
-    return [_row(job, runtime, dense, small, calibration_inputs(task), task) for runtime in _RUNTIMES]
+    done = finished(job, bundles)
+    inputs = calibration_inputs(done.task)
+    return [_row(job, runtime, done.dense, done.small, inputs, done.task) for runtime in _RUNTIMES]
 
 
 def _resnet18_rows() -> list[dict[str, Any]]:

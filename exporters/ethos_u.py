@@ -21,7 +21,7 @@ from sekron_edge.exporters.tflm import TFLMExporter
 
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, Availability, NPUEstimate, Precision
-from sekron_edge.errors import ConfigError, ExportError, MissingDependencyError
+from sekron_edge.errors import ConfigError, ExportError, MissingDependencyError, NotRunnableError
 
 if TYPE_CHECKING:
     import torch
@@ -107,18 +107,20 @@ class EthosUExporter:
         """Refuse: there is no runtime here.
 
         Raises:
-            ExportError: Always.
+            NotRunnableError: Always.
         """
-        raise ExportError(f"{self.name} runs on an Arm Ethos-U alone: nothing of it can be measured on this machine")
+        raise NotRunnableError(
+            f"{self.name} runs on an Arm Ethos-U alone: nothing of it can be measured on this machine"
+        )
 
     def load(self, artifact: Artifact, *, threads: int = 1) -> NoReturn:  # noqa: ARG002 - nothing runs
         """Refuse: the file holds commands for an accelerator.
 
         Raises:
-            ExportError: Always; names the file that can be run instead.
+            NotRunnableError: Always; names the file that can be run instead.
         """
         before = "" if artifact.compiled_from is None else f"; run what it was compiled from, {artifact.runnable.path}"
-        raise ExportError(f"{artifact.path} holds commands for an Arm Ethos-U, which this machine lacks{before}")
+        raise NotRunnableError(f"{artifact.path} holds commands for an Arm Ethos-U, which this machine lacks{before}")
 
 
 def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:

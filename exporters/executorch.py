@@ -1,4 +1,4 @@
-"""ExecuTorch: ``.pte`` in float32 or int8 through the XNNPACK delegate."""
+"""ExecuTorch: ``.pte`` through the XNNPACK delegate, or for the Core ML and Vulkan delegates and Cortex-M."""
 
 from __future__ import annotations
 
@@ -6,35 +6,44 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from sekron_edge.exporters._executorch_targets import TARGETS, computing_share
 from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
-from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 
 _MAGIC = b"ET12"
 _METHOD = "forward"
+# ExecuTorch's Error::NotFound, of a backend, and Error::OperatorMissing, as its Python binding writes them.
+_ABSENT = ("0x:20", "0x:14")
 # ExecuTorch names types by the number of PyTorch's ScalarType.
 _TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
-_NO_COMPUTATION = ("getitem",)
 
 
 class ExecuTorchExporter:
-    """Lowers with the XNNPACK recipe of ``executorch.export``, runs with ExecuTorch's runtime."""
+    """Lowers for one of ExecuTorch's backends, runs with its runtime what that has a backend for.
 
-    name = "executorch"
-    suffix = ".pte"
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    Without a variant it is XNNPACK's: any CPU of a phone, a board or a desktop.
+    """
+
+    variants: ClassVar[tuple[str, ...]] = tuple(name for name in TARGETS if name)
+
+    def __init__(self, variant: str = "") -> None:
+        self.name = f"executorch:{variant}" if variant else "executorch"
+        self.suffix = f".{variant}.pte" if variant else ".pte"
+        self._target = TARGETS[variant]
+        self.precisions: tuple[Precision, ...] = self._target.precisions
 
     def availability(self) -> Availability:
-        """Say whether executorch is installed."""
-        if find_spec("executorch") is None:
-            return Availability(False, "install it with: pip install 'sekron-edge[executorch]'")
+        """Say whether executorch is installed, and what lowering for this target takes beside it."""
+        if self._absent() is not None:
+            return Availability(False, f"install it with: {self._target.install}")
         return Availability(True, versions=_versions())
 
     def export(
@@ -46,17 +55,18 @@ class ExecuTorchExporter:
         path: Path,
         calibration: Sequence[torch.Tensor] | None = None,
     ) -> Artifact:
-        """Lower ``model``; the whole graph goes to XNNPACK where its operators allow it.
+        """Lower ``model``; the whole graph goes to the target's backend where its operators allow it.
 
         In int8 weights are symmetric by output channel, activations by tensor; inputs and outputs stay float32.
 
         Raises:
             ConfigError: If int8 lacks calibration data.
             ExportError: If lowering fails; with the end of what the SDK said.
-            MissingDependencyError: If executorch is absent.
+            MissingDependencyError: If executorch, or what the target takes, is absent.
         """
-        if find_spec("executorch") is None:
-            raise MissingDependencyError("executorch", "executorch")
+        absent = self._absent()
+        if absent is not None:
+            raise MissingDependencyError(absent, "executorch", install=self._target.install)
         evaluated = prepared(model, self.name)
         batches = [example_inputs]
         if precision == "int8":
@@ -65,15 +75,14 @@ class ExecuTorchExporter:
         with files.whole_file(path) as temporary:
             with silenced() as spoken:
                 try:
-                    session = _lower(evaluated, batches, precision)
-                    temporary.write_bytes(session.get_pte_buffer())
-                    delegated = _delegated_share(session)
+                    program = self._target.lower(evaluated, batches, precision)
+                    temporary.write_bytes(program.buffer)
+                    taken = computing_share(program, self._target)
                 except Exception as error:  # the SDK raises whatever its passes raise
                     raise ExportError(
-                        f"executorch: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+                        f"{self.name}: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
                     ) from error
-            _, method = _load(temporary)
-        inputs, outputs = _specs(method)
+            inputs, outputs = _specs(_program(temporary).metadata(_METHOD))
         return Artifact.describe(
             path,
             format=self.name,
@@ -81,8 +90,11 @@ class ExecuTorchExporter:
             inputs=inputs,
             outputs=outputs,
             versions=_versions(),
-            delegated=delegated,
+            delegated=taken,
         )
+
+    def _absent(self) -> str | None:
+        return next((name for name in ("executorch", self._target.package) if find_spec(name) is None), None)
 
     def import_runtime(self) -> None:
         """Import ExecuTorch's runtime.
@@ -97,30 +109,20 @@ class ExecuTorchExporter:
 
         Raises:
             ExportError: If it is no readable program.
+            NotRunnableError: If this machine's runtime lacks the backend; names where it runs.
             MissingDependencyError: If executorch is absent.
         """
-        return ExecuTorchSession(artifact.path, threads)
+        try:
+            return ExecuTorchSession(artifact.path, threads)
+        except _NoBackendError as error:
+            raise NotRunnableError(
+                f"{artifact.path.name} is not runnable here: {self.name} runs on {self._target.runs_on}; this "
+                f"machine's ExecuTorch {version('executorch')} has no such backend"
+            ) from error
 
 
-def _lower(model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision) -> Any:
-    """Lower with a recipe; in int8 all batches calibrate, the first also stands for the shapes."""
-    # The recipes register themselves when their provider is imported.
-    from executorch.backends.xnnpack.recipes import xnnpack_recipe_provider  # noqa: F401
-    from executorch.backends.xnnpack.recipes.xnnpack_recipe_types import XNNPackRecipeType
-    from executorch.export import ExportRecipe, export
-
-    kind = XNNPackRecipeType.FP32 if precision == "fp32" else XNNPackRecipeType.PT2E_INT8_STATIC_PER_CHANNEL
-    return export(model, batches, ExportRecipe.get_recipe(kind))
-
-
-def _delegated_share(session: Any) -> float:
-    from executorch.devtools.backend_debug import get_delegation_info
-
-    program = session.get_executorch_program_manager().exported_program()
-    kinds = get_delegation_info(program.graph_module).delegation_by_operator
-    computing = [kind for name, kind in kinds.items() if name not in _NO_COMPUTATION]
-    delegated = sum(kind.delegated for kind in computing)
-    return float(delegated) / max(1, delegated + sum(kind.non_delegated for kind in computing))
+class _NoBackendError(Exception):
+    """The file is a program, and its method asks for what this build of the runtime lacks."""
 
 
 def _versions() -> dict[str, str]:
@@ -136,7 +138,7 @@ def _runtime() -> Any:
         return runtime
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def _program(path: Path) -> Any:
     runtime = _runtime()
     with path.open("rb") as stream:
         head = stream.read(8)
@@ -145,9 +147,18 @@ def _load(path: Path) -> tuple[Any, Any]:
     try:
         with silenced():
             checked = runtime.Verification.InternalConsistency
-            program = runtime.Runtime.get().load_program(path, verification=checked)
-            return program, program.load_method(_METHOD)
+            return runtime.Runtime.get().load_program(path, verification=checked)
     except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+
+
+def _method(program: Any, path: Path) -> Any:
+    try:
+        with silenced():
+            return program.load_method(_METHOD)
+    except (RuntimeError, ValueError) as error:
+        if str(error).endswith(_ABSENT):
+            raise _NoBackendError from error
         raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
 
 
@@ -161,9 +172,7 @@ def _set_threads(threads: int) -> None:
             portable_lib._unsafe_reset_threadpool(threads)
 
 
-def _specs(method: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    meta = method.metadata
-
+def _specs(meta: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
     def spec(name: str, tensor: Any) -> TensorSpec:
         return TensorSpec(name=name, shape=tuple(tensor.sizes()), dtype=_TYPES[tensor.dtype()])
 
@@ -182,7 +191,8 @@ class ExecuTorchSession:
         self.runtime_version = version("executorch")
         # The program owns memory that its method runs on: without this reference execute() fails with 0x10.
         _set_threads(threads)
-        self._program, self._method = _load(path)
+        self._program = _program(path)
+        self._method = _method(self._program, path)
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once."""

@@ -11,7 +11,8 @@
     ├── InfeasibleBudgetError(ValueError)   no plan keeps the budget; carries the nearest points
     ├── MissingDependencyError(ImportError) an optional package is absent; names the extra
     ├── DataError(ValueError)               data is absent or broken
-    ├── ExportError(RuntimeError)           a model could not be converted
+    ├── ExportError(RuntimeError)           a model could not be converted, or a file not loaded
+    │   └── NotRunnableError                this machine has no runtime for the artifact
     ├── VerificationError(RuntimeError)     an artifact does not compute what its source computes
     ├── DeviceError(RuntimeError)           a measurement could not be made
     └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
@@ -77,10 +78,17 @@ class InfeasibleBudgetError(SekronEdgeError, ValueError):
 
 
 class MissingDependencyError(SekronEdgeError, ImportError):
-    """An optional package is absent."""
+    """An optional package is absent.
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; install it with: pip install 'sekron-edge[{extra}]'")
+    Args:
+        package: Its name.
+        extra: Of sekron-edge, that brings it.
+        install: How to get it, where the extra does not.
+    """
+
+    def __init__(self, package: str, extra: str, *, install: str | None = None) -> None:
+        command = install or f"pip install 'sekron-edge[{extra}]'"
+        super().__init__(f"{package} is not installed; install it with: {command}")
         self.package = package
         self.extra = extra
 
@@ -91,6 +99,10 @@ class DataError(SekronEdgeError, ValueError):
 
 class ExportError(SekronEdgeError, RuntimeError):
     """A model could not be converted to a format."""
+
+
+class NotRunnableError(ExportError):
+    """An artifact is whole, and runs on machines of another kind than this one."""
 
 
 class VerificationError(SekronEdgeError, RuntimeError):

@@ -18,19 +18,26 @@ from sekron_edge.bundle._manifest import (
     SEAL_NAME,
     Manifest,
 )
-from sekron_edge.errors import BundleError, VerificationError
-from sekron_edge.verification import Comparison, compare
+from sekron_edge.errors import BundleError, NotRunnableError, VerificationError
+from sekron_edge.verification import TOLERANCES, Comparison, compare
 
 _SHOWN = 5
 
 
 class BundleCheck(BaseModel):
-    """A bundle that is whole: how many files were hashed, and each artifact on the golden inputs."""
+    """A bundle that is whole.
+
+    Attributes:
+        files: How many were hashed.
+        comparisons: Of each artifact on the golden inputs.
+        not_run: Artifacts that nothing here runs, and why.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: int
     comparisons: dict[str, Comparison]
+    not_run: dict[str, str] = {}
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -57,7 +64,7 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def verify_bundle(bundle: Path) -> BundleCheck:
-    """Check every file's hash, then run every artifact on the golden inputs.
+    """Check every file's hash, then run every artifact for which this machine has a runtime on the golden inputs.
 
     Raises:
         BundleError: If a file is missing, added or altered; names it.
@@ -67,17 +74,25 @@ def verify_bundle(bundle: Path) -> BundleCheck:
     manifest = read_manifest(bundle)
     _check_files(bundle, manifest)
     inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
-    comparisons = {}
+    comparisons: dict[str, Comparison] = {}
+    not_run: dict[str, str] = {}
     for delivery in manifest.deliveries:
         artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
         if files.sha256(artifact.path) != artifact.sha256:
             raise BundleError(f"{artifact.path} is not the artifact that was verified; build the bundle again")
         run = _runnable(artifact, bundle)
-        found = compare(outputs, predict(get_exporter(run.format).load(run), run, inputs))
-        if not found.within(delivery.check.tolerance):
+        name = run.path.relative_to(bundle).as_posix()
+        try:
+            session = get_exporter(run.format).load(run)
+        except NotRunnableError as error:
+            not_run[name] = str(error)
+            continue
+        found = compare(outputs, predict(session, run, inputs))
+        allowed = TOLERANCES[run.precision] if delivery.check is None else delivery.check.tolerance
+        if not found.within(allowed):
             raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {found}")
-        comparisons[run.path.relative_to(bundle).as_posix()] = found
-    return BundleCheck(files=len(manifest.files), comparisons=comparisons)
+        comparisons[name] = found
+    return BundleCheck(files=len(manifest.files), comparisons=comparisons, not_run=not_run)
 
 
 def _runnable(artifact: Artifact, bundle: Path) -> Artifact:

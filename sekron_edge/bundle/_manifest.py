@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
 from sekron_edge.devices import Measurement
 from sekron_edge.planner import Budget
+from sekron_edge.quantization import QuantizationReport
 from sekron_edge.verification import Check
 
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
@@ -80,7 +81,9 @@ class Delivery(_Model):
 
     Attributes:
         artifact: Its ``path`` is relative to the bundle.
-        check: The verification against the PyTorch model; of what the artifact was compiled from, if it was.
+        check: The verification against the PyTorch model; of what the artifact was compiled from, if it was. None
+            where this machine has no runtime for it.
+        not_run: Why it was not verified.
         measured: Latency and memory, where its runtime can be measured here.
         dense_bytes: Size of the dense model in the same format and precision.
         dense_arena_bytes: What it reserves, where the format has an arena.
@@ -94,7 +97,8 @@ class Delivery(_Model):
     """
 
     artifact: Artifact
-    check: Check
+    check: Check | None
+    not_run: str = ""
     measured: Measurement | None
     dense_bytes: int
     dense_arena_bytes: int | None = None
@@ -127,6 +131,7 @@ class Manifest(_Model):
     budget: Budget
     results: tuple[BudgetResult, ...]
     score: Score
+    quantization: QuantizationReport | None = None
     dense: Counts
     delivered: Counts
     deliveries: tuple[Delivery, ...]

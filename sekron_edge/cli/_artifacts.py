@@ -9,7 +9,7 @@ import typer
 
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
-from sekron_edge.errors import BundleError, ConfigError
+from sekron_edge.errors import BundleError, ConfigError, NotRunnableError
 
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, Precision
@@ -30,7 +30,7 @@ def export(
     name: Annotated[str, typer.Option(help="Stem of the files.")] = "model",
     as_json: AsJson = False,
 ) -> None:
-    """Export a model as it is, and check each file against it on noise.
+    """Export a model as it is, and check each file that runs here against it on noise.
 
     In int8 the scales of activations are taken from noise too: good for a look at latency and size, not for use.
 
@@ -56,8 +56,11 @@ def export(
             artifact = se.export(
                 loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration
             )
-            check = se.verify(artifact, loaded, inputs, calibration=calibration)
-        narrator.say(f"{artifact.path}: {check.noise}")
+            try:
+                said = str(se.verify(artifact, loaded, inputs, calibration=calibration).noise)
+            except NotRunnableError as error:
+                said = f"not verified: {error}"
+        narrator.say(f"{artifact.path}: {said}")
         files.write_text(_description(artifact.path), artifact.model_dump_json(indent=2) + "\n")
         exporter = get_exporter(chosen)
         for source, text in (exporter.sources(artifact) if isinstance(exporter, SourceExporter) else {}).items():
@@ -85,7 +88,8 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], 
     if as_json:
         typer.echo(check.model_dump_json(indent=2))
         return
-    print_table(["artifact", "golden inputs"], [[name, str(found)] for name, found in check.comparisons.items()])
+    rows = [[name, str(found)] for name, found in check.comparisons.items()]
+    print_table(["artifact", "golden inputs"], rows + [[name, why] for name, why in check.not_run.items()])
     typer.echo(f"{bundle}: {check.files} files as they were built")
 
 

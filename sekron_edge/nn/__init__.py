@@ -7,6 +7,7 @@ shares stays shared.
 
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.nn._equalize import equalize_labels_
+from sekron_edge.nn._fake_quantize import FakeQuantized
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
@@ -22,6 +23,7 @@ __all__ = [
     "ConvGeometry",
     "FactorizedConv",
     "FactorizedLinear",
+    "FakeQuantized",
     "Operation",
     "OperationGraph",
     "Step",

@@ -18,10 +18,12 @@ from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._planning import Grounds, plan_for
+from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.pipeline._scores import calibration_inputs, score_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
+from sekron_edge.quantization import QuantizationConfig, report_quantization
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune, reestimate_batch_norm
 
@@ -145,6 +147,7 @@ def compress(
     threads: int | None = None,
     runs: int = 50,
     finetuning: TrainConfig | None = None,
+    quantization: QuantizationConfig | None = None,
     name: str = "model",
     seed: int = 0,
     resume: bool = False,
@@ -165,6 +168,7 @@ def compress(
         threads: That the runtime may use; by default the profile's.
         runs: Least number of timed runs.
         finetuning: How to distil; by default two epochs.
+        quantization: When to train against rounding, if a precision is int8.
         name: Of the bundle, and stem of its artifacts.
         seed: Of everything random.
         resume: Go on with an unfinished job in ``OUT.work``.
@@ -178,16 +182,16 @@ def compress(
     narrator = narrator or LogNarrator()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(device, runtime=runtime, formats=formats, precisions=precisions, threads=threads, runs=runs)
-    config = finetuning or FinetuneConfig(seed=seed)
+    config, rounding = finetuning or FinetuneConfig(seed=seed), quantization or QuantizationConfig()
     out = Path(out)
-    work = Work(out, _settings(model, task, budget, target, config, seed), resume=resume)
+    work = Work(out, _settings(model, task, budget, target, config, rounding, seed), resume=resume)
     chosen = work.plan()
     if chosen is None:
         chosen = plan_on(model, example_inputs, task, budget, target, work=work.artifacts, seed=seed, narrator=narrator)
         work.keep(chosen)
     else:
         narrator.say(f"going on with the plan in {work.folder}")
-    finished = _finish(model, chosen, task, config, work, narrator)
+    finished = _finish(model, chosen, task, config, rounding if "int8" in target.precisions else None, work, narrator)
     deliveries = deliver(finished, example_inputs, task, target, name=name, work=work.artifacts, narrator=narrator)
     manifest = describe(
         finished, example_inputs, task, target,
@@ -200,9 +204,15 @@ def compress(
 
 
 def _finish(
-    model: nn.Module, chosen: Plan, task: Task, config: TrainConfig, work: Work, narrator: Narrator
+    model: nn.Module,
+    chosen: Plan,
+    task: Task,
+    config: TrainConfig,
+    rounding: QuantizationConfig | None,
+    work: Work,
+    narrator: Narrator,
 ) -> Finished:
-    """Decompose, compute batch-norm statistics anew, distil, and score on held-out data."""
+    """Decompose, compute batch-norm statistics anew, distil, settle what rounding costs, and score on held-out data."""
     with narrator.busy("decomposing the layers for the least error of their outputs"):
         small = decompose(model, chosen, calibration=(calibration_inputs(task),))
     small = reestimate_batch_norm(small, task.calibration)
@@ -217,6 +227,16 @@ def _finish(
             resume=True,
             progress=narrator.shows_progress,
         )
+    quantization = None
+    if rounding is not None:
+        small, trained = settle_rounding(
+            small, model, task,
+            config=rounding, finetuning=config, checkpoints=work.rounding_checkpoints, narrator=narrator,
+        )  # fmt: skip
+        errors = {layer.name: layer.relative_error for layer in chosen.layers if layer.structure is not None}
+        with narrator.busy("rounding layer by layer"):
+            quantization = report_quantization(small, calibration_inputs(task), float_errors=errors, trained=trained)
+        narrator.say(str(quantization))
     with narrator.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
         score = Score(
             metric=task.metric_name,
@@ -226,11 +246,17 @@ def _finish(
             samples=len(task.heldout),  # type: ignore[arg-type]
         )
     narrator.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
-    return Finished(model, small.eval(), chosen, score)
+    return Finished(model, small.eval(), chosen, score, quantization)
 
 
 def _settings(
-    model: nn.Module, task: Task, budget: Budget, target: Target, config: TrainConfig, seed: int
+    model: nn.Module,
+    task: Task,
+    budget: Budget,
+    target: Target,
+    config: TrainConfig,
+    rounding: QuantizationConfig,
+    seed: int,
 ) -> dict[str, str]:
     """Return what decides the result, by the name that people know it by."""
     return {
@@ -243,6 +269,7 @@ def _settings(
         "precision": ", ".join(target.precisions),
         "threads": str(target.threads),
         "finetune section": config.model_dump_json(exclude={"threads"}),
+        "quantization section": rounding.model_dump_json(),
         "seed": str(seed),
     }
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sekron_edge.artifacts import Precision
 from sekron_edge.errors import ConfigError
 from sekron_edge.planner import HALF_THE_TIME, Budget
+from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -104,6 +105,7 @@ class JobConfig(_Section):
     budget: Budget = HALF_THE_TIME
     train: TrainConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
 
 
 def load_config(path: Path) -> JobConfig:

@@ -13,17 +13,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sekron_edge.artifacts import TensorSpec, export, get_exporter
+from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter
 from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest, PixelNormalization, Score
 from sekron_edge.data import collate
 from sekron_edge.devices import require_fit
+from sekron_edge.errors import NotRunnableError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._planning import measure_pair
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Limit, Plan
+from sekron_edge.quantization import QuantizationReport
 from sekron_edge.task import Task
-from sekron_edge.verification import score_artifact, verify
+from sekron_edge.verification import Check, score_artifact, verify
 
 _VERIFIED_SAMPLES = 512
 _GOLDEN_SAMPLES = 8
@@ -33,12 +35,13 @@ _SCORED_ELSEWHERE = 1000
 
 @dataclass(frozen=True)
 class Finished:
-    """A model that is ready to be delivered, beside the dense one, and what both score on held-out data."""
+    """A model ready to be delivered, beside the dense one; what both score on held-out data; what int8 costs."""
 
     dense: nn.Module
     model: nn.Module
     plan: Plan
     score: Score
+    quantization: QuantizationReport | None = None
 
 
 def heldout_samples(task: Task, count: int) -> tuple[Tensor, Tensor]:
@@ -78,27 +81,27 @@ def deliver(
         write = partial(export, format=exporter.name, precision=precision, out=work, calibration=calibration)
         with narrator.busy(f"exporting and verifying {exporter.name} {precision}"):
             artifact = write(finished.model, example_inputs, name=name)
-            check = verify(artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration)
-        taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
+            check, not_run = None, ""
+            try:
+                check = verify(artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration)
+            except NotRunnableError as error:
+                not_run = str(error)
         require_fit(target.profile, artifact)
-        narrator.say(
-            f"{artifact.runnable.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}"
-        )
-        if artifact.compiled_from is not None:
-            narrator.say(f"{artifact.path.name} was compiled from that file, and cannot be run here. {artifact.npu}")
+        narrator.say(_verdict(artifact, check, not_run))
         with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
             dense = write(finished.dense, example_inputs, name="dense")
         before = after = score = dense_score = None
-        few = check.measurable or len(task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
+        measurable = check is not None and check.measurable
+        few = measurable or len(task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
         samples = None if few else _SCORED_ELSEWHERE
-        if check.measurable or precision == "int8":
+        if measurable or (check is not None and precision == "int8"):
             with narrator.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
                 score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
             shown = finished.score.shown
             narrator.say(
                 f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}"
             )
-        if check.measurable:
+        if measurable:
             with narrator.busy(f"measuring {artifact.path.name} beside the dense model"):
                 before, after = measure_pair(dense, artifact, target)
             steady = "" if before.stable and after.stable else " (too noisy to quote)"
@@ -109,6 +112,7 @@ def deliver(
             Delivery(
                 artifact=artifact,
                 check=check,
+                not_run=not_run,
                 measured=after,
                 dense_bytes=dense.size_bytes,
                 dense_arena_bytes=None if dense.arena is None else dense.arena.size_bytes,
@@ -121,6 +125,17 @@ def deliver(
             )
         )
     return tuple(deliveries)
+
+
+def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:
+    """Say what became of an artifact: what ran it and how close it is, or why nothing did."""
+    taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
+    if check is None:
+        return f"not verified: {not_run}{taken}"
+    said = f"{artifact.runnable.path.name} verified with {check.runtime}: {check.real}; {check.metric}{taken}"
+    if artifact.compiled_from is not None:
+        said += f"\n{artifact.path.name} was compiled from that file, and cannot be run here. {artifact.npu}"
+    return said
 
 
 def judge(finished: Finished, deliveries: Sequence[Delivery], budget: Budget, target: Target) -> list[BudgetResult]:
@@ -169,7 +184,7 @@ def _peak_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> Bu
     if target.is_here and before and after:
         return _result("peak_memory_bytes", limit.absolute(before), after, "measured on this machine, of the process")
     arena, dense_arena = main.artifact.arena, main.dense_arena_bytes
-    if arena is not None and dense_arena is not None:
+    if arena is not None and dense_arena is not None and main.check is not None:
         how = f"arena, tested with {main.check.runtime} on this machine, {arena.margin:.0%} margin"
         return _result("peak_memory_bytes", limit.absolute(dense_arena), arena.size_bytes, how)
     npu, dense_npu = main.artifact.npu, main.dense_npu
@@ -213,6 +228,7 @@ def describe(
         budget=budget,
         results=tuple(judge(finished, deliveries, budget, target)),
         score=finished.score,
+        quantization=finished.quantization,
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
         delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
         deliveries=deliveries,

@@ -55,6 +55,7 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
         threads=target.threads,
         runs=target.runs,
         finetuning=config.finetune.model_copy(update={"seed": config.seed}),
+        quantization=config.quantization,
         name=config.name,
         seed=config.seed,
         resume=resume,

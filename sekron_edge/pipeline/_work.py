@@ -51,6 +51,11 @@ class Work:
         """Folder of fine-tuning's checkpoints."""
         return self.folder / "finetune"
 
+    @property
+    def rounding_checkpoints(self) -> Path:
+        """Folder of the checkpoints of distillation against rounding."""
+        return self.folder / "finetune-int8"
+
     def plan(self) -> Plan | None:
         """Return the plan that the unfinished job had made, if it had come so far.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge import files
-from sekron_edge.artifacts import Exporter, get_exporter, predict
+from sekron_edge.artifacts import Exporter, Precision, export, get_exporter, predict
+from sekron_edge.data import classification, collate, load_source
 from sekron_edge.errors import ExportError
 from sekron_edge.structure import full, tucker2
+from sekron_edge.task import Task
+from sekron_edge.training import TrainConfig, train
+from sekron_edge.verification import score_artifact
 
 _IMAGE = (1, 3, 16, 16)
 
@@ -43,11 +48,29 @@ def _network() -> nn.Module:
     return se.replace_layers(dense, structures).eval()
 
 
+@cache
+def _digits() -> tuple[nn.Module, Task]:
+    """Train a small CNN with a factorized layer on handwritten digits."""
+    task = classification(load_source("digits"), calibration_samples=256)
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+    model = se.replace_layers(dense, {"4": tucker2((32, 16, 3, 3), 12, 8)})
+    return train(model, task, config=TrainConfig(epochs=4, threads=1), progress=False), task
+
+
 class ExporterContract:
-    """Inherit, and set ``format`` and, per precision, the largest error relative to the largest output."""
+    """Inherit, and set ``format`` and, per precision, the largest error relative to the largest output.
+
+    ``float_format`` is the format that int8 accuracy is held against, where this one has no floats.
+    """
 
     format: str
     tolerance: dict[str, float]
+    float_format: str | None = None
 
     @pytest.fixture
     def exporter(self) -> Exporter:
@@ -76,6 +99,24 @@ class ExporterContract:
             assert np.abs(actual - expected).max() <= self.tolerance[precision] * np.abs(expected).max()
         assert model.training
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    @pytest.mark.slow
+    def test_int8_keeps_the_accuracy_of_floats(self, exporter: Exporter, tmp_path: Path) -> None:
+        """On all held-out digits, within half a point of the float artifact."""
+        if "int8" not in exporter.precisions:
+            pytest.skip(f"{self.format} has no int8")
+        model, task = _digits()
+        inputs, _ = collate([task.calibration[index] for index in range(128)])
+
+        def score(format: str, precision: Precision) -> float:
+            artifact = export(
+                model, (inputs[:1],), format=format, precision=precision, out=tmp_path, calibration=(inputs,)
+            )
+            return score_artifact(artifact, task)
+
+        in_float, in_int8 = score(self.float_format or self.format, "fp32"), score(self.format, "int8")
+        assert in_float > 0.9
+        assert in_float - in_int8 <= 0.005
 
     @pytest.mark.slow
     def test_weights_may_lie_in_memory_as_they_like(self, exporter: Exporter, tmp_path: Path) -> None:

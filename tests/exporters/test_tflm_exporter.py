@@ -29,6 +29,7 @@ bool use(Resolver& resolver) {{ return {name}::RegisterOperators(resolver) && {n
 
 class TestTFLM(ExporterContract):
     format = "tflm"
+    float_format = "litert"
     tolerance: ClassVar = {"fp32": 1e-4, "int8": 0.1}
 
 

@@ -1,0 +1,59 @@
+"""Distillation against rounding, where a finished model loses too much in int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from sekron_edge.nn import FakeQuantized
+from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._scores import calibration_inputs
+from sekron_edge.quantization import QuantizationConfig, simulated
+from sekron_edge.task import Task
+from sekron_edge.training import TrainConfig, evaluate, finetune
+
+
+def settle_rounding(
+    small: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    *,
+    config: QuantizationConfig,
+    finetuning: TrainConfig,
+    checkpoints: Path,
+    narrator: Narrator,
+) -> tuple[nn.Module, bool]:
+    """Return the model to quantize, and whether it was trained against rounding.
+
+    Judged on calibration data: where rounding costs more than the tolerance, the model is distilled for some epochs
+    more with rounded weights and activations, and kept if it is then better in int8.
+    """
+    calibration = calibration_inputs(task)
+
+    def score(candidate: nn.Module) -> float:
+        return evaluate(candidate, task, split="calibration")
+
+    rounded = simulated(small, calibration)
+    in_float, in_int8 = score(small), score(rounded)
+    narrator.say(f"int8, simulated on calibration data: {task.metric_name} {in_int8:.4g}, in float {in_float:.4g}")
+    if in_float - in_int8 <= config.tolerance or config.epochs == 0:
+        return small, False
+    narrator.say(
+        f"that is more than {config.tolerance:g}: distilling against rounding for {config.epochs} "
+        f"epoch{'s' if config.epochs > 1 else ''}"
+    )
+    settings = finetuning.model_copy(
+        update={"epochs": config.epochs, "learning_rate": config.learning_rate * finetuning.learning_rate}
+    )
+    trained = finetune(
+        rounded, teacher, task,
+        config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress,
+    )  # fmt: skip
+    assert isinstance(trained, FakeQuantized)
+    found = score(simulated(trained.model, calibration))
+    if found <= in_int8:
+        narrator.say(f"which gained nothing ({found:.4g}): the model stays as it was")
+        return small, False
+    narrator.say(f"which brought {task.metric_name} in int8 to {found:.4g}")
+    return trained.model, True
