@@ -13,7 +13,7 @@ import torch
 from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
 from sekron_edge.exporters._tflite_compact import compact
-from sekron_edge.exporters._tflite_int8 import in_own_layout, quantized_model
+from sekron_edge.exporters._tflite_quantize import in_own_layout, quantized_model, with_small_weights
 
 from sekron_edge.artifacts import Precision, Quantization, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
@@ -46,7 +46,7 @@ def write_tflite(
         model: Left untouched.
         example_inputs: One tensor an input.
         path: File to write.
-        precision: ``fp32`` or ``int8``.
+        precision: Any but ``fp32`` and ``int8`` is of the weights alone.
         calibration: Real inputs; int8 takes its ranges from them.
         exporter: Named in errors.
 
@@ -56,10 +56,10 @@ def write_tflite(
     Raises:
         ConfigError: If int8 lacks calibration data.
         ExportError: If the conversion fails; with the end of what the converter said.
-        MissingDependencyError: If litert-torch, or for int8 ai-edge-quantizer, is absent.
+        MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
     """
     for package in ("litert_torch", "ai_edge_quantizer"):
-        if find_spec(package) is None and (precision == "int8" or package == "litert_torch"):
+        if find_spec(package) is None and (precision != "fp32" or package == "litert_torch"):
             raise MissingDependencyError(package.replace("_", "-"), "litert")
     evaluated = prepared(model, exporter)
     batches = None
@@ -78,6 +78,8 @@ def write_tflite(
                 specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
                 samples = ([value.numpy() for value in batch] for batch in batches)
                 path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
+            elif precision != "fp32":
+                path.write_bytes(with_small_weights(path.read_bytes(), precision))
             path.write_bytes(compact(path.read_bytes()))
         except Exception as error:  # the converter raises whatever its layers raise
             raise ExportError(

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite): ``.tflite`` in float32 or int8, channel-last input where the model takes images."""
+"""LiteRT (TensorFlow Lite): ``.tflite`` in floats or int8, channel-last input where the model takes images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LiteRTExporter:
 
     name = "litert"
     suffix = ".tflite"
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
     primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
     primitive_count = 1000
     file_costs = FILE_COSTS
@@ -48,12 +48,13 @@ class LiteRTExporter:
     ) -> Artifact:
         """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
-        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer.
+        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer. In fp16,
+        int8-weights and int4-weights it is the file that is smaller: computation is in float32.
 
         Raises:
             ConfigError: If int8 lacks calibration data.
             ExportError: If the conversion fails; with the end of what the converter said.
-            MissingDependencyError: If litert-torch, or for int8 ai-edge-quantizer, is absent.
+            MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
         """
         with files.whole_file(path) as temporary:
             inputs, outputs = write_tflite(

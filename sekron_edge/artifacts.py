@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[np.generic]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
 ENTRY_POINT_GROUP = "sekron_edge.exporters"
 _VARIANT = ":"
 

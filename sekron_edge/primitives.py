@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-# Bytes that a value takes, by precision.
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+# Bytes that a value takes between operations, and a weight in the file, by precision.
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int8-weights": 4, "int4-weights": 4}
+WEIGHT_BYTES = VALUE_BYTES | {"int8-weights": 1, "int4-weights": 0.5}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -25,7 +25,7 @@ def export(
     format: Annotated[
         list[str] | None, typer.Option(help="May be given several times; by default all that have the precision.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, int8-weights or int4-weights.")] = "fp32",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dist"),
     name: Annotated[str, typer.Option(help="Stem of the files.")] = "model",
     as_json: AsJson = False,
@@ -135,7 +135,7 @@ def parse_precision(text: str) -> Precision:
     try:
         found: Precision = TypeAdapter(Precision).validate_python(text)
     except ValidationError as error:
-        raise ConfigError(f"precision must be fp32, fp16 or int8, got {text!r}") from error
+        raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}; got {text!r}") from error
     return found
 
 

@@ -13,6 +13,7 @@ from sekron_edge.nn import OperationGraph, layer_geometry, layer_primitives, lay
 from sekron_edge.planner._plan import LayerCost
 from sekron_edge.primitives import (
     VALUE_BYTES,
+    WEIGHT_BYTES,
     WEIGHTS_ALONE,
     Conv,
     ConvTranspose,
@@ -104,7 +105,7 @@ def _cost(parameters: int, primitives: Sequence[Primitive], peak: int, target: P
     return LayerCost(
         parameters=parameters,
         macs=sum(primitive.macs for primitive in primitives),
-        artifact_bytes=parameters * width + target.files.bytes(primitives),
+        artifact_bytes=round(parameters * WEIGHT_BYTES[target.precision]) + target.files.bytes(primitives),
         latency_ms=target.cost_model.latency_ms(primitives),
         peak_bytes=peak * width,
         activation_bytes=sum(primitive.out_elements for primitive in writing) * width,

@@ -33,7 +33,10 @@ def test_what_is_wrong_is_one_line_and_a_code(monkeypatch, capsys, tmp_path):
         (["bench", tmp_path], "neither a bundle nor a file"),
         (["export", "net:make", "--shape", "1,x"], "1,3,224,224"),
         (["export", "net:make", "--shape", "1,0"], "at least 1"),
-        (["export", "net:make", "--shape", "1,3", "--precision", "fp64"], "fp32, fp16 or int8"),
+        (
+            ["export", "net:make", "--shape", "1,3", "--precision", "fp64"],
+            "fp32, fp16, int8, int8-weights, int4-weights",
+        ),
         (["profiles", "show", "pixel-9"], "did you mean pixel-8"),
     ]:
         code, out, err = run(monkeypatch, capsys, *arguments)

@@ -1,0 +1,71 @@
+"""From a float .tflite to a smaller one with ai-edge-quantizer: all of it in int8, or its weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sekron_edge.artifacts import Array, Precision, TensorSpec
+
+_SIGNATURE = "serving_default"
+_HALF_BITS = 16
+
+
+def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
+    """Quantize a model that litert-torch wrote, weights by channel, activations by tensor, inputs and outputs too.
+
+    Ranges are the largest that any sample has. The quantizer's own default, a moving average, cuts off the outputs of
+    the samples that a network is surest of.
+
+    Args:
+        content: Of the float file.
+        samples: Calibration inputs in the file's own layout.
+
+    Raises:
+        ValueError: As the quantizer does, where it cannot.
+    """
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
+    ranges.calibrate({_SIGNATURE: named}, manager)
+    work = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    found = work.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
+    return bytes(found.quantized_model)
+
+
+def with_small_weights(content: bytes, precision: Precision) -> bytes:
+    """Store a model's weights in fewer bits; it computes in floats, and takes and gives them.
+
+    Args:
+        content: Of the float file.
+        precision: ``fp16``, ``int8-weights`` or ``int4-weights``: halves, or integers by output channel.
+
+    Raises:
+        ValueError: As the quantizer does, where it cannot.
+    """
+    from ai_edge_quantizer import qtyping, quantizer, recipe, recipe_manager
+
+    if precision == "fp16":
+        work = quantizer.Quantizer(content)
+        halves = qtyping.TensorQuantizationConfig(num_bits=_HALF_BITS, dtype=qtyping.TensorDataType.FLOAT)
+        work.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=halves, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+            ),
+            algorithm_key=recipe_manager.AlgorithmName.FLOAT_CASTING,
+        )
+    else:
+        rules = recipe.weight_only_wi8_afp32 if precision == "int8-weights" else recipe.weight_only_wi4_afp32
+        work = quantizer.Quantizer(content, rules())
+    return bytes(work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+def in_own_layout(specs: Sequence[TensorSpec], batches: Iterable[Sequence[Array]]) -> Iterable[Sequence[Array]]:
+    """Bring batches of PyTorch's layout to that of a file's inputs."""
+    for batch in batches:
+        yield [spec.from_torch(value) for spec, value in zip(specs, batch, strict=True)]
