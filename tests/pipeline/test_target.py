@@ -28,7 +28,7 @@ def test_the_profile_fills_in_what_was_not_asked_for():
 def test_a_format_that_nobody_writes_is_refused():
     with pytest.raises(ConfigError, match=r"host .* 'onnx'.* coreml, ethos-u, executorch, litert, tflm"):
         Target.choose(load_profile("host"), runtime="onnx")
-    with pytest.raises(ConfigError, match="litert exports fp32"):
+    with pytest.raises(ConfigError, match="executorch exports fp32"):
         Target.choose(load_profile("host"), precisions=["fp16"])
     with pytest.raises(ConfigError, match="first precision"):
         Target.choose(load_profile("host"), precisions=["fp16", "fp32"])
