@@ -5,11 +5,13 @@ process of its own; nothing here imports torch.
 """
 
 from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._device import Device
 from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._latency import LatencyModel
-from sekron_edge.devices._local import LocalDevice, measure
+from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
+from sekron_edge.devices._named import measure, open_device
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
 from sekron_edge.devices._store import MeasurementStore
@@ -17,6 +19,7 @@ from sekron_edge.devices._store import MeasurementStore
 __all__ = [
     "CYCLES_PER_MAC",
     "CyclesPerMac",
+    "Device",
     "DeviceProfile",
     "Environment",
     "Fact",
@@ -30,6 +33,7 @@ __all__ = [
     "load_profile",
     "measure",
     "microcontroller_latency",
+    "open_device",
     "profile_ids",
     "reference_primitives",
     "require_fit",

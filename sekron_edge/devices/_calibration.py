@@ -58,7 +58,7 @@ def calibrate(
     times = {p: max(found.median_ms - call, call / 10) for p, found in zip(primitives, measured, strict=True)}
     held_out = {p: time for index, (p, time) in enumerate(times.items()) if index % _HELD_OUT_EVERY == 0}
     fitted = {p: time for p, time in times.items() if p not in held_out}
-    cpu = _hostinfo.cpu_model() or "this machine"
+    cpu = _hostinfo.this_machine().cpu_model or "this machine"
     source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
     said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
     return fit(fitted, held_out, source=said, precision=precision)
@@ -79,7 +79,9 @@ def cached_calibration(
         DeviceError: As `calibrate`.
     """
     versions = get_exporter(runtime).availability().versions
-    key = files.fingerprint(_hostinfo.cpu_model(), runtime, sorted(versions.items()), precision, threads, _DESIGN)
+    key = files.fingerprint(
+        _hostinfo.this_machine().cpu_model, runtime, sorted(versions.items()), precision, threads, _DESIGN
+    )
     folder = cache or files.cache_folder()
     path = folder / f"latency-{runtime}-{precision}-{key}.json"
     if path.is_file():
