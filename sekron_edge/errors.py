@@ -14,6 +14,7 @@
     ├── ExportError(RuntimeError)           a model could not be converted
     ├── VerificationError(RuntimeError)     an artifact does not compute what its source computes
     ├── DeviceError(RuntimeError)           a measurement could not be made
+    │   └── UnreachableError                a device is away or busy: trying again may help
     └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
 
 A message says what must hold, what came, and what to do. Configs and structures are pydantic models: their errors
@@ -103,6 +104,10 @@ class DeviceError(SekronEdgeError, RuntimeError):
     """A measurement on a device could not be made."""
 
     exit_code = 5
+
+
+class UnreachableError(DeviceError):
+    """A device cannot be reached, was lost, or is busy: trying again may help."""
 
 
 class BundleError(SekronEdgeError, ValueError):

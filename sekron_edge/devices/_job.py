@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ _CLOCK_TOLERANCE = 1.1
 _SHOWN_CHARACTERS = 1500
 _REMEDIES = {
     "job": "give inputs of the shapes that the artifact was exported for",
+    "affinity": "choose other cores, or none",
     "runtime": "install the runtime there, for the Python that is used",
     "load": "is the file damaged, or the runtime older than the exporter?",
     "run": "does the model fit the device's memory?",
@@ -184,6 +186,23 @@ class Outcome:
 
     answer: Answer
     outputs: tuple[tuple[Array, ...], ...] = ()
+
+
+def require_end(job: Job, status: int, stderr: bytes, device: str) -> None:
+    """Refuse a runner that did not come to its end.
+
+    Raises:
+        DeviceError: If a signal ended it, or it failed without an answer; with the end of what it said.
+    """
+    said = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    if status < 0:
+        name = signal.Signals(-status).name
+        killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
+        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {job.names}{killed}\n{said}")
+    if status:
+        absent = said.rpartition("No module named ")[2] if "No module named " in said else None
+        remedy = "" if absent is None else f"; install {absent} there, for the Python that is used"
+        raise DeviceError(f"{device}: measuring {job.names} failed{remedy}:\n{said}")
 
 
 def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer:

@@ -6,7 +6,6 @@ What it holds is then the model's, and a crash of a runtime is an error and not 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,8 @@ from pathlib import Path
 
 from sekron_edge.devices import _runner
 from sekron_edge.devices._device import RUNNER, Deadline, Device
-from sekron_edge.devices._job import JOB_NAME, Job, Outcome, read_answer, read_outputs
-from sekron_edge.errors import DeviceError
+from sekron_edge.devices._job import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
 
-_STDERR_CHARACTERS = 1500
 _EXPORTERS_OWN = "sekron_edge.devices._sessions:ExporterRuntime"
 
 
@@ -46,21 +43,6 @@ class LocalDevice(Device):
             pairs = zip(job.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
-
-
-def require_end(job: Job, status: int, stderr: bytes, device: str) -> None:
-    """Refuse a runner that did not come to its end.
-
-    Raises:
-        DeviceError: If a signal ended it, or it failed without an answer; with the end of what it said.
-    """
-    said = stderr.decode(errors="replace").strip()[-_STDERR_CHARACTERS:]
-    if status < 0:
-        name = signal.Signals(-status).name
-        killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
-        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {job.names}{killed}\n{said}")
-    if status:
-        raise DeviceError(f"{device}: measuring {job.names} failed:\n{said}")
 
 
 def _runs_here(job: Job) -> bool:

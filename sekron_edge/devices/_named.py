@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.devices._connections import connection
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._ssh import SshDevice
 from sekron_edge.errors import DeviceError
+
+_TRANSPORTS = {"ssh": SshDevice}
 
 
 def open_device(name: str) -> Device:
     """Return the device of a name; nothing is connected yet.
 
     Args:
-        name: ``local``, this machine.
+        name: ``local``, this machine; ``ssh:NAME``, a board: a table of the user's ``devices.toml``, or a host that
+            ssh knows.
 
     Raises:
         DeviceError: If there is no such device.
+        ConfigError: If the user's file is not correct.
     """
     if name == LocalDevice.name:
         return LocalDevice()
-    raise DeviceError(f"no device {name!r}; known devices: {LocalDevice.name}")
+    transport, _, alias = name.partition(":")
+    if transport in _TRANSPORTS and alias:
+        return _TRANSPORTS[transport](alias, connection(alias))
+    raise DeviceError(
+        f"no device {name!r}; name {LocalDevice.name}, or {', or '.join(f'{t}:NAME' for t in _TRANSPORTS)}"
+    )
 
 
 def measure(

@@ -34,7 +34,7 @@ _RESET_PEAK = "5"
 
 
 class Failure(Exception):  # noqa: N818 - it becomes an error where the job is from
-    """What went wrong, and at which stage: ``job``, ``runtime``, ``load`` or ``run``."""
+    """What went wrong, and at which stage: ``job``, ``affinity``, ``runtime``, ``load`` or ``run``."""
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
@@ -154,8 +154,7 @@ RUNTIMES: dict[str, Any] = {"litert": LiteRT, "executorch": ExecuTorch, "coreml"
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load every artifact, run what is to be checked, warm each up, and time them in turn."""
     items = job["artifacts"]
-    if job["affinity"]:
-        os.sched_setaffinity(0, job["affinity"])
+    _bind(job["affinity"])
     runtimes = _staged("runtime", lambda: [_runtime_class(item)(item) for item in items])
     inputs = _staged("job", lambda: [_inputs(item) for item in items])
     before = _memory("VmRSS")
@@ -198,6 +197,16 @@ def _time(job: dict[str, Any], sessions: list[Any], inputs: list[list[Any]]) -> 
             record.extend(_run(compute, _BLOCK))
     timings = [{"milliseconds": record, "settled": calm} for record, calm in zip(seen, settled)]
     return {"timings": timings, "elapsed_s": time.monotonic() - start}
+
+
+def _bind(cores: list[int]) -> None:
+    """Let this process, and the threads that it will start, run on these cores only."""
+    if not cores:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except (AttributeError, OSError, ValueError) as error:
+        raise Failure("affinity", f"it cannot be bound to the cores {cores}: {error}") from error
 
 
 def _runtime_class(item: dict[str, Any]) -> Any:
@@ -350,8 +359,6 @@ def main(path: str) -> NoReturn:
         answer = measure(job)
     except Failure as error:
         answer = {"failure": {"stage": error.stage, "message": str(error)}}
-    except MemoryError:
-        answer = {"failure": {"stage": "run", "message": "out of memory"}}
     line = (json.dumps({"token": job["token"], **answer}) + "\n").encode()
     while line:
         line = line[os.write(answers, line) :]

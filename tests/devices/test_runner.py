@@ -22,11 +22,12 @@ CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
 THROTTLES = "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
 
 
-def test_it_is_one_file_of_python_3_8_and_needs_numpy_alone():
-    tree = ast.parse(Path(_runner.__file__).read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize(("name", "needed"), [("_runner.py", {"numpy"}), ("_attendant.py", set())])
+def test_what_travels_is_one_file_of_python_3_8(name, needed):
+    tree = ast.parse(Path(_runner.__file__).with_name(name).read_text(), feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == {"numpy"}
+    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == needed
 
 
 @pytest.mark.slow
