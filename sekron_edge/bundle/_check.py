@@ -16,8 +16,10 @@ from sekron_edge.bundle._manifest import (
     MANIFEST_NAME,
     MANIFEST_SCHEMA_VERSION,
     SEAL_NAME,
+    Delivery,
     Manifest,
 )
+from sekron_edge.devices import Probe
 from sekron_edge.errors import BundleError, VerificationError
 from sekron_edge.verification import Comparison, compare
 
@@ -78,6 +80,29 @@ def verify_bundle(bundle: Path) -> BundleCheck:
             raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {found}")
         comparisons[run.path.relative_to(bundle).as_posix()] = found
     return BundleCheck(files=len(manifest.files), comparisons=comparisons)
+
+
+def probes(bundle: Path) -> list[Probe]:
+    """Return every artifact with the golden inputs, and a judge of what it makes of them, wherever that is.
+
+    Raises:
+        BundleError: If the manifest or the golden samples are missing or altered.
+    """
+    manifest = read_manifest(bundle)
+    inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
+
+    def probe(delivery: Delivery) -> Probe:
+        artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
+
+        def judge(found: tuple[Array, ...]) -> str:
+            comparison = compare(outputs, found)
+            if not comparison.within(delivery.check.tolerance):
+                raise VerificationError(f"{artifact.path.name} does not give the golden outputs there: {comparison}")
+            return str(comparison)
+
+        return Probe(artifact, inputs, judge)
+
+    return [probe(delivery) for delivery in manifest.deliveries]
 
 
 def _runnable(artifact: Artifact, bundle: Path) -> Artifact:

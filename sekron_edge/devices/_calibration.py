@@ -106,7 +106,7 @@ def cached_calibration(
     path = folder / f"latency-{runtime}-{precision}-{key}.json"
     if path.is_file():
         return LatencyModel.model_validate_json(path.read_bytes())
-    store = MeasurementStore(folder / "measurements.sqlite")
+    store = MeasurementStore.default() if cache is None else MeasurementStore(cache / "measurements.sqlite")
     model = calibrate(runtime, store=store, precision=precision, threads=threads, device=device)
     files.write_text(path, model.model_dump_json(indent=2) + "\n")
     return model

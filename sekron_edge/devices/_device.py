@@ -12,6 +12,7 @@ from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _runner
 from sekron_edge.devices._job import ComputeUnits, Job, Outcome
 from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.devices._summary import summary
 from sekron_edge.errors import DeviceError
 
@@ -21,7 +22,7 @@ Judge = Callable[[tuple[Array, ...]], str]
 
 
 class Device(ABC):
-    """Where artifacts are measured.
+    """Where artifacts are measured. What is measured of them is kept in the store; an emulated device's is not.
 
     Attributes:
         name: What users call it: ``local``, ``ssh:board``, ``adb:SERIAL``.
@@ -60,7 +61,9 @@ class Device(ABC):
             compute_units=compute_units,
         )
         (found,), outputs = self._do(job, timeout_s)
-        return found if judge is None else found.model_copy(update={"verified": judge(outputs[0])})
+        if judge is not None:
+            found = found.model_copy(update={"verified": judge(outputs[0])})
+        return _kept([found])[0]
 
     def measure_together(
         self,
@@ -83,7 +86,8 @@ class Device(ABC):
         if len({artifact.format for artifact in artifacts}) > 1:
             raise DeviceError("only artifacts of one format can be measured together; measure each format by itself")
         given = None if inputs is None else tuple(inputs)
-        return self._do(Job(tuple(artifacts), given, runs=runs, warmup=warmup, threads=threads), timeout_s)[0]
+        job = Job(tuple(artifacts), given, runs=runs, warmup=warmup, threads=threads)
+        return _kept(self._do(job, timeout_s)[0])
 
     def time_computations(
         self, artifacts: Sequence[Artifact], *, runs: int, threads: int, timeout_s: float = 600.0
@@ -115,6 +119,15 @@ class Device(ABC):
             for artifact, timing in zip(job.artifacts, done.answer.timings, strict=True)
         ]
         return found, done.outputs
+
+
+def _kept(found: list[Measurement]) -> list[Measurement]:
+    """Put measurements into the store; what is emulated is none of a device's."""
+    store = MeasurementStore.default()
+    for measurement in found:
+        if not measurement.emulated:
+            store.keep(measurement)
+    return found
 
 
 class Deadline:

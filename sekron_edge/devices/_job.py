@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _hostinfo
-from sekron_edge.errors import DeviceError
+from sekron_edge.errors import DeviceError, UnsupportedError
 
 Timed = Literal["call", "computation"]
 ComputeUnits = Literal["ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE"]
@@ -27,6 +28,7 @@ _SHOWN_CHARACTERS = 1500
 _REMEDIES = {
     "job": "give inputs of the shapes that the artifact was exported for",
     "affinity": "choose other cores, or none",
+    "format": "measure it elsewhere",
     "runtime": "install the runtime there, for the Python that is used",
     "load": "is the file damaged, or the runtime older than the exporter?",
     "run": "does the model fit the device's memory?",
@@ -71,7 +73,7 @@ class Job:
         """Refuse what cannot be measured.
 
         Raises:
-            DeviceError: If a number is out of range, or there is no artifact.
+            DeviceError: If a number is out of range, or an artifact is not there or not the one that was described.
         """
         if self.runs < 1 or self.warmup < 0 or self.threads < 1:
             raise DeviceError(
@@ -81,6 +83,8 @@ class Job:
         for artifact in self.artifacts:
             if not artifact.path.exists():
                 raise DeviceError(f"there is no artifact at {artifact.path}")
+            if files.sha256(artifact.path) != artifact.sha256:
+                raise DeviceError(f"{artifact.path} was altered since it was described; export it again")
 
     @property
     def names(self) -> str:
@@ -224,7 +228,8 @@ def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer
     else:
         failure = failed.failure
         remedy = _REMEDIES.get(failure.stage, "")
-        raise DeviceError(
+        kind = UnsupportedError if failure.stage == "format" else DeviceError
+        raise kind(
             f"{device}: {job.names} failed at the stage {failure.stage!r}: {failure.message[-_SHOWN_CHARACTERS:]} "
             f"({remedy})"
         )

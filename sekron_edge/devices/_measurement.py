@@ -36,7 +36,7 @@ class OperatorTime(BaseModel):
 
 
 class Measurement(BaseModel):
-    """The latency and memory of one artifact on one device.
+    """The latency and memory of one artifact, by its file's name and hash, on one device.
 
     Latencies are milliseconds an inference at the artifact's own batch. ``peak_memory_bytes`` is the memory
     attributable to the model: the process's peak while loading and running, less what it held before.
@@ -48,6 +48,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
+    artifact_name: str = ""
     artifact_sha256: str
     format: str
     precision: str

@@ -34,7 +34,7 @@ _RESET_PEAK = "5"
 
 
 class Failure(Exception):  # noqa: N818 - it becomes an error where the job is from
-    """What went wrong, and at which stage: ``job``, ``affinity``, ``runtime``, ``load`` or ``run``."""
+    """What went wrong, and at which stage: job, affinity, format, runtime, load or run."""
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
@@ -121,7 +121,7 @@ class CoreML:
 
     def __init__(self, item: dict[str, Any]) -> None:  # noqa: ARG002
         if sys.platform != "darwin":
-            raise Failure("runtime", "Core ML is on macOS only; measure on a Mac")
+            raise Failure("format", "Core ML is on macOS only")
         self._module: Any = _imported("coremltools")
 
     def load(self, item: dict[str, Any], threads: int) -> CoreMLSession:  # noqa: ARG002 - Core ML chooses its threads
@@ -215,7 +215,7 @@ def _runtime_class(item: dict[str, Any]) -> Any:
         module, _, name = item["loader"].partition(":")
         return getattr(importlib.import_module(module), name)
     if item["format"] not in RUNTIMES:
-        raise Failure("runtime", "the runner knows {}, not {}".format(", ".join(RUNTIMES), item["format"]))
+        raise Failure("format", "the runner knows {}, not {}".format(", ".join(RUNTIMES), item["format"]))
     return RUNTIMES[item["format"]]
 
 

@@ -51,6 +51,7 @@ def summary(
     if emulated:
         remarks.append("emulated: its time says nothing about the device")
     return Measurement(
+        artifact_name=artifact.path.name,
         artifact_sha256=artifact.sha256,
         format=artifact.format,
         precision=artifact.precision,

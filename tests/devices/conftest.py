@@ -4,6 +4,12 @@ from sekron_edge.artifacts import Artifact, TensorSpec
 from tests.devices.boards import Board
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """Keep what tests measure out of the user's store."""
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "own cache"))
+
+
 @pytest.fixture(scope="session")
 def board(tmp_path_factory):
     board = Board(tmp_path_factory.mktemp("board"))
