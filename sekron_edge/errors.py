@@ -15,6 +15,8 @@
     │   └── NotRunnableError                this machine has no runtime for the artifact
     ├── VerificationError(RuntimeError)     an artifact does not compute what its source computes
     ├── DeviceError(RuntimeError)           a measurement could not be made
+    │   ├── UnreachableError                a device is away or busy: trying again may help
+    │   └── UnsupportedError                a device is none for such an artifact
     └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
 
 A message says what must hold, what came, and what to do. Configs and structures are pydantic models: their errors
@@ -115,6 +117,14 @@ class DeviceError(SekronEdgeError, RuntimeError):
     """A measurement on a device could not be made."""
 
     exit_code = 5
+
+
+class UnreachableError(DeviceError):
+    """A device cannot be reached, was lost, or is busy: trying again may help."""
+
+
+class UnsupportedError(DeviceError):
+    """A device is none for artifacts of this format."""
 
 
 class BundleError(SekronEdgeError, ValueError):

@@ -4,7 +4,7 @@ Requirements kept here: a bundle appears whole or not at all; every byte of it i
 verified is in it; figures carry how they were found.
 """
 
-from sekron_edge.bundle._check import BundleCheck, read_manifest, verify_bundle
+from sekron_edge.bundle._check import BundleCheck, probes, read_manifest, verify_bundle
 from sekron_edge.bundle._manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
@@ -34,6 +34,7 @@ __all__ = [
     "before_and_after",
     "budget_rows",
     "pack",
+    "probes",
     "read_manifest",
     "render_report",
     "verify_bundle",

@@ -16,10 +16,12 @@ from sekron_edge.bundle._manifest import (
     MANIFEST_NAME,
     MANIFEST_SCHEMA_VERSION,
     SEAL_NAME,
+    Delivery,
     Manifest,
 )
+from sekron_edge.devices import Probe
 from sekron_edge.errors import BundleError, NotRunnableError, VerificationError
-from sekron_edge.verification import TOLERANCES, Comparison, compare
+from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, compare
 
 _SHOWN = 5
 
@@ -88,11 +90,38 @@ def verify_bundle(bundle: Path) -> BundleCheck:
             not_run[name] = str(error)
             continue
         found = compare(outputs, predict(session, run, inputs))
-        allowed = TOLERANCES[run.precision] if delivery.check is None else delivery.check.tolerance
-        if not found.within(allowed):
+        if not found.within(_tolerance(delivery)):
             raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {found}")
         comparisons[name] = found
     return BundleCheck(files=len(manifest.files), comparisons=comparisons, not_run=not_run)
+
+
+def probes(bundle: Path) -> list[Probe]:
+    """Return every artifact with the golden inputs, and a judge of what it makes of them, wherever that is.
+
+    Raises:
+        BundleError: If the manifest or the golden samples are missing or altered.
+    """
+    manifest = read_manifest(bundle)
+    inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
+
+    def probe(delivery: Delivery) -> Probe:
+        artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
+
+        def judge(found: tuple[Array, ...]) -> str:
+            comparison = compare(outputs, found)
+            if not comparison.within(_tolerance(delivery)):
+                raise VerificationError(f"{artifact.path.name} does not give the golden outputs there: {comparison}")
+            return str(comparison)
+
+        return Probe(artifact, inputs, judge)
+
+    return [probe(delivery) for delivery in manifest.deliveries]
+
+
+def _tolerance(delivery: Delivery) -> Tolerance:
+    """Return what the artifact was verified to, or what its precision must keep where nothing here ran it."""
+    return TOLERANCES[delivery.artifact.precision] if delivery.check is None else delivery.check.tolerance
 
 
 def _runnable(artifact: Artifact, bundle: Path) -> Artifact:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 from rich.console import Console
 
-from sekron_edge.cli import _artifacts, _jobs, _profiles
+from sekron_edge.cli import _artifacts, _jobs, _measurements, _profiles
 from sekron_edge.cli._console import print_table
 from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import SekronEdgeError
@@ -27,7 +27,8 @@ app.command()(_jobs.run)
 app.command()(_jobs.plan)
 app.command()(_artifacts.export)
 app.command()(_artifacts.verify)
-app.command()(_artifacts.bench)
+app.command()(_measurements.bench)
+app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("torch", "numpy", "litert-torch", "ai-edge-litert", "executorch", "coremltools", "lightning")

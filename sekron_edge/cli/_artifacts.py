@@ -1,4 +1,4 @@
-"""Single artifacts, and bundles that are there: export, verify, bench."""
+"""Single artifacts, and bundles that are there: export, verify."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
-from sekron_edge.errors import BundleError, ConfigError, NotRunnableError
+from sekron_edge.errors import ConfigError, NotRunnableError
 
 if TYPE_CHECKING:
-    from sekron_edge.artifacts import Artifact, Precision
+    from sekron_edge.artifacts import Precision
 
 
 _CALIBRATION = 32
@@ -61,7 +61,7 @@ def export(
             except NotRunnableError as error:
                 said = f"not verified: {error}"
         narrator.say(f"{artifact.path}: {said}")
-        files.write_text(_description(artifact.path), artifact.model_dump_json(indent=2) + "\n")
+        files.write_text(description_path(artifact.path), artifact.model_dump_json(indent=2) + "\n")
         exporter = get_exporter(chosen)
         for source, text in (exporter.sources(artifact) if isinstance(exporter, SourceExporter) else {}).items():
             files.write_text(artifact.path.with_name(source), text)
@@ -93,35 +93,6 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], 
     typer.echo(f"{bundle}: {check.files} files as they were built")
 
 
-def bench(
-    path: Annotated[Path, typer.Argument(help="A bundle, or a file that `export` wrote.")],
-    runs: Annotated[int, typer.Option(help="Least number of timed runs.")] = 50,
-    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Measure latency and memory on this machine, each artifact in a process of its own."""
-    from pydantic import TypeAdapter
-
-    from sekron_edge.devices import Measurement, measure
-
-    narrator = ConsoleNarrator()
-    found: list[Measurement] = []
-    names = []
-    for artifact in _artifacts(path):
-        with narrator.busy(f"measuring {artifact.path.name}"):
-            found.append(measure(artifact, runs=runs, threads=threads))
-        names.append(artifact.path.name)
-    if as_json:
-        typer.echo(TypeAdapter(list[Measurement]).dump_json(found, indent=2).decode())
-        return
-    rows = [
-        [name, f"{m.runtime} {m.runtime_version}", f"{m.median_ms:.4g}", f"{m.p90_ms:.4g}", f"{m.iqr_ms:.2g}",
-         "unknown" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes:,}", "; ".join(m.remarks)]
-        for name, m in zip(names, found, strict=True)
-    ]  # fmt: skip
-    print_table(["artifact", "runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks"], rows)
-
-
 def parse_precision(text: str) -> Precision:
     """Return the precision that an option names.
 
@@ -149,26 +120,6 @@ def _shape(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _description(path: Path) -> Path:
+def description_path(path: Path) -> Path:
+    """Return where the description of an artifact lies, which `export` writes beside it."""
     return path.with_name(f"{path.name}.json")
-
-
-def _artifacts(path: Path) -> list[Artifact]:
-    from pydantic import ValidationError
-
-    from sekron_edge.artifacts import Artifact
-    from sekron_edge.bundle import MANIFEST_NAME, read_manifest
-
-    if (path / MANIFEST_NAME).is_file():
-        deliveries = read_manifest(path).deliveries
-        return [d.artifact.model_copy(update={"path": path / d.artifact.path}) for d in deliveries]
-    description = _description(path)
-    try:
-        artifact = Artifact.model_validate_json(description.read_bytes())
-    except OSError as error:
-        raise BundleError(
-            f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing"
-        ) from error
-    except ValidationError as error:
-        raise BundleError(f"{description} does not describe an artifact; export the model again") from error
-    return [artifact.model_copy(update={"path": path})]

@@ -53,16 +53,18 @@ def calibrate_host(
     runtime: Annotated[str, typer.Option(help="Format whose runtime is timed.")] = "litert",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
+    device: Annotated[str, typer.Option(help="local, or ssh:NAME; see docs/measuring.md.")] = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Time single operations on this machine, and fit a latency model to them; both are kept in the cache.
+    """Time single operations on a device, and fit a latency model to them; both are kept in the cache.
 
     A quarter of the operations is not fitted: their error is printed.
     """
-    from sekron_edge.devices import cached_calibration
+    from sekron_edge.devices import LocalDevice, cached_calibration, open_device
 
-    with ConsoleNarrator().busy(f"timing operations with {runtime} {precision}"):
-        model = cached_calibration(runtime, precision=parse_precision(precision), threads=threads)
+    chosen = None if device == LocalDevice.name else open_device(device)
+    with ConsoleNarrator().busy(f"timing operations on {device} with {runtime} {precision}"):
+        model = cached_calibration(runtime, precision=parse_precision(precision), threads=threads, device=chosen)
     if as_json:
         typer.echo(model.model_dump_json(indent=2))
         return

@@ -5,31 +5,45 @@ process of its own; nothing here imports torch.
 """
 
 from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._comparison import LatencyComparison, compare_latencies
+from sekron_edge.devices._device import Device
 from sekron_edge.devices._fit import require_fit
+from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
 from sekron_edge.devices._latency import LatencyModel
-from sekron_edge.devices._local import LocalDevice, measure
+from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
+from sekron_edge.devices._named import measure, open_device
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
-from sekron_edge.devices._store import MeasurementStore
+from sekron_edge.devices._store import Kept, MeasurementStore
 
 __all__ = [
     "CYCLES_PER_MAC",
+    "Conditions",
     "CyclesPerMac",
+    "Device",
     "DeviceProfile",
     "Environment",
     "Fact",
+    "Failure",
+    "Kept",
+    "LatencyComparison",
     "LatencyModel",
     "LocalDevice",
     "Measurement",
+    "MeasurementReport",
     "MeasurementStore",
+    "Probe",
     "cached_calibration",
     "calibrate",
+    "compare_latencies",
     "cycles_per_mac",
     "load_profile",
     "measure",
+    "measure_fleet",
     "microcontroller_latency",
+    "open_device",
     "profile_ids",
     "reference_primitives",
     "require_fit",

@@ -1,19 +1,29 @@
-"""What the system says about the machine this runs on: its CPU, clock, governor and temperature.
+"""What the files of a Linux system say about the machine: its CPU, clock, governor and temperature.
 
-Each function answers None where the machine does not say (another operating system, a container
-without ``/sys``, a virtual machine that hides its clock): what cannot be read is not guessed.
+The files are read where the machine is, `READ` by `READ`; here their texts are understood. Each property is None where
+the machine does not say (another operating system, a container without ``/sys``, a virtual machine that hides its
+clock): what cannot be read is not guessed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
-_DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
-_CPU = Path("/sys/devices/system/cpu")
-_THERMAL = Path("/sys/class/thermal")
-_HWMON = Path("/sys/class/hwmon")
+_CPUINFO = "/proc/cpuinfo"
+_BOARD = "/proc/device-tree/model"
+_GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+_CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
+_SENSOR_NAMES = "/sys/class/hwmon/hwmon*/name"
+_SENSORS = "/sys/class/hwmon/hwmon*/temp*_input"
+_ZONE_TYPES = "/sys/class/thermal/thermal_zone*/type"
+_ZONES = "/sys/class/thermal/thermal_zone*/temp"
+_THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+READ = (_CPUINFO, _BOARD, _GOVERNOR, _CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES, _THROTTLES)
 
+_X86_VENDORS = ("GenuineIntel", "AuthenticAMD")
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 _CPU_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "acpitz")
 
@@ -43,80 +53,104 @@ _ARM_PARTS = {
 }
 
 
-def cpu_model() -> str | None:
-    """The name of the CPU, as ``Intel(R) Xeon(R) ...`` or ``Cortex-A76``; None where it is not said."""
-    fields: dict[str, list[str]] = {}
-    for line in (_text(_CPUINFO) or "").splitlines():
-        key, separator, value = line.partition(":")
-        if separator and value.strip():
-            values = fields.setdefault(key.strip().lower(), [])
-            if value.strip() not in values:
-                values.append(value.strip())
-    if names := fields.get("model name"):
-        return names[0]
-    if fields.get("cpu implementer") == ["0x41"] and "cpu part" in fields:
-        parts = [_ARM_PARTS.get(int(part, 16), f"Arm part {part}") for part in fields["cpu part"]]
-        return " + ".join(parts)
-    board = _text(_DEVICE_TREE_MODEL)
-    return board.strip("\0 \n") or None if board else None
+@dataclass(frozen=True)
+class HostInfo:
+    """A machine, as the texts of its files describe it.
 
+    Attributes:
+        texts: The stripped text of each file that could be read, by its path.
+    """
 
-def governor() -> str | None:
-    """The frequency governor of the first CPU (``performance``, ``schedutil``, ...), or None."""
-    return _text(_CPU / "cpu0/cpufreq/scaling_governor") or None
+    texts: Mapping[str, str]
 
+    @property
+    def cpu_model(self) -> str | None:
+        """The name of the CPU, as ``Intel(R) Xeon(R) ...`` or ``Cortex-A76``."""
+        fields: dict[str, list[str]] = {}
+        for key, value in self._cpu_fields():
+            values = fields.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+        if names := fields.get("model name"):
+            return names[0]
+        if fields.get("cpu implementer") == ["0x41"] and "cpu part" in fields:
+            parts = [_ARM_PARTS.get(int(part, 16), f"Arm part {part}") for part in fields["cpu part"]]
+            return " + ".join(parts)
+        return self.texts.get(_BOARD, "").strip("\0 \n") or None
 
-def clock_mhz() -> float | None:
-    """The present clock in MHz, the fastest core's; None where the machine does not say."""
-    readings = [
-        value / 1000.0
-        for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-        if (value := _number(path)) is not None and value > 0
-    ]
-    if not readings:
-        for line in (_text(_CPUINFO) or "").splitlines():
-            key, _, value_text = line.partition(":")
-            if key.strip().lower() == "cpu mhz":
-                try:
-                    readings.append(float(value_text))
-                except ValueError:
-                    continue
-    return max(readings, default=None)
+    @property
+    def is_x86(self) -> bool:
+        """Whether the processor is one of Intel's or AMD's, whatever the program that asks was made for."""
+        return any(
+            key == "vendor_id" and value in ("GenuineIntel", "AuthenticAMD") for key, value in self._cpu_fields()
+        )
 
+    @property
+    def governor(self) -> str | None:
+        """The frequency governor of the first CPU (``performance``, ``schedutil``, ...)."""
+        return self.texts.get(_GOVERNOR) or None
 
-def temperature_celsius() -> float | None:
-    """The temperature of the CPU in °C; None where no sensor of the CPU can be read."""
-    for sensor in sorted(_HWMON.glob("hwmon*")):
-        if _text(sensor / "name") in _CPU_SENSORS:
-            readings = [value for path in sensor.glob("temp*_input") if (value := _celsius(path)) is not None]
-            if readings:
-                return max(readings)
-    zones = {_text(zone / "type"): zone for zone in sorted(_THERMAL.glob("thermal_zone*"), reverse=True)}
-    for name in _CPU_ZONES:
-        if name in zones and (value := _celsius(zones[name] / "temp")) is not None:
-            return value
-    return None
+    @property
+    def clock_mhz(self) -> float | None:
+        """The clock in MHz, the fastest core's."""
+        readings = [value / 1000.0 for text in self._below(_CLOCKS).values() if (value := _number(text)) > 0]
+        if not readings:
+            readings = [_number(value) for key, value in self._cpu_fields() if key == "cpu mhz"]
+        return max((value for value in readings if value > 0), default=None)
 
-
-def _text(path: Path) -> str | None:
-    """The stripped text of a small file, or None where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+    @property
+    def temperature_celsius(self) -> float | None:
+        """The temperature of the CPU in °C."""
+        sensors = {path.rpartition("/")[0] for path, name in self._below(_SENSOR_NAMES).items() if name in _CPU_SENSORS}
+        readings = [
+            value
+            for path, text in self._below(_SENSORS).items()
+            if path.rpartition("/")[0] in sensors and (value := _celsius(text)) is not None
+        ]
+        if readings:
+            return max(readings)
+        zones = {name: path.rpartition("/")[0] for path, name in reversed(self._below(_ZONE_TYPES).items())}
+        for name in _CPU_ZONES:
+            if name in zones and (value := _celsius(self.texts.get(f"{zones[name]}/temp", ""))) is not None:
+                return value
         return None
 
+    @property
+    def throttles(self) -> int:
+        """How often a core has lowered its clock because it was hot, since the machine started."""
+        return sum(int(max(_number(text), 0)) for text in self._below(_THROTTLES).values())
 
-def _number(path: Path) -> float | None:
-    """The number in a small file, or None."""
+    def _below(self, pattern: str) -> dict[str, str]:
+        return {path: self.texts[path] for path in sorted(self.texts) if fnmatchcase(path, pattern)}
+
+    def _cpu_fields(self) -> Iterator[tuple[str, str]]:
+        for line in self.texts.get(_CPUINFO, "").splitlines():
+            key, _, value = line.partition(":")
+            if value.strip():
+                yield key.strip().lower(), value.strip()
+
+
+def this_machine() -> HostInfo:
+    """Return what the files of this machine say."""
+    found = {}
+    for pattern in READ:
+        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
+            try:
+                found[str(path)] = path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
+            except OSError:
+                continue
+    return HostInfo(found)
+
+
+def _number(text: str) -> float:
+    """The number that a text is, or -1."""
     try:
-        return float(_text(path) or "")
+        return float(text)
     except ValueError:
-        return None
+        return -1.0
 
 
-def _celsius(path: Path) -> float | None:
+def _celsius(text: str) -> float | None:
     """The reading of a sensor in thousandths of a degree, if it is one that a CPU can have."""
-    value = _number(path)
-    if value is None or not 0 < value / 1000.0 < 150:
-        return None
-    return value / 1000.0
+    value = _number(text) / 1000.0
+    return value if 0 < value < 150 else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Environment(BaseModel):
-    """Where a measurement was made. What could not be read is ``None``."""
+    """Where a measurement was made. What could not be read is ``None``; clock and temperature before, and after."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,21 +19,36 @@ class Environment(BaseModel):
     cores: int | None = None
     governor: str | None = None
     clock_mhz: float | None = None
+    clock_after_mhz: float | None = None
     temperature_celsius: float | None = None
+    temperature_after_celsius: float | None = None
     python: str | None = None
 
 
+class OperatorTime(BaseModel):
+    """What one operator took, on average over the runs, as the runtime's profiler says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: str
+    milliseconds: float
+
+
 class Measurement(BaseModel):
-    """The latency and memory of one artifact on one device.
+    """The latency and memory of one artifact, by its file's name and hash, on one device.
 
     Latencies are milliseconds an inference at the artifact's own batch. ``peak_memory_bytes`` is the memory
     attributable to the model: the process's peak while loading and running, less what it held before.
-    ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote.
+    ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote; ``throttled`` when the device
+    lowered its clock meanwhile. ``affinity`` are the cores that it was bound to, ``verified`` is what a check of the
+    outputs found there. An ``emulated`` latency says nothing about a device, and is never stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
+    artifact_name: str = ""
     artifact_sha256: str
     format: str
     precision: str
@@ -40,6 +56,8 @@ class Measurement(BaseModel):
     runtime: str
     runtime_version: str
     threads: int
+    affinity: tuple[int, ...] | None = None
+    timed: Literal["call", "computation"] = "call"
     warmup: int
     runs: int
     median_ms: float
@@ -48,6 +66,10 @@ class Measurement(BaseModel):
     min_ms: float
     peak_memory_bytes: int | None
     stable: bool
+    throttled: bool = False
+    emulated: bool = False
+    verified: str | None = None
     remarks: tuple[str, ...] = ()
+    operators: tuple[OperatorTime, ...] = ()
     measured_at: datetime
     environment: Environment

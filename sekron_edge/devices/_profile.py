@@ -250,10 +250,11 @@ def _load(file: Traversable, shown: str) -> DeviceProfile:
 def _with_this_machine(profile: DeviceProfile) -> DeviceProfile:
     """Add what the operating system says to the facts that the profile does not state."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    host = _hostinfo.this_machine()
     read: dict[str, tuple[Any, str]] = {
-        "cpu": (_hostinfo.cpu_model(), ""),
+        "cpu": (host.cpu_model, ""),
         "cores": (cores, "cores"),
-        "clock": (_hostinfo.clock_mhz(), "MHz"),
+        "clock": (host.clock_mhz, "MHz"),
         "ram": (psutil.virtual_memory().total, "bytes"),
     }
     facts = {key: {"provenance": "unknown", "source": "the operating system does not say"} for key in read}

@@ -1,4 +1,4 @@
-"""Every timing of a calibration, kept in SQLite: what was measured, on what, when, in which state of the machine."""
+"""Every measurement, and every timing of a calibration, in SQLite: of what, on what, when, in which state of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from sekron_edge import files
 from sekron_edge.devices._measurement import Environment, Measurement
-from sekron_edge.errors import DeviceError
+from sekron_edge.errors import ConfigError, DeviceError
 from sekron_edge.primitives import Primitive
 
 _TABLES = """
+CREATE TABLE IF NOT EXISTS measurements (
+    id INTEGER PRIMARY KEY, measured_at TEXT NOT NULL, device TEXT NOT NULL, artifact_name TEXT NOT NULL,
+    artifact_sha256 TEXT NOT NULL, content TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calibrations (
     id INTEGER PRIMARY KEY, measured_at TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL,
     precision TEXT NOT NULL, threads INTEGER NOT NULL, environment TEXT NOT NULL);
@@ -25,6 +29,7 @@ CREATE TABLE IF NOT EXISTS timings (
     calibration INTEGER NOT NULL REFERENCES calibrations(id), kind TEXT NOT NULL, primitive TEXT NOT NULL,
     median_ms REAL NOT NULL, iqr_ms REAL NOT NULL, min_ms REAL NOT NULL, runs INTEGER NOT NULL);
 """
+_NAME = "measurements.sqlite"
 _WAIT_S = 60.0  # for another writer
 
 
@@ -43,6 +48,15 @@ class Calibration(BaseModel):
     timings: int
 
 
+class Kept(BaseModel):
+    """A measurement by its number in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    measurement: Measurement
+
+
 class MeasurementStore:
     """A database file; several processes may write to it.
 
@@ -52,6 +66,64 @@ class MeasurementStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def default(cls) -> MeasurementStore:
+        """Return the store in the cache, where measurements land."""
+        return cls(files.cache_folder() / _NAME)
+
+    def keep(self, measurement: Measurement) -> int:
+        """Keep a measurement; return its number.
+
+        Raises:
+            DeviceError: If it is of an emulated device, or the file cannot be written.
+        """
+        if measurement.emulated:
+            raise DeviceError(f"{measurement.device} is emulated: its times say nothing of a device, and are not kept")
+        row = (
+            measurement.measured_at.isoformat(),
+            measurement.device,
+            measurement.artifact_name,
+            measurement.artifact_sha256,
+            measurement.model_dump_json(),
+        )
+        columns = "measured_at, device, artifact_name, artifact_sha256, content"
+        with self._open() as database:
+            number = database.execute(f"INSERT INTO measurements ({columns}) VALUES (?, ?, ?, ?, ?)", row).lastrowid  # noqa: S608
+        assert number is not None
+        return number
+
+    def measurements(
+        self, *, device: str | None = None, artifact: str | None = None, since: datetime | None = None
+    ) -> list[Kept]:
+        """Return what was measured, the newest last.
+
+        Args:
+            device: Only there.
+            artifact: Only of files of this name, or of the hash that begins so.
+            since: Only later.
+        """
+        query = """
+            SELECT id, content FROM measurements
+            WHERE (:device IS NULL OR device = :device)
+            AND (:artifact IS NULL OR :artifact IN (artifact_name, substr(artifact_sha256, 1, length(:artifact))))
+            ORDER BY id"""
+        with self._open() as database:
+            rows = database.execute(query, {"device": device, "artifact": artifact}).fetchall()
+        found = [_kept(row) for row in rows]
+        return [kept for kept in found if since is None or kept.measurement.measured_at >= since]
+
+    def measurement(self, number: int) -> Measurement:
+        """Return the measurement of a number.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        with self._open() as database:
+            row = database.execute("SELECT id, content FROM measurements WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise ConfigError(f"there is no measurement {number}; `sekron-edge measurements list` shows those that are")
+        return _kept(row).measurement
 
     def add(
         self, precision: str, threads: int, primitives: Sequence[Primitive], measured: Sequence[Measurement]
@@ -116,6 +188,10 @@ class MeasurementStore:
                 database.close()
         except (OSError, sqlite3.Error) as error:
             raise DeviceError(f"measurements cannot be kept in {self.path}: {error}") from error
+
+
+def _kept(row: sqlite3.Row) -> Kept:
+    return Kept(id=row["id"], measurement=Measurement.model_validate_json(row["content"]))
 
 
 _KINDS: dict[str, TypeAdapter[Primitive]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Primitive)}

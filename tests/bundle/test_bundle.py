@@ -24,6 +24,7 @@ from sekron_edge.bundle import (
     PixelNormalization,
     Score,
     pack,
+    probes,
     read_manifest,
     verify_bundle,
 )
@@ -85,6 +86,18 @@ def test_a_bundle_holds_what_its_manifest_lists_and_checks(made):
     on_disk = {path.relative_to(bundle).as_posix() for path in files.files_below(bundle)}
     assert on_disk == set(written.files) | {"manifest.json", "manifest.json.sha256"}
     assert {"plan.json", "report.html", "golden/inputs.safetensors"} <= on_disk
+
+
+@pytest.mark.slow
+def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made):
+    bundle, _, (_, _, golden, _) = made
+    found = probes(bundle)
+    assert [probe.artifact.path.is_file() for probe in found] == [True, True]
+    for probe in found:
+        np.testing.assert_array_equal(probe.inputs[0], golden.inputs[0])
+        assert "dB" in probe.judge(golden.outputs)
+        with pytest.raises(VerificationError, match=r"model_fp32\..* does not give the golden outputs there"):
+            probe.judge((golden.outputs[0] + 1,))
 
 
 @pytest.mark.slow

@@ -19,7 +19,18 @@ def run(monkeypatch, capsys, *arguments):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["plan"], ["export"], ["verify"], ["bench"], ["profiles"], ["profiles", "calibrate"], ["doctor"]],
+    [
+        [],
+        ["run"],
+        ["plan"],
+        ["export"],
+        ["verify"],
+        ["bench"],
+        ["profiles"],
+        ["profiles", "calibrate"],
+        ["measurements", "export"],
+        ["doctor"],
+    ],
 )
 def test_every_command_explains_itself(monkeypatch, capsys, command):
     code, out, _ = run(monkeypatch, capsys, *command, "--help")
@@ -83,5 +94,5 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
         "export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--precision", "fp16", "--out", tmp_path
     )
     assert [artifact["format"] for artifact in half] == ["coreml"]
-    (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)
+    (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)["measurements"]
     assert timing["median_ms"] > 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.devices import LocalDevice, Measurement, measure
 from sekron_edge.errors import DeviceError
@@ -44,10 +45,13 @@ def test_real_inputs_are_taken_in_pytorchs_layout(artifacts):
 
 @pytest.mark.slow
 def test_a_damaged_artifact_is_one_clear_error(artifacts, tmp_path):
-    broken = artifacts[0].model_copy(update={"path": tmp_path / f"broken{artifacts[0].path.suffix}"})
-    broken.path.write_bytes(b"not a model")
-    with pytest.raises(DeviceError, match="broken"):
-        measure(broken, timeout_s=60)
+    path = tmp_path / f"broken{artifacts[0].path.suffix}"
+    path.write_bytes(b"not a model")
+    altered = artifacts[0].model_copy(update={"path": path})
+    with pytest.raises(DeviceError, match="altered since it was described"):
+        measure(altered, timeout_s=60)
+    with pytest.raises(DeviceError, match=r"broken.*'load'"):
+        measure(altered.model_copy(update={"sha256": files.sha256(path)}), timeout_s=60)
 
 
 @pytest.mark.slow

@@ -1,0 +1,219 @@
+"""Measuring: bench, and what was measured before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sekron_edge.cli._artifacts import description_path
+from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._jobs import AsJson
+from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
+
+if TYPE_CHECKING:
+    from sekron_edge.devices import Kept, Measurement, MeasurementReport, Probe
+
+app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
+
+OnDevice = Annotated[str | None, typer.Option("--device", help="Only of this device.")]
+OfArtifact = Annotated[str | None, typer.Option("--artifact", help="Only of this file name, or SHA-256's beginning.")]
+
+
+def bench(
+    path: Annotated[Path, typer.Argument(help="A bundle, or a file that `export` wrote.")],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="local (default), ssh:NAME or adb:SERIAL; several are measured at once."),
+    ] = None,
+    runs: Annotated[int, typer.Option(help="Least number of timed runs.")] = 50,
+    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
+    cores: Annotated[str, typer.Option(help="Cores to run on, as 4,5; as the system likes by default.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
+    retries: Annotated[int, typer.Option(min=0, help="How often to try again where a device is away or busy.")] = 3,
+    resume: Annotated[bool, typer.Option(help="Measure only what was not measured since yesterday.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and memory on devices, each artifact in a process of its own.
+
+    Where a bundle's artifacts run, their outputs are held against its golden ones. Ends with exit code 5 if a device
+    failed, 4 if one computes something else; what could be measured is printed and kept all the same.
+    """
+    from sekron_edge.devices import Conditions, measure_fleet, open_device
+
+    asked = Conditions(
+        runs=runs, threads=threads, affinity=_cores(cores), timeout_s=timeout, retries=retries, resume=resume
+    )
+    devices = [open_device(name) for name in device or ["local"]]
+    report = measure_fleet(_probes(path), devices, asked, tell=ConsoleNarrator().say)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _print_report(report)
+    failed = [failure for failure in report.failures if failure.kind != "unsupported"]
+    if failed or not report.measurements:
+        kind = VerificationError if any(failure.kind == "verification" for failure in failed) else DeviceError
+        raise kind(f"{len(report.failures)} measurements were not made; see above. What was made is kept")
+
+
+@app.command("list")
+def list_measurements(
+    device: OnDevice = None,
+    artifact: OfArtifact = None,
+    last: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List measurements, the newest last."""
+    from pydantic import TypeAdapter
+
+    from sekron_edge.devices import Kept, MeasurementStore
+
+    found = MeasurementStore.default().measurements(device=device, artifact=artifact)[-last:]
+    if as_json:
+        typer.echo(TypeAdapter(list[Kept]).dump_json(found, indent=2).decode())
+        return
+    rows = [
+        [str(one.id), f"{one.measurement.measured_at:%Y-%m-%d %H:%M}", one.measurement.artifact_name,
+         one.measurement.device, *_figures(one.measurement)]
+        for one in found
+    ]  # fmt: skip
+    print_table(["id", "UTC", "artifact", "device", *_FIGURES], rows)
+
+
+@app.command("show")
+def show_measurement(
+    number: Annotated[int, typer.Argument(help="Its id in the list.")], as_json: AsJson = False
+) -> None:
+    """Show one measurement with all its conditions."""
+    from sekron_edge.devices import MeasurementStore
+
+    found = MeasurementStore.default().measurement(number)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    fields = {**found.model_dump(mode="json", exclude={"environment"}), **found.environment.model_dump(mode="json")}
+    print_table(["", f"measurement {number}"], [[key, _shown(value)] for key, value in fields.items()])
+
+
+@app.command("compare")
+def compare_measurements(
+    first: Annotated[int, typer.Argument(help="Id of a measurement.")],
+    second: Annotated[int, typer.Argument(help="Id of another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two measurements; refused if more than one thing differs between them."""
+    from sekron_edge.devices import MeasurementStore, compare_latencies
+
+    store = MeasurementStore.default()
+    found = compare_latencies(store.measurement(first), store.measurement(second))
+    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+
+
+@app.command("export")
+def export_measurements(
+    device: OnDevice = None,
+    artifact: OfArtifact = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .json or .csv file; standard output if none.")
+    ] = None,
+) -> None:
+    """Write measurements as JSON, by the schema docs/schemas/measurements.json, or as CSV."""
+    from sekron_edge import files
+    from sekron_edge.devices import MeasurementReport, MeasurementStore
+
+    found = MeasurementStore.default().measurements(device=device, artifact=artifact)
+    text = MeasurementReport(measurements=tuple(one.measurement for one in found)).model_dump_json(indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    if out.suffix not in (".json", ".csv"):
+        raise ConfigError(f"{out} must end in .json or .csv")
+    files.write_text(out, _csv(found) if out.suffix == ".csv" else text)
+    typer.echo(f"{out}: {len(found)} measurements")
+
+
+_FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks")
+
+
+def _figures(found: Measurement) -> list[str]:
+    spread = ["unknown" if value is None else f"{value:.4g}" for value in (found.p90_ms, found.iqr_ms)]
+    peak = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes:,}"
+    runtime = f"{found.runtime} {found.runtime_version}"
+    return [runtime, f"{found.median_ms:.4g}", *spread, peak, "; ".join(found.remarks)]
+
+
+def _print_report(report: MeasurementReport) -> None:
+    """Print one table: of each artifact all devices, with the ratio to the first where it may be quoted."""
+    rows = []
+    baselines: dict[str, Measurement] = {}
+    for found in report.measurements:
+        baseline = baselines.setdefault(found.artifact_sha256, found)
+        name, device, *rest = found.artifact_name, found.device, *_figures(found)
+        rows.append([name, device, *rest[:2], _ratio(baseline, found), *rest[2:5], found.verified or "", rest[5]])
+    for failure in report.failures:
+        rows.append([failure.artifact_name, failure.device, *[""] * 7, f"not measured: {failure.message}"])
+    columns = ["artifact", "device", *_FIGURES[:2], "of the first", *_FIGURES[2:5], "golden outputs", _FIGURES[5]]
+    print_table(columns, sorted(rows, key=lambda row: row[0]))
+
+
+def _ratio(first: Measurement, second: Measurement) -> str:
+    from sekron_edge.devices import compare_latencies
+
+    if first is second:
+        return ""
+    try:
+        comparison = compare_latencies(first, second)
+    except ConfigError:
+        return "unlike"
+    return "not steady" if comparison.doubts else f"{comparison.ratio:.3g}"
+
+
+def _csv(found: list[Kept]) -> str:
+    import csv
+    import io
+
+    rows = []
+    for one in found:
+        fields = one.measurement.model_dump(mode="json")
+        environment = fields.pop("environment")
+        rows.append({"id": one.id, **fields, **{f"environment_{key}": value for key, value in environment.items()}})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _shown(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(core) for core in text.split(",") if text)
+    except ValueError as error:
+        raise ConfigError(f"cores are numbers with commas, as 4,5; got {text!r}") from error
+
+
+def _probes(path: Path) -> list[Probe]:
+    from pydantic import ValidationError
+
+    from sekron_edge.artifacts import Artifact
+    from sekron_edge.bundle import MANIFEST_NAME, probes
+    from sekron_edge.devices import Probe
+
+    if (path / MANIFEST_NAME).is_file():
+        return probes(path)
+    description = description_path(path)
+    try:
+        artifact = Artifact.model_validate_json(description.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing"
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{description} does not describe an artifact; export the model again") from error
+    return [Probe(artifact.model_copy(update={"path": path}))]

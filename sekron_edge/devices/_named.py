@@ -1,0 +1,69 @@
+"""Devices by the names that users give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.devices._connections import connection
+from sekron_edge.devices._device import Device
+from sekron_edge.devices._local import LocalDevice
+from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._ssh import SshDevice
+from sekron_edge.errors import DeviceError
+
+_TRANSPORTS = {"ssh": SshDevice}
+
+
+def open_device(name: str) -> Device:
+    """Return the device of a name; nothing is connected yet.
+
+    Args:
+        name: ``local``, this machine; ``ssh:NAME``, a board: a table of the user's ``devices.toml``, or a host that
+            ssh knows.
+
+    Raises:
+        DeviceError: If there is no such device.
+        ConfigError: If the user's file is not correct.
+    """
+    if name == LocalDevice.name:
+        return LocalDevice()
+    transport, _, alias = name.partition(":")
+    if transport in _TRANSPORTS and alias:
+        return _TRANSPORTS[transport](alias, connection(alias))
+    raise DeviceError(
+        f"no device {name!r}; name {LocalDevice.name}, or {', or '.join(f'{t}:NAME' for t in _TRANSPORTS)}"
+    )
+
+
+def measure(
+    artifact: Artifact,
+    device: str = "local",
+    *,
+    inputs: Sequence[Array] | None = None,
+    runs: int = 50,
+    warmup: int = 10,
+    threads: int = 1,
+    affinity: Sequence[int] = (),
+    timeout_s: float = 600.0,
+) -> Measurement:
+    """Measure the latency and the memory of an artifact on a device.
+
+    A run is one call of the runtime with the inputs handed over and the outputs fetched.
+
+    Args:
+        artifact: What to run.
+        device: As for `open_device`.
+        inputs: Arrays in PyTorch's layout; random values if None.
+        runs: The least number of timed runs; a fast model gets more, up to half a second.
+        warmup: Least number of runs before the first that counts; warming up goes on until the times settle.
+        threads: Threads the runtime may use.
+        affinity: Cores to run on; as the system likes if none.
+        timeout_s: After so many seconds the measurement is given up.
+
+    Raises:
+        DeviceError: If there is no such device, the runtime cannot run there, crashes, or takes too long.
+    """
+    return open_device(device).measure(
+        artifact, inputs, runs=runs, warmup=warmup, threads=threads, affinity=affinity, timeout_s=timeout_s
+    )

@@ -1,0 +1,141 @@
+"""The runner: one file that travels; what it is asked, what it answers, and what is believed of that."""
+
+import ast
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter, predict
+from sekron_edge.devices import LocalDevice, _runner
+from sekron_edge.devices._job import Answer, Job, Timing, read_answer
+from sekron_edge.devices._summary import summary
+from sekron_edge.errors import DeviceError, VerificationError
+
+STARTED = datetime(2026, 11, 25, tzinfo=UTC)
+CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
+THROTTLES = "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+
+
+@pytest.mark.parametrize(("name", "needed"), [("_runner.py", {"numpy"}), ("_attendant.py", set())])
+def test_what_travels_is_one_file_of_python_3_8(name, needed):
+    tree = ast.parse(Path(_runner.__file__).with_name(name).read_text(), feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == needed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["litert", "executorch", "coreml", "tflm"])
+def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
+    model, inputs = nn.Conv2d(3, 4, 3), torch.randn(3, 3, 8, 8)
+    artifact = export(model, (inputs[:1],), format=format, out=tmp_path)
+    seen = []
+
+    def judge(outputs):
+        seen.extend(outputs)
+        return "seen"
+
+    found = LocalDevice().measure(artifact, [inputs.numpy()], runs=4, judge=judge)
+    (expected,) = predict(get_exporter(format).load(artifact), artifact, [inputs.numpy()])
+    np.testing.assert_array_equal(seen[0], expected)
+    assert found.verified == "seen"
+    reference = format in ("coreml", "tflm") and sys.platform != "darwin"
+    assert any("reference evaluator" in remark for remark in found.remarks) == reference
+
+    def refuse(outputs):
+        raise VerificationError("something else")
+
+    with pytest.raises(VerificationError, match="something else"):
+        LocalDevice().measure(artifact, [inputs.numpy()], runs=4, judge=refuse)
+    with pytest.raises(DeviceError, match="1 inputs, 2 were given"):
+        LocalDevice().measure(artifact, [inputs.numpy()] * 2, runs=4)
+    if format == "litert":
+        assert LocalDevice().measure(artifact, runs=4, affinity=[0]).affinity == (0,)
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"x")
+    spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
+    artifact = Artifact.describe(path, format="litert", precision="fp32", inputs=[spec], outputs=[spec], versions={})
+    return Job((artifact,), runs=4)
+
+
+def answered(job, milliseconds=(1.0,) * 9, *, settled=True, machine="x86_64", before=None, after=None, elapsed_s=1.0):
+    timing = Timing(
+        runtime="litert",
+        runtime_version="1",
+        measurable=True,
+        settled=settled,
+        milliseconds=milliseconds,
+        peak_memory_bytes=None,
+    )
+    return Answer(
+        token=job.token,
+        machine=machine,
+        system="Linux",
+        python="3",
+        cores=4,
+        affinity=None,
+        elapsed_s=elapsed_s,
+        before=before or {},
+        after=after or {},
+        timings=(timing,),
+    )
+
+
+def summed_up(job, **kwargs):
+    answer = answered(job, **kwargs)
+    return summary(
+        job.artifacts[0], answer.timings[0], job=job, answer=answer, device="d", emulated=False, started=STARTED
+    )
+
+
+def test_what_may_not_be_quoted_is_marked_with_the_reason(job):
+    assert summed_up(job).stable
+    slowing = (1.0,) * 6 + (1.4,) * 6
+    cold, hot = {CLOCK: "2000000", THROTTLES: "3"}, {CLOCK: "1200000", THROTTLES: "3"}
+    for given, reason in [
+        ({"settled": False}, "did not settle"),
+        ({"milliseconds": (1.0, 2.0) * 6}, "interquartile range"),
+        ({"milliseconds": slowing}, "median moved"),
+        ({"milliseconds": slowing, "before": cold, "after": hot}, "throttled"),
+        ({"before": cold, "after": {**cold, THROTTLES: "4"}}, "throttled"),
+        ({"machine": "aarch64", "before": {"/proc/cpuinfo": "vendor_id : AuthenticAMD"}}, "emulated"),
+    ]:
+        found = summed_up(job, **given)
+        assert not found.stable
+        assert any(reason in remark for remark in found.remarks), (given, found.remarks)
+        assert found.throttled == (reason == "throttled")
+        assert found.emulated == (reason == "emulated")
+    idle = summed_up(job, before=cold, after=hot)  # no run was slower: the clock fell when all was done
+    assert idle.stable
+    assert not idle.throttled
+
+
+def test_what_cannot_be_true_is_refused(job):
+    good = answered(job).model_dump(mode="json")
+    assert read_answer(job, json.dumps(good).encode(), seconds=1.0, device="d") == answered(job)
+    elsewhere = answered(job, (200.0,) * 9, elapsed_s=2.0).model_dump(mode="json")
+    for said, reason in [
+        (b"", "nothing"),
+        (b"Segmentation fault", "Segmentation fault"),
+        (json.dumps({**good, "token": "other"}).encode(), "another job"),
+        (json.dumps({**good, "timings": []}).encode(), "another job"),
+        (json.dumps(answered(job, (1.0,) * 8 + (-3.0,)).model_dump(mode="json")).encode(), "clock jumped"),
+        (json.dumps(answered(job, (1.0,)).model_dump(mode="json")).encode(), "not all positive"),
+        (json.dumps(answered(job, elapsed_s=0.001).model_dump(mode="json")).encode(), "clock jumped"),
+        (json.dumps(elsewhere).encode(), "clock jumped"),
+    ]:
+        with pytest.raises(DeviceError, match=reason):
+            read_answer(job, said, seconds=1.0, device="d")
+    failure = {"token": job.token, "failure": {"stage": "runtime", "message": "no such module"}}
+    with pytest.raises(DeviceError, match=r"d: model\.tflite failed at the stage 'runtime': no such module"):
+        read_answer(job, json.dumps(failure).encode(), seconds=1.0, device="d")
