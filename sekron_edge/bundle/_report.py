@@ -128,7 +128,7 @@ def _measured(manifest: Manifest) -> go.Figure | None:
     bars = []
     for label, found in (("dense", [d.dense_measured for d in known]), ("delivered", [d.measured for d in known])):
         seen = [m for m in found if m is not None]
-        above = [m.p90_ms - m.median_ms for m in seen]
+        above = [(m.p90_ms or m.median_ms) - m.median_ms for m in seen]
         below = [m.median_ms - m.min_ms for m in seen]
         error = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
         bars.append(go.Bar(name=label, x=names, y=[m.median_ms for m in seen], error_y=error))

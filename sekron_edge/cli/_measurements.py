@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,6 +134,7 @@ def export_measurements(
     typer.echo(f"{out}: {len(found)} measurements")
 
 
+_WIDEST_REASON = 100
 _FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks")
 
 
@@ -152,7 +154,8 @@ def _print_report(report: MeasurementReport) -> None:
         name, device, *rest = found.artifact_name, found.device, *_figures(found)
         rows.append([name, device, *rest[:2], _ratio(baseline, found), *rest[2:5], found.verified or "", rest[5]])
     for failure in report.failures:
-        rows.append([failure.artifact_name, failure.device, *[""] * 7, f"not measured: {failure.message}"])
+        why = textwrap.shorten(failure.message.removeprefix(f"{failure.device}: "), _WIDEST_REASON)
+        rows.append([failure.artifact_name, failure.device, *[""] * 7, f"not measured: {why}"])
     columns = ["artifact", "device", *_FIGURES[:2], "of the first", *_FIGURES[2:5], "golden outputs", _FIGURES[5]]
     print_table(columns, sorted(rows, key=lambda row: row[0]))
 

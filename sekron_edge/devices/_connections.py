@@ -19,16 +19,18 @@ class Connection(BaseModel):
     """How one device is reached. What is None is left to ssh's own configuration.
 
     Attributes:
-        host: Name or address, or a host of ``~/.ssh/config``; by default the device's name.
+        host: Name or address, or a host of ``~/.ssh/config``; on Android the serial number; by default the device's
+            name.
         user: To log in as.
         port: Of sshd.
         ssh_config: A file instead of ``~/.ssh/config``.
         python: The Python there that has numpy and the runtime: a path, or a command's words.
-        cache: Folder there that keeps what was sent.
+        cache: Folder there for what is sent; by default ``~/.cache/sekron-edge/device``, on Android one below
+            ``/data/local/tmp``.
         emulated: Whether its times are none of a device's.
         binaries: Paths here of ``benchmark_model`` and ``executor_runner`` for Android, by their names.
-        cores: To run on; on Android by default the big ones.
-        cool_celsius: Not to start above this temperature, on Android.
+        cool_celsius: On Android, wait until the device is no hotter than this.
+        etdump: On Android, the folder here that ExecuTorch's traces are put into.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,11 +40,11 @@ class Connection(BaseModel):
     port: int | None = Field(default=None, ge=1, le=65535)
     ssh_config: Path | None = None
     python: str | tuple[str, ...] = "python3"
-    cache: str = "~/.cache/sekron-edge/device"
+    cache: str | None = None
     emulated: bool = False
     binaries: Mapping[str, Path] = {}
-    cores: tuple[int, ...] = ()
     cool_celsius: float | None = None
+    etdump: Path | None = None
 
 
 def connections_path() -> Path:

@@ -49,7 +49,10 @@ class Device(ABC):
         timeout_s: float = 600.0,
         judge: Judge | None = None,
     ) -> Measurement:
-        """Measure one artifact in a process of its own. See `sekron_edge.devices.measure` for the arguments."""
+        """Measure one artifact in a process of its own. See `sekron_edge.devices.measure` for the arguments.
+
+        Where the device's own program gives no outputs, there is nothing that the judge could see.
+        """
         job = Job(
             (artifact,),
             None if inputs is None else tuple(inputs),
@@ -61,7 +64,7 @@ class Device(ABC):
             compute_units=compute_units,
         )
         (found,), outputs = self._do(job, timeout_s)
-        if judge is not None:
+        if judge is not None and outputs[0]:
             found = found.model_copy(update={"verified": judge(outputs[0])})
         return _kept([found])[0]
 

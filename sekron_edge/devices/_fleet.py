@@ -175,7 +175,7 @@ class _Tour:
         raise AssertionError("retries are not negative")
 
     def _failure(self, artifact_name: str, kind: FailureKind, message: str) -> Failure:
-        self._tell(f"{artifact_name} on {self._device.name}: not measured: {message}")
+        self._tell(f"not measured: {message}")
         return Failure(artifact_name=artifact_name, device=self._device.name, kind=kind, message=message)
 
     def _recent(self) -> list[Measurement]:

@@ -12,20 +12,26 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-_CPUINFO = "/proc/cpuinfo"
-_BOARD = "/proc/device-tree/model"
+CPUINFO = "/proc/cpuinfo"
+BOARD = "/proc/device-tree/model"
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 _CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
 _SENSOR_NAMES = "/sys/class/hwmon/hwmon*/name"
 _SENSORS = "/sys/class/hwmon/hwmon*/temp*_input"
 _ZONE_TYPES = "/sys/class/thermal/thermal_zone*/type"
 _ZONES = "/sys/class/thermal/thermal_zone*/temp"
+_MOST_CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
-READ = (_CPUINFO, _BOARD, _GOVERNOR, _CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES, _THROTTLES)
+READ = (
+    CPUINFO, BOARD, _GOVERNOR, _CLOCKS, _MOST_CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES, _THROTTLES,
+)  # fmt: skip
 
 _X86_VENDORS = ("GenuineIntel", "AuthenticAMD")
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
-_CPU_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "acpitz")
+_CPU_ZONES = (
+    "x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "acpitz",
+    "cpu-1-0-usr", "cpu-0-0-usr", "mtktscpu", "BIG", "LITTLE", "battery",
+)  # fmt: skip
 
 # The parts of Arm Ltd. (implementer 0x41) that /proc/cpuinfo names only by number.
 _ARM_PARTS = {
@@ -76,7 +82,7 @@ class HostInfo:
         if fields.get("cpu implementer") == ["0x41"] and "cpu part" in fields:
             parts = [_ARM_PARTS.get(int(part, 16), f"Arm part {part}") for part in fields["cpu part"]]
             return " + ".join(parts)
-        return self.texts.get(_BOARD, "").strip("\0 \n") or None
+        return self.texts.get(BOARD, "").strip("\0 \n") or None
 
     @property
     def is_x86(self) -> bool:
@@ -97,6 +103,16 @@ class HostInfo:
         if not readings:
             readings = [_number(value) for key, value in self._cpu_fields() if key == "cpu mhz"]
         return max((value for value in readings if value > 0), default=None)
+
+    @property
+    def big_cores(self) -> tuple[int, ...]:
+        """The cores that are not of the slowest kind; none where all are of one kind, or nobody says."""
+        fastest = {
+            int(path.split("/")[5].removeprefix("cpu")): _number(text)
+            for path, text in self._below(_MOST_CLOCKS).items()
+        }
+        slowest = min(fastest.values(), default=0)
+        return tuple(sorted(core for core, clock in fastest.items() if clock > slowest))
 
     @property
     def temperature_celsius(self) -> float | None:
@@ -124,7 +140,7 @@ class HostInfo:
         return {path: self.texts[path] for path in sorted(self.texts) if fnmatchcase(path, pattern)}
 
     def _cpu_fields(self) -> Iterator[tuple[str, str]]:
-        for line in self.texts.get(_CPUINFO, "").splitlines():
+        for line in self.texts.get(CPUINFO, "").splitlines():
             key, _, value = line.partition(":")
             if value.strip():
                 yield key.strip().lower(), value.strip()

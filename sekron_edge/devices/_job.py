@@ -112,8 +112,9 @@ class Job:
         for index, (artifact, path) in enumerate(zip(self.artifacts, paths, strict=True)):
             values = None if self.inputs is None else f"inputs-{index}.npz"
             answer = f"outputs-{index}.npz" if self.answered else None
+            described = artifact.model_copy(update={"path": Path(path)})
             if self.inputs is not None and values is not None:
-                np.savez(folder / values, **_pieces(artifact, self.inputs))
+                np.savez(folder / values, **pieces(artifact, self.inputs))
             items.append(
                 {
                     "path": path,
@@ -123,7 +124,7 @@ class Job:
                     "values": values,
                     "answers": answer,
                     "loader": loader,
-                    "described": None if loader is None else artifact.model_dump(mode="json"),
+                    "described": None if loader is None else described.model_dump(mode="json"),
                     "compute_units": self.compute_units,
                 }
             )
@@ -145,7 +146,10 @@ class Job:
 
 
 class Timing(BaseModel):
-    """What was seen of one artifact: each run in milliseconds, in order; whether warming up came to an end."""
+    """What was seen of one artifact: each run in milliseconds, in order; whether warming up came to an end.
+
+    Of tools that state no single runs: the mean of every ``averaged`` runs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -154,20 +158,25 @@ class Timing(BaseModel):
     measurable: bool
     settled: bool
     milliseconds: tuple[float, ...]
+    averaged: int = 1
     peak_memory_bytes: int | None
 
 
 class Answer(BaseModel):
-    """What the runner says of the machine and of each artifact; texts of the system's files, before and after."""
+    """What the runner says of the machine and of each artifact; texts of the system's files, before and after.
+
+    ``pinned`` are cores that the device chose where the job named none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str
     machine: str
     system: str
-    python: str
+    python: str | None
     cores: int | None
     affinity: tuple[int, ...] | None
+    pinned: tuple[int, ...] = ()
     elapsed_s: float
     before: Mapping[str, str]
     after: Mapping[str, str]
@@ -241,17 +250,26 @@ def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer
         ) from error
     if answer.token != job.token or len(answer.timings) != len(job.artifacts):
         raise DeviceError(f"{device}: the answer for {job.names} is another job's; measure again")
+    require_possible(job, answer, seconds=seconds, device=device)
+    return answer
+
+
+def require_possible(job: Job, answer: Answer, *, seconds: float, device: str) -> None:
+    """Refuse times that cannot be the truth: clocks jump.
+
+    Raises:
+        DeviceError: If runs are missing, took no time, or longer than passed here meanwhile.
+    """
     times = [value for timing in answer.timings for value in timing.milliseconds]
-    whole = all(len(timing.milliseconds) >= job.runs for timing in answer.timings)
+    whole = all(len(timing.milliseconds) * timing.averaged >= job.runs for timing in answer.timings)
     if not whole or not all(math.isfinite(value) and value > 0 for value in times):
         raise DeviceError(f"{device}: the times of {job.names} are not all positive: the device's clock jumped")
-    total = sum(times) / 1000.0
+    total = sum(sum(timing.milliseconds) * timing.averaged for timing in answer.timings) / 1000.0
     if total > _CLOCK_TOLERANCE * answer.elapsed_s or total > _CLOCK_TOLERANCE * seconds:
         raise DeviceError(
             f"{device}: the runs of {job.names} would have taken {total:.3g} s, and {seconds:.3g} s passed here: the "
             "device's clock jumped; measure again"
         )
-    return answer
 
 
 def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ...]:
@@ -270,8 +288,12 @@ def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ..
     )
 
 
-def _pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
-    """Cut inputs into batches of the artifact's own size, in its own layout; each array has an axis for them."""
+def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
+    """Cut inputs into batches of the artifact's own size, in its own layout; each array has an axis for them.
+
+    Raises:
+        DeviceError: If the inputs are not the artifact's, or fewer than a batch.
+    """
     if len(inputs) != len(artifact.inputs):
         raise DeviceError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
     batch = artifact.inputs[0].shape[0]

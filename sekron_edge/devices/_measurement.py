@@ -38,8 +38,9 @@ class OperatorTime(BaseModel):
 class Measurement(BaseModel):
     """The latency and memory of one artifact, by its file's name and hash, on one device.
 
-    Latencies are milliseconds an inference at the artifact's own batch. ``peak_memory_bytes`` is the memory
-    attributable to the model: the process's peak while loading and running, less what it held before.
+    Latencies are milliseconds an inference at the artifact's own batch. Of tools that state only means of ``averaged``
+    runs, ``median_ms`` and ``min_ms`` are of the means, and the other quantiles None. ``peak_memory_bytes`` is the
+    memory attributable to the model: the process's peak while loading and running, less what it held before.
     ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote; ``throttled`` when the device
     lowered its clock meanwhile. ``affinity`` are the cores that it was bound to, ``verified`` is what a check of the
     outputs found there. An ``emulated`` latency says nothing about a device, and is never stored.
@@ -58,11 +59,12 @@ class Measurement(BaseModel):
     threads: int
     affinity: tuple[int, ...] | None = None
     timed: Literal["call", "computation"] = "call"
+    averaged: int = 1
     warmup: int
     runs: int
     median_ms: float
-    p90_ms: float
-    iqr_ms: float
+    p90_ms: float | None
+    iqr_ms: float | None
     min_ms: float
     peak_memory_bytes: int | None
     stable: bool

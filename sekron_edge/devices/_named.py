@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sekron_edge.artifacts import Array, Artifact
-from sekron_edge.devices._connections import connection
+from sekron_edge.devices._adb import AdbDevice
+from sekron_edge.devices._connections import Connection, connection
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import Measurement
 from sekron_edge.devices._ssh import SshDevice
 from sekron_edge.errors import DeviceError
 
-_TRANSPORTS = {"ssh": SshDevice}
+_TRANSPORTS: dict[str, Callable[[str, Connection], Device]] = {"adb": AdbDevice, "ssh": SshDevice}
 
 
 def open_device(name: str) -> Device:
@@ -20,7 +21,7 @@ def open_device(name: str) -> Device:
 
     Args:
         name: ``local``, this machine; ``ssh:NAME``, a board: a table of the user's ``devices.toml``, or a host that
-            ssh knows.
+            ssh knows; ``adb:NAME``, Android: such a table, or a serial number.
 
     Raises:
         DeviceError: If there is no such device.

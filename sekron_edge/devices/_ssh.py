@@ -23,6 +23,7 @@ _OPTIONS = {
     "ForwardX11": "no",
     "ClearAllForwardings": "yes",
 }
+_CACHE = "~/.cache/sekron-edge/device"
 _FAILED = 255  # ssh's own status for everything that is not the command's
 _REFUSALS = (
     (
@@ -59,7 +60,8 @@ class SshDevice(Device):
             raise DeviceError(f"{self.name}: there is no ssh on this machine; install OpenSSH's client")
         deadline = Deadline(timeout_s)
         try:
-            return do_job(self._command(), job, device=self.name, cache=self._connection.cache, deadline=deadline)
+            cache = self._connection.cache or _CACHE
+            return do_job(self._command(), job, device=self.name, cache=cache, deadline=deadline)
         except Broken as end:
             raise self._error(end) from end
 

@@ -141,7 +141,7 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
 
     thread = threading.Thread(target=measure)
     thread.start()
-    while not [name for name in at_board.files() if "job-" in name]:
+    while thread.is_alive() and not [name for name in at_board.files() if "job-" in name]:
         time.sleep(0.02)
     at_board.unplug()
     thread.join(timeout=30)

@@ -1,0 +1,126 @@
+"""The programs that time artifacts on Android: how they are called, and what they print.
+
+LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones the sum)
+and what comes out. Neither has a version to tell: the program's hash stands for it.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sekron_edge.errors import DeviceError
+
+_LAUNCHES = 5
+_NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the launches of a program said: runs in milliseconds, or the mean of every ``averaged`` ones."""
+
+    milliseconds: tuple[float, ...]
+    averaged: int
+    peak_memory_bytes: int | None
+
+
+class Tool(ABC):
+    """A program that times an artifact.
+
+    Attributes:
+        name: Of the program, and of its path in the user's file.
+        runtime: What it runs artifacts with.
+        answers: Whether it writes outputs.
+    """
+
+    name: str
+    runtime: str
+    answers: bool
+
+    @abstractmethod
+    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+        """Return the arguments of each launch that the times are made from."""
+
+    @abstractmethod
+    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+        """Understand what the launches printed.
+
+        Raises:
+            DeviceError: If it is nothing that the program prints.
+        """
+
+
+class BenchmarkModel(Tool):
+    """LiteRT's, launched several times: its means show whether they drift."""
+
+    name = "benchmark_model"
+    runtime = "litert"
+    answers = False
+
+    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+        """Return the arguments of each launch."""
+        arguments = [
+            f"--graph={model}",
+            f"--num_threads={threads}",
+            f"--num_runs={self._each(runs)}",
+            f"--warmup_runs={max(1, warmup)}",
+            "--min_secs=0",
+            "--report_peak_memory_footprint=true",
+        ]
+        return [arguments] * _LAUNCHES
+
+    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
+        """Read the means, and the memory, which is what the tool itself calls approximate."""
+        means, memory = [], []
+        for text in printed:
+            counts = re.findall(r"count=(\d+)", text)
+            mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
+            if not counts or mean is None or int(counts[-1]) < self._each(runs):
+                raise _not_understood(self.name, text)
+            means.append(float(mean[1]) / 1000.0)
+            footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
+            if footprint is not None:
+                memory.append(int(float(footprint[1]) * _MIB))
+        return Readings(tuple(means), self._each(runs), max(memory, default=None))
+
+    def _each(self, runs: int) -> int:
+        return -(-runs // _LAUNCHES)
+
+
+class ExecutorRunner(Tool):
+    """ExecuTorch's, launched once; where it states no single runs, several times, each without its warm-up."""
+
+    name = "executor_runner"
+    runtime = "executorch"
+    answers = True
+
+    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+        """Return the arguments of each launch, the first for the warm-up that the others begin with."""
+        shared = [f"--model_path={model}", f"--cpu_threads={threads}"]
+        cold = max(1, warmup)
+        each = cold + -(-runs // _LAUNCHES)
+        return [[*shared, f"--num_executions={count}"] for count in (cold, *[each] * _LAUNCHES)]
+
+    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+        """Read single runs where they are stated; otherwise means, of the sums without the warm-up's."""
+        cold, each = max(1, warmup), -(-runs // _LAUNCHES)
+        sums, single = [], []
+        for text in printed:
+            found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
+            if found is None:
+                raise _not_understood(self.name, text)
+            sums.append(float(found[1]))
+            single.append([float(value) for value in re.findall(rf"Iteration \d+ of \d+: {_NUMBER} ms", text)])
+        if all(len(values) == cold + each for values in single[1:]):
+            return Readings(tuple(value for values in single[1:] for value in values[cold:]), 1, None)
+        return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
+
+
+TOOLS: dict[str, Tool] = {tool.runtime: tool for tool in (BenchmarkModel(), ExecutorRunner())}
+
+
+def _not_understood(name: str, text: str) -> DeviceError:
+    return DeviceError(f"{name} printed no times but {text.strip()[-200:]!r}; is it built from a current release?")
