@@ -9,6 +9,7 @@ from sekron_edge.devices._comparison import LatencyComparison, compare_latencies
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
+from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import Environment, Measurement
@@ -47,4 +48,5 @@ __all__ = [
     "profile_ids",
     "reference_primitives",
     "require_fit",
+    "this_machine",
 ]

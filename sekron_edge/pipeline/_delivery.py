@@ -19,9 +19,9 @@ from sekron_edge.data import collate
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import NotRunnableError
 from sekron_edge.pipeline._narrator import Narrator
-from sekron_edge.pipeline._planning import measure_pair
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
+from sekron_edge.pipeline._trials import measure_pair
 from sekron_edge.planner import Budget, Limit, Plan
 from sekron_edge.quantization import QuantizationReport
 from sekron_edge.task import Task

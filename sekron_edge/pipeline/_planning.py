@@ -11,17 +11,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from sekron_edge.artifacts import Artifact, export
-from sekron_edge.devices import LocalDevice, Measurement
+from sekron_edge.artifacts import Artifact
+from sekron_edge.devices import Measurement
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan, decompose
+from sekron_edge.pipeline._trials import Bench, Trial
+from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan
 from sekron_edge.structure import Structure
 
 _ROUNDS = 4
-# Trials say what a plan costs, which the scales of its activations do not change.
-_TRIAL_CALIBRATION = 8
 # Planned this far below the limit. The artifact is measured again at the end, on a machine that is noisy; other weights
 # have other scales, more or fewer of them equal.
 _HEADROOM = {"latency_ms": 0.95, "artifact_bytes": 0.995}
@@ -36,102 +35,6 @@ _ROUNDING = 1e-6
 BudgetedEntry = Literal["latency_ms", "artifact_bytes", "macs"]
 # What is predicted to miss a budget by less may keep it: it is tried.
 _TRIED_BEYOND = 1.25
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A plan's artifact beside the dense one, before fine-tuning: weights change nothing about time and size."""
-
-    dense: Artifact
-    artifact: Artifact
-    dense_measured: Measurement | None = None
-    measured: Measurement | None = None
-
-    def shares(self, budget: Budget) -> dict[str, float]:
-        """Return how much of each limit is used, found over allowed, for what was measured."""
-        found = {}
-        if budget.artifact_bytes is not None:
-            allowed = budget.artifact_bytes.absolute(self.dense.size_bytes)
-            found["artifact_bytes"] = self.artifact.size_bytes / allowed
-        if budget.peak_memory_bytes is not None and self.artifact.arena is not None and self.dense.arena is not None:
-            allowed = budget.peak_memory_bytes.absolute(self.dense.arena.size_bytes)
-            found["peak_memory_bytes"] = self.artifact.arena.size_bytes / allowed
-        if self.measured is None or self.dense_measured is None:
-            return found
-        if budget.latency_ms is not None:
-            found["latency_ms"] = self.measured.median_ms / budget.latency_ms.absolute(self.dense_measured.median_ms)
-        before, after = self.dense_measured.peak_memory_bytes, self.measured.peak_memory_bytes
-        if budget.peak_memory_bytes is not None and before and after:
-            found["peak_memory_bytes"] = after / budget.peak_memory_bytes.absolute(before)
-        return found
-
-    def points(self) -> dict[str, float]:
-        """Return what this artifact reaches, by the budget's names."""
-        found = {"artifact_bytes": float(self.artifact.size_bytes)}
-        if self.artifact.arena is not None:
-            found["peak_memory_bytes"] = float(self.artifact.arena.size_bytes)
-        if self.measured is not None:
-            found["latency_ms"] = self.measured.median_ms
-            if self.measured.peak_memory_bytes:
-                found["peak_memory_bytes"] = float(self.measured.peak_memory_bytes)
-        return found
-
-    def __str__(self) -> str:
-        size = f"{self.artifact.size_bytes:,} bytes (dense {self.dense.size_bytes:,})"
-        if self.artifact.arena is not None and self.dense.arena is not None:
-            size += f", arena {self.artifact.arena.size_bytes:,} (dense {self.dense.arena.size_bytes:,})"
-        if self.measured is None or self.dense_measured is None:
-            return size
-        return f"measured {self.measured.median_ms:.4g} ms (dense {self.dense_measured.median_ms:.4g}), {size}"
-
-
-class _Bench:
-    """Exports candidates for the target; measures them beside the dense model where the target is this machine."""
-
-    def __init__(
-        self, model: nn.Module, example_inputs: tuple[Tensor, ...], calibration: Tensor, target: Target, work: Path
-    ) -> None:
-        self._model = model
-        self._example_inputs = example_inputs
-        self._calibration = calibration[:_TRIAL_CALIBRATION]
-        self._target = target
-        self._work = work
-        self.dense = self._export(model, "dense")
-
-    def measured_dense(self) -> Measurement | None:
-        if not self._target.is_here:
-            return None
-        return LocalDevice().measure(self.dense, runs=self._target.runs, threads=self._target.threads)
-
-    def trial(self, plan: Plan) -> Trial:
-        artifact = self._export(decompose(self._model, plan), "trial")
-        if not self._target.is_here:
-            return Trial(self.dense, artifact)
-        return Trial(self.dense, artifact, *measure_pair(self.dense, artifact, self._target))
-
-    def _export(self, model: nn.Module, name: str) -> Artifact:
-        target = self._target
-        return export(
-            model,
-            self._example_inputs,
-            format=target.runtime,
-            precision=target.precision,
-            out=self._work,
-            name=name,
-            calibration=(self._calibration,),
-        )
-
-
-def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
-    """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself."""
-    device = LocalDevice()
-    timed = device.measure_together([dense, artifact], runs=target.runs, threads=target.threads)
-    alone = [device.measure(one, runs=4, warmup=1, threads=target.threads) for one in (dense, artifact)]
-    first, second = (
-        one.model_copy(update={"peak_memory_bytes": other.peak_memory_bytes})
-        for one, other in zip(timed, alone, strict=True)
-    )
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -154,10 +57,10 @@ class Grounds:
     target: Target
     judge: Judge
 
-    def anchored(self, work: Path, narrator: Narrator) -> tuple[_Bench, ModelScores]:
+    def anchored(self, work: Path, narrator: Narrator) -> tuple[Bench, ModelScores]:
         """Export the dense model, measure it where that can be, and correct the scores by it."""
         with narrator.busy(f"exporting the dense model to {self.target.runtime}"):
-            bench = _Bench(self.model, self.example_inputs, self.calibration, self.target, work)
+            bench = Bench(self.model, self.example_inputs, self.calibration, self.target, work)
             return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import product
 from math import prod
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.errors import ConfigError
@@ -202,9 +203,13 @@ def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
             float(cost.peak_bytes),
         )
 
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=figures):
-        own = figures(candidate)
-        if not any(all(a <= b for a, b in zip(figures(other), own, strict=True)) for other in kept):
-            kept.append(candidate)
-    return kept
+    # In this order nothing that comes later beats what was kept.
+    ordered = sorted(candidates, key=figures)
+    values = np.array([figures(candidate) for candidate in ordered])
+    kept: list[int] = []
+    best = np.empty_like(values)
+    for index, own in enumerate(values):
+        if not (best[: len(kept)] <= own).all(axis=1).any():
+            best[len(kept)] = own
+            kept.append(index)
+    return [ordered[index] for index in kept]

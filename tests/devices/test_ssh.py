@@ -66,7 +66,7 @@ def test_a_board_is_calibrated(at_board, tmp_path):
 def test_files_are_sent_once_and_the_jobs_folder_goes(at_board, doubler):
     measured(doubler, board=at_board)
     kept = at_board.files()
-    blobs = [name for name in kept if doubler.sha256 in name]
+    blobs = [name for name in kept if name.startswith(f"{at_board.cache.name}/{doubler.sha256}")]
     assert len(blobs) == 1
     assert not [name for name in kept if "job-" in name]
     before = (at_board.home / blobs[0]).stat().st_ino

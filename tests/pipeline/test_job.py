@@ -149,6 +149,18 @@ def test_a_plan_alone_is_printed_from_kept_scores(folder, whole):
 
 
 @pytest.mark.slow
+def test_the_same_job_plans_the_same_byte_for_byte(folder, whole):
+    """Also where plans rest on measurements: what a trial took is remembered."""
+    plans = []
+    for name in ("first.json", "second.json"):
+        arguments = ("plan", folder / "job.toml", "--latency-ms", "0.6x", "--out", folder / name)
+        code, _, err = finished(command(*arguments, cache=folder / "cache"))
+        assert code == 0, err
+        plans.append((folder / name).read_bytes())
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.slow
 def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole):
     arguments = ("plan", folder / "job.toml", "--device", "raspberry-pi-4", "--latency-ms", "0.5x", "--json")
     code, out, err = finished(command(*arguments, cache=folder / "cache"))
@@ -166,7 +178,7 @@ def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
     assert json.loads(out)["comparisons"]
     code, out, err = finished(command("bench", whole[0], "--runs", 5, "--json", cache=folder / "cache"))
     assert code == 0, err
-    (timing,) = json.loads(out)
+    (timing,) = json.loads(out)["measurements"]
     assert timing["runtime"] == "litert"
     altered = whole[0] / "plan.json"
     before = altered.read_bytes()

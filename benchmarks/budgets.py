@@ -1,0 +1,112 @@
+"""Promises: random models with random budgets, and whether what is delivered keeps them when it is measured again.
+
+Plain and depthwise CNNs on digits of 32x32 pixels, briefly trained; budgets of latency, bytes or both, in fp32 and
+int8, in LiteRT. Each artifact that was delivered is measured beside the dense one in a process that knows nothing of
+the job. ``--quick`` takes three.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks._result import Claim, parser, publish
+from sekron_edge.artifacts import Precision, export
+from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.data import classification, load_source
+from sekron_edge.devices import LocalDevice
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.pipeline import calibration_inputs, compress, example_inputs
+from sekron_edge.planner import Budget
+from sekron_edge.task import Task
+from sekron_edge.training import FinetuneConfig, TrainConfig, train
+
+_SIZE = 32
+_NOISE = 0.05
+_SHARES = {"latency_ms": (0.35, 0.95), "artifact_bytes": (0.15, 0.9)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw, compress, measure again."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--pairs", type=int, default=30)
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args(arguments)
+    random = Random(given.seed)
+    task = classification(load_source("digits", size=_SIZE), calibration_samples=128)
+    narrator = ConsoleNarrator()
+    rows: list[dict[str, Any]] = []
+    for pair in range(3 if given.quick else given.pairs):
+        row = _row(pair, task, random)
+        narrator.say(f"{row}")
+        rows.append(row)
+    broken = sum(row["outcome"] == "broken" for row in rows)
+    claims = [Claim(name=f"budgets broken, of {len(rows)}", value=broken, relation="<=", limit=0)]
+    publish(rows, claims, given.json)
+
+
+def _row(pair: int, task: Task, random: Random) -> dict[str, Any]:
+    torch.manual_seed(pair)
+    settings = TrainConfig(epochs=1, threads=1, seed=pair)
+    model = train(_drawn(random), task, config=settings, progress=False)
+    precision: Precision = random.choice(("fp32", "int8"))
+    entries = random.choice((("latency_ms",), ("artifact_bytes",), ("latency_ms", "artifact_bytes")))
+    shares = {entry: round(random.uniform(*_SHARES[entry]), 2) for entry in entries}
+    row: dict[str, Any] = {
+        "pair": pair, "parameters": sum(p.numel() for p in model.parameters()), "precision": precision,
+        "latency budget": shares.get("latency_ms"), "byte budget": shares.get("artifact_bytes"),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            done = compress(
+                model,
+                example_inputs(task),
+                profile="host",
+                task=task,
+                out=folder / "bundle",
+                budget=Budget.model_validate({entry: f"{share}x" for entry, share in shares.items()}),
+                formats=["litert"],
+                precisions=[precision],
+                finetuning=FinetuneConfig(epochs=1, threads=1),
+            )
+        except InfeasibleBudgetError:
+            return row | {"latency": None, "bytes": None, "outcome": "infeasible"}
+        (delivery,) = done.manifest.deliveries
+        artifact = delivery.artifact.model_copy(update={"path": done.bundle / delivery.artifact.path})
+        inputs = calibration_inputs(task)
+        dense = export(
+            model, example_inputs(task), format="litert", precision=precision, out=folder, calibration=(inputs,)
+        )
+        slow, fast = LocalDevice().measure_together([dense, artifact], runs=100)
+    found = {
+        "latency_ms": fast.median_ms / slow.median_ms,
+        "artifact_bytes": artifact.size_bytes / dense.size_bytes,
+    }
+    kept = all(found[entry] <= share * (1 + _NOISE) for entry, share in shares.items())
+    outcome = "kept" if kept else "broken"
+    return row | {"latency": found["latency_ms"], "bytes": found["artifact_bytes"], "outcome": outcome}
+
+
+def _drawn(random: Random) -> nn.Module:
+    """Draw a CNN of two to five convolutions, some of them followed by a depthwise one."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for _ in range(random.randint(2, 5)):
+        width = random.choice((16, 24, 32, 48, 64))
+        stride = random.choice((1, 1, 2))
+        layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        if random.random() < 0.3:
+            layers += [nn.Conv2d(width, width, 3, 1, 1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 10))
+
+
+if __name__ == "__main__":
+    main()

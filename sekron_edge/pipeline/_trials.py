@@ -1,0 +1,140 @@
+"""Plans tried out: exported as they are, and measured beside the dense model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+import sekron_edge
+from sekron_edge import files
+from sekron_edge.artifacts import Artifact, export
+from sekron_edge.devices import LocalDevice, Measurement, this_machine
+from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import Budget, Plan, decompose
+
+# Trials say what a plan costs, which the scales of its activations do not change.
+_TRIAL_CALIBRATION = 8
+_MEASUREMENTS = TypeAdapter(list[Measurement])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan's artifact beside the dense one, before fine-tuning: weights change nothing about time and size."""
+
+    dense: Artifact
+    artifact: Artifact
+    dense_measured: Measurement | None = None
+    measured: Measurement | None = None
+
+    def shares(self, budget: Budget) -> dict[str, float]:
+        """Return how much of each limit is used, found over allowed, for what was measured."""
+        found = {}
+        if budget.artifact_bytes is not None:
+            allowed = budget.artifact_bytes.absolute(self.dense.size_bytes)
+            found["artifact_bytes"] = self.artifact.size_bytes / allowed
+        if budget.peak_memory_bytes is not None and self.artifact.arena is not None and self.dense.arena is not None:
+            allowed = budget.peak_memory_bytes.absolute(self.dense.arena.size_bytes)
+            found["peak_memory_bytes"] = self.artifact.arena.size_bytes / allowed
+        if self.measured is None or self.dense_measured is None:
+            return found
+        if budget.latency_ms is not None:
+            found["latency_ms"] = self.measured.median_ms / budget.latency_ms.absolute(self.dense_measured.median_ms)
+        before, after = self.dense_measured.peak_memory_bytes, self.measured.peak_memory_bytes
+        if budget.peak_memory_bytes is not None and before and after:
+            found["peak_memory_bytes"] = after / budget.peak_memory_bytes.absolute(before)
+        return found
+
+    def points(self) -> dict[str, float]:
+        """Return what this artifact reaches, by the budget's names."""
+        found = {"artifact_bytes": float(self.artifact.size_bytes)}
+        if self.artifact.arena is not None:
+            found["peak_memory_bytes"] = float(self.artifact.arena.size_bytes)
+        if self.measured is not None:
+            found["latency_ms"] = self.measured.median_ms
+            if self.measured.peak_memory_bytes:
+                found["peak_memory_bytes"] = float(self.measured.peak_memory_bytes)
+        return found
+
+    def __str__(self) -> str:
+        size = f"{self.artifact.size_bytes:,} bytes (dense {self.dense.size_bytes:,})"
+        if self.artifact.arena is not None and self.dense.arena is not None:
+            size += f", arena {self.artifact.arena.size_bytes:,} (dense {self.dense.arena.size_bytes:,})"
+        if self.measured is None or self.dense_measured is None:
+            return size
+        return f"measured {self.measured.median_ms:.4g} ms (dense {self.dense_measured.median_ms:.4g}), {size}"
+
+
+class Bench:
+    """Exports candidates for the target; measures them beside the dense model where the target is this machine."""
+
+    def __init__(
+        self, model: nn.Module, example_inputs: tuple[Tensor, ...], calibration: Tensor, target: Target, work: Path
+    ) -> None:
+        self._model = model
+        self._example_inputs = example_inputs
+        self._calibration = calibration[:_TRIAL_CALIBRATION]
+        self._target = target
+        self._work = work
+        self.dense = self._export(model, "dense")
+
+    def measured_dense(self) -> Measurement | None:
+        """Return what the dense artifact takes; None where the target is another machine."""
+        if not self._target.is_here:
+            return None
+        measured = partial(LocalDevice().measure, self.dense, runs=self._target.runs, threads=self._target.threads)
+        (found,) = self._remembered([self.dense], lambda: [measured()])
+        return found
+
+    def trial(self, plan: Plan) -> Trial:
+        """Export a plan with the weights as they were decomposed, and measure it."""
+        artifact = self._export(decompose(self._model, plan), "trial")
+        if not self._target.is_here:
+            return Trial(self.dense, artifact)
+        pair = self._remembered([self.dense, artifact], lambda: list(measure_pair(self.dense, artifact, self._target)))
+        return Trial(self.dense, artifact, *pair)
+
+    def _remembered(self, artifacts: Sequence[Artifact], measure: Callable[[], list[Measurement]]) -> list[Measurement]:
+        """Measure what was not measured before: plans rest on it, and the same job must plan the same."""
+        versions = [sorted(artifact.versions.items()) for artifact in artifacts]
+        hashes = [artifact.sha256 for artifact in artifacts]
+        target = self._target
+        key = files.fingerprint(
+            sekron_edge.__version__, this_machine().cpu_model, hashes, versions, target.runs, target.threads
+        )
+        stored = files.cache_folder() / f"trial-{key}.json"
+        if stored.is_file():
+            with contextlib.suppress(ValidationError):  # of another release
+                return _MEASUREMENTS.validate_json(stored.read_bytes())
+        found = measure()
+        files.write_text(stored, _MEASUREMENTS.dump_json(found).decode())
+        return found
+
+    def _export(self, model: nn.Module, name: str) -> Artifact:
+        target = self._target
+        return export(
+            model,
+            self._example_inputs,
+            format=target.runtime,
+            precision=target.precision,
+            out=self._work,
+            name=name,
+            calibration=(self._calibration,),
+        )
+
+
+def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
+    """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself."""
+    device = LocalDevice()
+    timed = device.measure_together([dense, artifact], runs=target.runs, threads=target.threads)
+    alone = [device.measure(one, runs=4, warmup=1, threads=target.threads) for one in (dense, artifact)]
+    first, second = (
+        one.model_copy(update={"peak_memory_bytes": other.peak_memory_bytes})
+        for one, other in zip(timed, alone, strict=True)
+    )
+    return first, second
