@@ -1,11 +1,16 @@
-"""How many threads torch may use, for a while."""
+"""How many threads torch may use, for a while; and work that is shared out among them in large pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 @contextmanager
@@ -20,3 +25,13 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def each_on_a_thread(work: Callable[[Given], Found], items: Sequence[Given]) -> list[Found]:
+    """Return what a function makes of each item, in order: as many at a time as torch has threads, each on one.
+
+    Where the work is many small decompositions, that takes all cores, and torch's own threads take hardly two.
+    """
+    workers = torch.get_num_threads()
+    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(work, items))

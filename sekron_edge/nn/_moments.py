@@ -34,7 +34,7 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
     def note(name: str, layer: nn.Module, x: Tensor) -> None:
         for piece in _pieces(layer, x):
             patches = _patches(layer, piece)
-            moment = patches.mT @ patches
+            moment = (patches.mT @ patches).double()
             sums[name] = sums[name] + moment if name in sums else moment
             counts[name] = counts.get(name, 0) + patches.shape[1]
 
@@ -67,7 +67,7 @@ def _pieces(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 def _patches(layer: nn.Module, x: Tensor) -> Tensor:
     """Return the rows that a layer multiplies with its weight: ``(groups, rows, C / groups * prod(kernel))``."""
     if isinstance(layer, nn.Linear):
-        return x.reshape(1, -1, x.shape[-1]).double()
+        return x.reshape(1, -1, x.shape[-1])
     assert isinstance(layer, Convolution | TransposedConvolution)
     dims, stride = len(layer.stride), tuple(layer.stride)
     if isinstance(layer, TransposedConvolution):
@@ -83,7 +83,7 @@ def _patches(layer: nn.Module, x: Tensor) -> Tensor:
     # (batch, C, *out, *kernel) -> (groups, batch * out, C / groups * kernel)
     x = x.reshape(x.shape[0], layer.groups, -1, *x.shape[2:])
     x = x.permute(1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
-    return x.reshape(layer.groups, prod(x.shape[1 : 2 + dims]), -1).double()
+    return x.reshape(layer.groups, prod(x.shape[1 : 2 + dims]), -1)
 
 
 def _spread(layer: TransposedConvolution, x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
 from sekron_edge.planner._solver import ADDITIVE, solve, total
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 from sekron_edge.structure import Factor, Structure
-from sekron_edge.threads import torch_threads
+from sekron_edge.threads import each_on_a_thread
 
 
 class ModelScores(BaseModel):
@@ -223,24 +223,23 @@ def score(
     moments: dict[str, Tensor] = {}
     if calibration is not None:
         moments = input_moments(model, calibration, {name: modules[name] for name in supported})
-    layers = []
-    for name in names:
-        if name not in calls:
-            continue  # never run: it costs nothing
+
+    def scored(name: str) -> LayerScores:
         try:
-            with torch_threads(1):
-                scores = _score_layer(
-                    name,
-                    modules[name],
-                    calls[name],
-                    target=target,
-                    refused=refused.get(name, ""),
-                    moment=moments.get(name),
-                    families=families,
-                )
+            return _score_layer(
+                name,
+                modules[name],
+                calls[name],
+                target=target,
+                refused=refused.get(name, ""),
+                moment=moments.get(name),
+                families=families,
+            )
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
-        layers.append(scores)
+
+    # A layer that never runs costs nothing.
+    layers = each_on_a_thread(scored, [name for name in names if name in calls])
     counted = sum(layer.candidates[0].cost.parameters for layer in layers)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
     return ModelScores(

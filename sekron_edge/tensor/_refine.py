@@ -33,18 +33,19 @@ def refine(
         factorized: Where to start; not modified.
         weight: The tensor that it stands for.
         sigma: ``E[x x^T]`` over what the weight is multiplied with: ``(n, n)`` with n the product of all modes but the
-            first. None: the Frobenius error.
+            first; arithmetic is in its type. None: the Frobenius error, in float64.
         sweeps: At most so many times over all factors; stops when a sweep gains less than 1e-5 of the error.
 
     Returns:
         Factors of the same structure, dtype and device, whose error is no larger.
     """
-    target = weight.detach().double()
+    kind = torch.float64 if sigma is None else sigma.dtype
+    target = weight.detach().to(kind)
     structure = factorized.structure
     problem: _Frobenius | _Output = (
-        _Frobenius(structure, target) if sigma is None else _Output(structure, target, sigma.double())
+        _Frobenius(structure, target) if sigma is None else _Output(structure, target, sigma)
     )
-    cores = [core.double() for core in cores_of(factorized)]
+    cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
     for _ in range(sweeps):
         for k in range(len(cores)):

@@ -93,6 +93,6 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
     half = printed(
         "export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--precision", "fp16", "--out", tmp_path
     )
-    assert [artifact["format"] for artifact in half] == ["coreml"]
+    assert [artifact["format"] for artifact in half] == ["coreml", "litert"]
     (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)["measurements"]
     assert timing["median_ms"] > 0

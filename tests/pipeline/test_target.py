@@ -31,7 +31,7 @@ def test_a_format_that_nobody_writes_is_refused():
     with pytest.raises(ConfigError, match="executorch exports fp32"):
         Target.choose(load_profile("host"), precisions=["fp16"])
     with pytest.raises(ConfigError, match="first precision"):
-        Target.choose(load_profile("host"), precisions=["fp16", "fp32"])
+        Target.choose(load_profile("host"), runtime="executorch", formats=["coreml"], precisions=["fp16", "fp32"])
 
 
 def test_a_profile_names_the_accelerator_as_a_variant_of_its_format():
