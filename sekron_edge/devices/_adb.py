@@ -171,6 +171,7 @@ class _Run:
             milliseconds=read.milliseconds,
             averaged=read.averaged,
             peak_memory_bytes=read.peak_memory_bytes,
+            operators=read.operators,
         )
         return timing, outputs
 

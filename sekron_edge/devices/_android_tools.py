@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
 
 _LAUNCHES = 5
@@ -25,6 +26,7 @@ class Readings:
     milliseconds: tuple[float, ...]
     averaged: int
     peak_memory_bytes: int | None
+    operators: tuple[OperatorTime, ...] = ()
 
 
 class Tool(ABC):
@@ -61,7 +63,7 @@ class BenchmarkModel(Tool):
     answers = False
 
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
-        """Return the arguments of each launch."""
+        """Return the arguments of each launch; the last is for the operators, since profiling takes time."""
         arguments = [
             f"--graph={model}",
             f"--num_threads={threads}",
@@ -70,12 +72,12 @@ class BenchmarkModel(Tool):
             "--min_secs=0",
             "--report_peak_memory_footprint=true",
         ]
-        return [arguments] * _LAUNCHES
+        return [*[arguments] * _LAUNCHES, [*arguments, "--enable_op_profiling=true"]]
 
     def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
         """Read the means, and the memory, which is what the tool itself calls approximate."""
         means, memory = [], []
-        for text in printed:
+        for text in printed[:_LAUNCHES]:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
             if not counts or mean is None or int(counts[-1]) < self._each(runs):
@@ -84,7 +86,7 @@ class BenchmarkModel(Tool):
             footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
             if footprint is not None:
                 memory.append(int(float(footprint[1]) * _MIB))
-        return Readings(tuple(means), self._each(runs), max(memory, default=None))
+        return Readings(tuple(means), self._each(runs), max(memory, default=None), _operators(printed[-1]))
 
     def _each(self, runs: int) -> int:
         return -(-runs // _LAUNCHES)
@@ -117,6 +119,21 @@ class ExecutorRunner(Tool):
         if all(len(values) == cold + each for values in single[1:]):
             return Readings(tuple(value for values in single[1:] for value in values[cold:]), 1, None)
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
+
+
+def _operators(text: str) -> tuple[OperatorTime, ...]:
+    """Read the table of operators in the order in which they run; none where there is no such table."""
+    table = re.search(r"= Run Order =+\n(.*)\n((?:.*\[.*\]:\d+\n)+)", text)
+    if table is None:
+        return ()
+    columns = [column.strip(" []") for column in table[1].strip().split("\t")]
+    found = []
+    for line in table[2].splitlines():
+        row = dict(zip(columns, (cell.strip() for cell in line.strip().split("\t")), strict=False))
+        if "avg ms" in row:
+            name = row.get("Name", "").rpartition("]")[0].removeprefix("[")
+            found.append(OperatorTime(name=name, kind=row.get("node type", ""), milliseconds=float(row["avg ms"])))
+    return tuple(found)
 
 
 TOOLS: dict[str, Tool] = {tool.runtime: tool for tool in (BenchmarkModel(), ExecutorRunner())}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices._device import Device, Judge
-from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError, VerificationError
 
@@ -61,6 +61,7 @@ class Conditions:
         runs: Least number of timed runs.
         threads: That the runtime may use.
         affinity: Cores to run on; as the system likes if empty.
+        compute_units: That Core ML may use.
         timeout_s: For one artifact on one device.
         retries: How often a device is tried again that is away or busy, or was lost.
         backoff_s: Before the first of these; twice as long before each next one.
@@ -70,6 +71,7 @@ class Conditions:
     runs: int = 50
     threads: int = 1
     affinity: tuple[int, ...] = ()
+    compute_units: ComputeUnits = "ALL"
     timeout_s: float = 600.0
     retries: int = 3
     backoff_s: float = 2.0
@@ -161,6 +163,7 @@ class _Tour:
                     runs=asked.runs,
                     threads=asked.threads,
                     affinity=asked.affinity,
+                    compute_units=asked.compute_units,
                     timeout_s=asked.timeout_s,
                     judge=probe.judge,
                 )
@@ -189,6 +192,7 @@ class _Tour:
             alike = (found.artifact_sha256, found.threads, found.affinity or (), found.timed) == (
                 probe.artifact.sha256, asked.threads, asked.affinity, "call",
             )  # fmt: skip
+            alike = alike and found.compute_units in (None, asked.compute_units)
             enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)
             if alike and enough:
                 self._tell(f"{probe.artifact.path.name} on {self._device.name}: measured {found.measured_at:%H:%M}")

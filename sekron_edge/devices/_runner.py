@@ -139,7 +139,7 @@ class CoreMLSession:
     measurable = True
 
     def __init__(self, model: Any, item: dict[str, Any], runtime_version: str) -> None:
-        self.runtime_version = "{}, macOS {}, {}".format(runtime_version, platform.mac_ver()[0], item["compute_units"])
+        self.runtime_version = f"{runtime_version}, macOS {platform.mac_ver()[0]}"
         self._model, self._inputs, self._outputs = model, item["inputs"], item["outputs"]
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:

@@ -47,6 +47,8 @@ def test_litert_states_means(at_phone, doubler):
     assert found.median_ms == pytest.approx(8.02025)
     assert (found.p90_ms, found.iqr_ms) == (None, None)
     assert found.peak_memory_bytes == int(4.5 * 2**20)
+    seen = [(operator.kind, operator.name, operator.milliseconds) for operator in found.operators]
+    assert seen == [("CONV_2D", "conv;relu", 6.001), ("FULLY_CONNECTED", "linear", 2.019)]
     assert [kept.measurement for kept in MeasurementStore.default().measurements()] == [found]
 
 

@@ -149,6 +149,7 @@ CHANGES = {
     "governor": {"environment": {"governor": "powersave"}},
     "runtime": {"runtime_version": "2.2.0"},
     "threads": {"threads": 4},
+    "compute units": {"compute_units": "CPU_ONLY"},
     "what is timed": {"timed": "computation"},
 }
 
