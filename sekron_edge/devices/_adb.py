@@ -121,7 +121,7 @@ class AdbDevice(Device):
             time.sleep(min(_COOLING_POLL_S, adb.deadline.seconds / 10))
 
     def _traces(self, artifact: Artifact) -> bool:
-        return self._connection.etdump is not None and artifact.format == "executorch"
+        return self._connection.etdump is not None and TOOLS[artifact.format].name == "executor_runner"
 
     def _fetch_traces(self, adb: Adb, folder: str, job: Job) -> None:
         for index, artifact in enumerate(job.artifacts):

@@ -136,7 +136,12 @@ def _operators(text: str) -> tuple[OperatorTime, ...]:
     return tuple(found)
 
 
-TOOLS: dict[str, Tool] = {tool.runtime: tool for tool in (BenchmarkModel(), ExecutorRunner())}
+# By format.
+TOOLS: dict[str, Tool] = {
+    "litert": BenchmarkModel(),
+    "executorch": ExecutorRunner(),
+    "executorch:vulkan": ExecutorRunner(),
+}
 
 
 def _not_understood(name: str, text: str) -> DeviceError:

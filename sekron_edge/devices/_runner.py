@@ -249,7 +249,8 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
     except Failure:
         raise
     except Exception as error:
-        raise Failure(stage, f"{type(error).__name__}: {error}") from error
+        # What loads artifacts may know the stage better.
+        raise Failure(getattr(error, "stage", stage), f"{type(error).__name__}: {error}") from error
 
 
 def _inputs(item: dict[str, Any]) -> list[Any]:
