@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -42,6 +43,9 @@ class MeasurementReport(BaseModel):
     schema_version: Literal[1] = 1
     measurements: tuple[Measurement, ...]
     failures: tuple[Failure, ...] = ()
+
+
+_Column = list[Measurement | Failure]
 
 
 @dataclass(frozen=True)
@@ -104,17 +108,30 @@ def measure_fleet(
         raise DeviceError(f"each device can be named once; got {', '.join(names)}")
     stop = threading.Event()
     tours = [_Tour(device, conditions, tell, stop) for device in devices]
-    with ThreadPoolExecutor(len(tours)) as pool:
-        running = [pool.submit(tour.measure, probes) for tour in tours]
-        try:
-            columns = [one.result() for one in running]
-        finally:
-            stop.set()
+    columns = _at_once([partial(tour.measure, probes) for tour in tours], stop)
     found = [column[index] for index in range(len(probes)) for column in columns]
     return MeasurementReport(
         measurements=tuple(one for one in found if isinstance(one, Measurement)),
         failures=tuple(one for one in found if isinstance(one, Failure)),
     )
+
+
+def _at_once(works: Sequence[Callable[[], _Column]], stop: threading.Event) -> list[_Column]:
+    """Do all works, each in a thread; an interruption waits for none of them, and what they run ends with them."""
+    running: list[Future[_Column]] = [Future() for _ in works]
+    for work, future in zip(works, running, strict=True):
+        threading.Thread(target=_do, args=(work, future), daemon=True).start()
+    try:
+        return [future.result() for future in running]
+    finally:
+        stop.set()
+
+
+def _do(work: Callable[[], _Column], future: Future[_Column]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
+        future.set_exception(error)
 
 
 class _Tour:
@@ -129,7 +146,7 @@ class _Tour:
         self._stop = stop
         self._lost: str | None = None
 
-    def measure(self, probes: Sequence[Probe]) -> list[Measurement | Failure]:
+    def measure(self, probes: Sequence[Probe]) -> _Column:
         """Measure what can be measured; an error of one artifact is its own."""
         recent = self._recent() if self._conditions.resume else []
         return [self._known(probe, recent) or self._try(probe) for probe in probes]
