@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-emulated check clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	./tests/debian-packages.sh
 	$(BIN)/python -m pytest
+
+# An arm64 board under qemu-user; as root, with debootstrap and qemu-user-static. Slow.
+test-emulated: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" ./tests/emulated/rootfs.sh .cache/arm64 \
+		"$$($(BIN)/python -c 'from importlib.metadata import version; print(version("ai-edge-litert"))')"
+	SEKRON_EDGE_ARM64="$(CURDIR)/.cache/arm64" $(BIN)/python -m pytest tests/emulated/arm64.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -43,8 +43,11 @@ def main() -> None:
         _end(str(error), error.exit_code)
     except OSError as error:
         _end(f"{error}. Files appear whole or not at all, so nothing is half-written", SekronEdgeError.exit_code)
-    except KeyboardInterrupt:
-        _end("stopped; `sekron-edge run` goes on with --resume", _INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes an exit of an interruption, and says nothing.
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
+        _end("stopped; `run` and `bench` go on with --resume", _INTERRUPTED)
 
 
 def _end(text: str, code: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -14,7 +14,7 @@ from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import Kept, Measurement, MeasurementReport, Probe
+    from sekron_edge.devices import ComputeUnits, Kept, Measurement, MeasurementReport, Probe
 
 app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
 
@@ -31,6 +31,9 @@ def bench(
     runs: Annotated[int, typer.Option(help="Least number of timed runs.")] = 50,
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
     cores: Annotated[str, typer.Option(help="Cores to run on, as 4,5; as the system likes by default.")] = "",
+    compute_units: Annotated[
+        str, typer.Option(help="That Core ML may use: ALL, CPU_ONLY, CPU_AND_GPU or CPU_AND_NE.")
+    ] = "ALL",
     timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
     retries: Annotated[int, typer.Option(min=0, help="How often to try again where a device is away or busy.")] = 3,
     resume: Annotated[bool, typer.Option(help="Measure only what was not measured since yesterday.")] = False,
@@ -44,7 +47,13 @@ def bench(
     from sekron_edge.devices import Conditions, measure_fleet, open_device
 
     asked = Conditions(
-        runs=runs, threads=threads, affinity=_cores(cores), timeout_s=timeout, retries=retries, resume=resume
+        runs=runs,
+        threads=threads,
+        affinity=_cores(cores),
+        compute_units=_compute_units(compute_units),
+        timeout_s=timeout,
+        retries=retries,
+        resume=resume,
     )
     devices = [open_device(name) for name in device or ["local"]]
     report = measure_fleet(_probes(path), devices, asked, tell=ConsoleNarrator().say)
@@ -199,6 +208,16 @@ def _cores(text: str) -> tuple[int, ...]:
         return tuple(int(core) for core in text.split(",") if text)
     except ValueError as error:
         raise ConfigError(f"cores are numbers with commas, as 4,5; got {text!r}") from error
+
+
+def _compute_units(text: str) -> ComputeUnits:
+    from sekron_edge.devices import ComputeUnits
+
+    known: tuple[ComputeUnits, ...] = get_args(ComputeUnits)
+    for units in known:
+        if units == text.upper():
+            return units
+    raise ConfigError(f"compute units are one of {', '.join(known)}; got {text!r}")
 
 
 def _probes(path: Path) -> list[Probe]:

@@ -12,7 +12,7 @@ from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, P
 from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice
-from sekron_edge.devices._measurement import Environment, Measurement
+from sekron_edge.devices._measurement import ComputeUnits, Environment, Measurement, OperatorTime
 from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
 from sekron_edge.devices._named import measure, open_device
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
@@ -21,6 +21,7 @@ from sekron_edge.devices._store import Kept, MeasurementStore
 
 __all__ = [
     "CYCLES_PER_MAC",
+    "ComputeUnits",
     "Conditions",
     "CyclesPerMac",
     "Device",
@@ -35,6 +36,7 @@ __all__ = [
     "Measurement",
     "MeasurementReport",
     "MeasurementStore",
+    "OperatorTime",
     "Probe",
     "cached_calibration",
     "calibrate",

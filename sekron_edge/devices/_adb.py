@@ -26,11 +26,12 @@ from sekron_edge.devices._connections import Connection
 from sekron_edge.devices._device import Deadline, Device
 from sekron_edge.devices._hostinfo import HostInfo
 from sekron_edge.devices._job import Answer, Job, Outcome, Timing, pieces, require_possible
-from sekron_edge.errors import DeviceError, UnsupportedError
+from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 
 _FOLDER = "/data/local/tmp/sekron-edge"
 _COOLING_POLL_S = 5.0
 _CLEANING_S = 5.0
+_BUSY = 75
 _SIGNALLED = 128
 _KILLED = _SIGNALLED + signal.SIGKILL
 _STATUSES = {
@@ -57,7 +58,8 @@ class AdbDevice(Device):
         tools = [self._tool(artifact, job) for artifact in job.artifacts]
         deadline = Deadline(timeout_s)
         adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, job))
-        with _folder(adb, self._connection.cache or _FOLDER) as folder:
+        folder = self._connection.cache or _FOLDER
+        with _folder(adb, folder):
             before = self._cooled(adb)
             cores = job.affinity or HostInfo(before).big_cores
             started = time.monotonic()
@@ -119,7 +121,7 @@ class AdbDevice(Device):
             time.sleep(min(_COOLING_POLL_S, adb.deadline.seconds / 10))
 
     def _traces(self, artifact: Artifact) -> bool:
-        return self._connection.etdump is not None and artifact.format == "executorch"
+        return self._connection.etdump is not None and TOOLS[artifact.format].name == "executor_runner"
 
     def _fetch_traces(self, adb: Adb, folder: str, job: Job) -> None:
         for index, artifact in enumerate(job.artifacts):
@@ -169,6 +171,7 @@ class _Run:
             milliseconds=read.milliseconds,
             averaged=read.averaged,
             peak_memory_bytes=read.peak_memory_bytes,
+            operators=read.operators,
         )
         return timing, outputs
 
@@ -210,9 +213,13 @@ class _Run:
     def _launch(self, arguments: Sequence[str]) -> str:
         """Run the program once, and return what it printed."""
         seconds = max(1, int(self._adb.deadline.left))
+        # In a process group of its own, which nothing outlives.
+        launch = (
+            f"echo $$ > group; exec timeout -s KILL {seconds} {self._pin}./{self._tool.name} {shlex.join(arguments)}"
+        )
         status, printed = self._adb.shell(
-            f"cd {shlex.quote(self._folder)} && timeout -s KILL {seconds} {self._pin}"
-            f"./{self._tool.name} {shlex.join(arguments)}"
+            f"cd {shlex.quote(self._folder)} && {{ setsid sh -c {shlex.quote(launch)}; status=$?; "
+            "kill -9 -$(cat group) 2>/dev/null; (exit $status); }"
         )
         if not status:
             return printed
@@ -234,22 +241,30 @@ class _Run:
 
 
 @contextmanager
-def _folder(adb: Adb, above: str) -> Iterator[str]:
-    """Make a folder for one job, with a guard that ends it should nobody come back; both go at the end."""
-    folder = f"{above}/job-{time.time_ns():x}"
-    quoted, parent = shlex.quote(folder), shlex.quote(above)
-    seconds = round(adb.deadline.seconds + _CLEANING_S)
-    guard = f"sleep {seconds}; rm -rf {quoted}; rmdir {parent}"
-    adb.require(
-        f"mkdir -p {parent} && mkdir {quoted} && cd {quoted} && "
-        f"{{ setsid sh -c {shlex.quote(guard)} >/dev/null 2>&1 </dev/null & echo $! > guard; }}"
+def _folder(adb: Adb, folder: str) -> Iterator[None]:
+    """Make the folder of a job, with a guard that ends it should nobody come back; both go at the end.
+
+    Raises:
+        UnreachableError: If another job's guard is there.
+    """
+    quoted = shlex.quote(folder)
+    end = f"kill -9 -$(cat {quoted}/group); rm -rf {quoted}"
+    guard = f"sleep {round(adb.deadline.seconds + _CLEANING_S)}; {end}"
+    status, printed = adb.shell(
+        f"(mkdir {quoted} 2>/dev/null || {{ kill -0 $(cat {quoted}/guard) 2>/dev/null && exit {_BUSY}; "
+        f"rm -rf {quoted}; mkdir {quoted}; }} && cd {quoted} && "
+        f"{{ setsid sh -c {shlex.quote(guard)} >/dev/null 2>&1 </dev/null & echo $! > guard; }})"
     )
+    if status == _BUSY:
+        raise UnreachableError(f"{adb.device}: another measurement runs there")
+    if status:
+        raise DeviceError(f"{adb.device}: a folder for the job cannot be made there: {printed.strip()}")
     try:
-        yield folder
+        yield
     finally:
         last = Adb(adb.serial, adb.device, Deadline(_CLEANING_S), adb.missed)
         with suppress(DeviceError):  # the device has gone: its guard cleans up
-            last.shell(f"kill -9 -$(cat {quoted}/guard); rm -rf {quoted}; rmdir {parent}")
+            last.shell(f"kill -9 -$(cat {quoted}/guard); {end}")
 
 
 def _texts(adb: Adb) -> dict[str, str]:

@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
 
 _LAUNCHES = 5
 _NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
 _MIB = 1 << 20
+_NEVER_S = 86_400  # the deadline ends it before
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Readings:
     milliseconds: tuple[float, ...]
     averaged: int
     peak_memory_bytes: int | None
+    operators: tuple[OperatorTime, ...] = ()
 
 
 class Tool(ABC):
@@ -34,11 +37,13 @@ class Tool(ABC):
         name: Of the program, and of its path in the user's file.
         runtime: What it runs artifacts with.
         answers: Whether it writes outputs.
+        silent_if: What it may be, if it states no times.
     """
 
     name: str
     runtime: str
     answers: bool
+    silent_if: str
 
     @abstractmethod
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
@@ -59,32 +64,33 @@ class BenchmarkModel(Tool):
     name = "benchmark_model"
     runtime = "litert"
     answers = False
+    silent_if = "another program of that name"
 
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
-        """Return the arguments of each launch."""
+        """Return the arguments of each launch; the last is for the operators, since profiling takes time."""
         arguments = [
             f"--graph={model}",
             f"--num_threads={threads}",
             f"--num_runs={self._each(runs)}",
             f"--warmup_runs={max(1, warmup)}",
             "--min_secs=0",
-            "--report_peak_memory_footprint=true",
+            f"--max_secs={_NEVER_S}",
         ]
-        return [arguments] * _LAUNCHES
+        return [*[arguments] * _LAUNCHES, [*arguments, "--enable_op_profiling=true"]]
 
     def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
-        """Read the means, and the memory, which is what the tool itself calls approximate."""
+        """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
         means, memory = [], []
-        for text in printed:
+        for text in printed[:_LAUNCHES]:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
             if not counts or mean is None or int(counts[-1]) < self._each(runs):
-                raise _not_understood(self.name, text)
+                raise _not_understood(self, text)
             means.append(float(mean[1]) / 1000.0)
             footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
             if footprint is not None:
                 memory.append(int(float(footprint[1]) * _MIB))
-        return Readings(tuple(means), self._each(runs), max(memory, default=None))
+        return Readings(tuple(means), self._each(runs), max(memory, default=None), _operators(printed[-1]))
 
     def _each(self, runs: int) -> int:
         return -(-runs // _LAUNCHES)
@@ -96,6 +102,7 @@ class ExecutorRunner(Tool):
     name = "executor_runner"
     runtime = "executorch"
     answers = True
+    silent_if = "built without EXECUTORCH_ENABLE_LOGGING=ON"
 
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
         """Return the arguments of each launch, the first for the warm-up that the others begin with."""
@@ -111,7 +118,7 @@ class ExecutorRunner(Tool):
         for text in printed:
             found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
             if found is None:
-                raise _not_understood(self.name, text)
+                raise _not_understood(self, text)
             sums.append(float(found[1]))
             single.append([float(value) for value in re.findall(rf"Iteration \d+ of \d+: {_NUMBER} ms", text)])
         if all(len(values) == cold + each for values in single[1:]):
@@ -119,8 +126,28 @@ class ExecutorRunner(Tool):
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
 
 
-TOOLS: dict[str, Tool] = {tool.runtime: tool for tool in (BenchmarkModel(), ExecutorRunner())}
+def _operators(text: str) -> tuple[OperatorTime, ...]:
+    """Read the table of operators in the order in which they run; none where there is no such table."""
+    table = re.search(r"= Run Order =+\n(.*)\n((?:.+\n)+)", text)
+    if table is None:
+        return ()
+    columns = [column.strip(" []") for column in table[1].strip().split("\t")]
+    found = []
+    for line in table[2].splitlines():
+        row = dict(zip(columns, (cell.strip() for cell in line.strip().split("\t")), strict=False))
+        if re.fullmatch(_NUMBER, row.get("avg ms", "")):
+            name = row.get("Name", "").rpartition(":")[0].strip("[]")
+            found.append(OperatorTime(name=name, kind=row.get("node type", ""), milliseconds=float(row["avg ms"])))
+    return tuple(found)
 
 
-def _not_understood(name: str, text: str) -> DeviceError:
-    return DeviceError(f"{name} printed no times but {text.strip()[-200:]!r}; is it built from a current release?")
+# By format.
+TOOLS: dict[str, Tool] = {
+    "litert": BenchmarkModel(),
+    "executorch": ExecutorRunner(),
+    "executorch:vulkan": ExecutorRunner(),
+}
+
+
+def _not_understood(tool: Tool, text: str) -> DeviceError:
+    return DeviceError(f"{tool.name} printed no times but {text.strip()[-200:]!r}; is it {tool.silent_if}?")

@@ -16,6 +16,7 @@ _CONDITIONS: tuple[tuple[str, Callable[[Measurement], object]], ...] = (
     ("governor", lambda m: (m.device, m.environment.governor)),
     ("runtime", lambda m: (m.runtime, m.runtime_version)),
     ("threads", lambda m: (m.threads, m.affinity)),
+    ("compute units", lambda m: m.compute_units),
     ("what is timed", lambda m: (m.timed, m.averaged > 1)),
 )
 
@@ -68,9 +69,7 @@ def compare_latencies(first: Measurement, second: Measurement) -> LatencyCompari
 
 def _differing(first: Measurement, second: Measurement) -> list[str]:
     found = [name for name, condition in _CONDITIONS if condition(first) != condition(second)]
-    # What another artifact, or another device, brings with it is no difference of its own.
-    if first.format != second.format and "runtime" in found:
-        found.remove("runtime")
-    if "device" in found:
-        found.remove("governor")
-    return found
+    # What another format, or another device, brings with it is no difference of its own.
+    brought = {"runtime", "compute units"} if first.format != second.format else set()
+    brought |= {"governor"} if "device" in found else set()
+    return [name for name in found if name not in brought]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _runner
-from sekron_edge.devices._job import ComputeUnits, Job, Outcome
-from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._job import Job, Outcome
+from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.devices._summary import summary
 from sekron_edge.errors import DeviceError

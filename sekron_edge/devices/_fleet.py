@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices._device import Device, Judge
-from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError, VerificationError
 
@@ -44,6 +45,9 @@ class MeasurementReport(BaseModel):
     failures: tuple[Failure, ...] = ()
 
 
+_Column = list[Measurement | Failure]
+
+
 @dataclass(frozen=True)
 class Probe:
     """An artifact to measure; with inputs in PyTorch's layout, and a judge of what it makes of them on the device."""
@@ -61,6 +65,7 @@ class Conditions:
         runs: Least number of timed runs.
         threads: That the runtime may use.
         affinity: Cores to run on; as the system likes if empty.
+        compute_units: That Core ML may use.
         timeout_s: For one artifact on one device.
         retries: How often a device is tried again that is away or busy, or was lost.
         backoff_s: Before the first of these; twice as long before each next one.
@@ -70,6 +75,7 @@ class Conditions:
     runs: int = 50
     threads: int = 1
     affinity: tuple[int, ...] = ()
+    compute_units: ComputeUnits = "ALL"
     timeout_s: float = 600.0
     retries: int = 3
     backoff_s: float = 2.0
@@ -102,17 +108,30 @@ def measure_fleet(
         raise DeviceError(f"each device can be named once; got {', '.join(names)}")
     stop = threading.Event()
     tours = [_Tour(device, conditions, tell, stop) for device in devices]
-    with ThreadPoolExecutor(len(tours)) as pool:
-        running = [pool.submit(tour.measure, probes) for tour in tours]
-        try:
-            columns = [one.result() for one in running]
-        finally:
-            stop.set()
+    columns = _at_once([partial(tour.measure, probes) for tour in tours], stop)
     found = [column[index] for index in range(len(probes)) for column in columns]
     return MeasurementReport(
         measurements=tuple(one for one in found if isinstance(one, Measurement)),
         failures=tuple(one for one in found if isinstance(one, Failure)),
     )
+
+
+def _at_once(works: Sequence[Callable[[], _Column]], stop: threading.Event) -> list[_Column]:
+    """Do all works, each in a thread; an interruption waits for none of them, and what they run ends with them."""
+    running: list[Future[_Column]] = [Future() for _ in works]
+    for work, future in zip(works, running, strict=True):
+        threading.Thread(target=_do, args=(work, future), daemon=True).start()
+    try:
+        return [future.result() for future in running]
+    finally:
+        stop.set()
+
+
+def _do(work: Callable[[], _Column], future: Future[_Column]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is waited for
+        future.set_exception(error)
 
 
 class _Tour:
@@ -127,7 +146,7 @@ class _Tour:
         self._stop = stop
         self._lost: str | None = None
 
-    def measure(self, probes: Sequence[Probe]) -> list[Measurement | Failure]:
+    def measure(self, probes: Sequence[Probe]) -> _Column:
         """Measure what can be measured; an error of one artifact is its own."""
         recent = self._recent() if self._conditions.resume else []
         return [self._known(probe, recent) or self._try(probe) for probe in probes]
@@ -161,6 +180,7 @@ class _Tour:
                     runs=asked.runs,
                     threads=asked.threads,
                     affinity=asked.affinity,
+                    compute_units=asked.compute_units,
                     timeout_s=asked.timeout_s,
                     judge=probe.judge,
                 )
@@ -189,6 +209,7 @@ class _Tour:
             alike = (found.artifact_sha256, found.threads, found.affinity or (), found.timed) == (
                 probe.artifact.sha256, asked.threads, asked.affinity, "call",
             )  # fmt: skip
+            alike = alike and found.compute_units in (None, asked.compute_units)
             enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)
             if alike and enough:
                 self._tell(f"{probe.artifact.path.name} on {self._device.name}: measured {found.measured_at:%H:%M}")

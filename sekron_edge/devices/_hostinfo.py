@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 CPUINFO = "/proc/cpuinfo"
+_ARCHITECTURE = "/proc/sys/kernel/arch"
 BOARD = "/proc/device-tree/model"
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 _CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
@@ -23,15 +24,14 @@ _ZONES = "/sys/class/thermal/thermal_zone*/temp"
 _MOST_CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 READ = (
-    CPUINFO, BOARD, _GOVERNOR, _CLOCKS, _MOST_CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES, _THROTTLES,
+    CPUINFO, _ARCHITECTURE, BOARD, _GOVERNOR, _CLOCKS, _MOST_CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES,
+    _THROTTLES,
 )  # fmt: skip
 
 _X86_VENDORS = ("GenuineIntel", "AuthenticAMD")
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
-_CPU_ZONES = (
-    "x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "acpitz",
-    "cpu-1-0-usr", "cpu-0-0-usr", "mtktscpu", "BIG", "LITTLE", "battery",
-)  # fmt: skip
+_CPU_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "mtktscpu", "BIG", "acpitz")
+_CORE_ZONE = "cpu"  # what phones' zones of single cores begin with
 
 # The parts of Arm Ltd. (implementer 0x41) that /proc/cpuinfo names only by number.
 _ARM_PARTS = {
@@ -87,7 +87,7 @@ class HostInfo:
     @property
     def is_x86(self) -> bool:
         """Whether the processor is one of Intel's or AMD's, whatever the program that asks was made for."""
-        return any(
+        return self.texts.get(_ARCHITECTURE) == "x86_64" or any(
             key == "vendor_id" and value in ("GenuineIntel", "AuthenticAMD") for key, value in self._cpu_fields()
         )
 
@@ -129,7 +129,8 @@ class HostInfo:
         for name in _CPU_ZONES:
             if name in zones and (value := _celsius(self.texts.get(f"{zones[name]}/temp", ""))) is not None:
                 return value
-        return None
+        cores = [self.texts.get(f"{path}/temp", "") for name, path in zones.items() if name.startswith(_CORE_ZONE)]
+        return max((value for text in cores if (value := _celsius(text)) is not None), default=None)
 
     @property
     def throttles(self) -> int:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _hostinfo
+from sekron_edge.devices._measurement import ComputeUnits, OperatorTime, Timed
 from sekron_edge.errors import DeviceError, UnsupportedError
 
-Timed = Literal["call", "computation"]
-ComputeUnits = Literal["ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE"]
 JOB_NAME = "job.json"
 # What a sum of durations may exceed the time by that passed meanwhile on this machine's clock.
 _CLOCK_TOLERANCE = 1.1
@@ -160,6 +159,7 @@ class Timing(BaseModel):
     milliseconds: tuple[float, ...]
     averaged: int = 1
     peak_memory_bytes: int | None
+    operators: tuple[OperatorTime, ...] = ()
 
 
 class Answer(BaseModel):

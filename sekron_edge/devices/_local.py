@@ -6,9 +6,11 @@ What it holds is then the model's, and a crash of a runtime is an error and not 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from sekron_edge.devices import _runner
@@ -31,18 +33,37 @@ class LocalDevice(Device):
             answers = job.write(folder, paths, None if _runs_here(job) else _EXPORTERS_OWN)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
             command = [sys.executable, "-P", str(RUNNER), JOB_NAME]
-            environment = {**os.environ, **job.environment}
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, timeout=deadline.left, env=environment, cwd=folder, check=False
-                )
-            except subprocess.TimeoutExpired as error:
-                raise deadline.missed(self.name, job) from error
-            require_end(job, done.returncode, done.stderr, self.name)
-            answer = read_answer(job, done.stdout, seconds=deadline.passed, device=self.name)
+            status, said, complained = _run(command, folder, {**os.environ, **job.environment}, deadline)
+            if status is None:
+                raise deadline.missed(self.name, job)
+            require_end(job, status, complained, self.name)
+            answer = read_answer(job, said, seconds=deadline.passed, device=self.name)
             pairs = zip(job.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
+
+
+def _run(
+    command: list[str], folder: Path, environment: dict[str, str], deadline: Deadline
+) -> tuple[int | None, bytes, bytes]:
+    """Run a command that leaves no process; return its status, None if time was up, and what it printed."""
+    with (folder / "said").open("w+b") as said, (folder / "complained").open("w+b") as complained:
+        # Files, not pipes: those a child of the runner would hold open.
+        process = subprocess.Popen(
+            command, stdout=said, stderr=complained, env=environment, cwd=folder, start_new_session=True
+        )
+        status: int | None = None
+        try:
+            status = process.wait(deadline.left)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        complained.seek(0)
+        return status, said.read(), complained.read()
 
 
 def _runs_here(job: Job) -> bool:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Timed = Literal["call", "computation"]
+ComputeUnits = Literal["ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE"]
+
 
 class Environment(BaseModel):
     """Where a measurement was made. What could not be read is ``None``; clock and temperature before, and after."""
@@ -42,8 +45,9 @@ class Measurement(BaseModel):
     runs, ``median_ms`` and ``min_ms`` are of the means, and the other quantiles None. ``peak_memory_bytes`` is the
     memory attributable to the model: the process's peak while loading and running, less what it held before.
     ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote; ``throttled`` when the device
-    lowered its clock meanwhile. ``affinity`` are the cores that it was bound to, ``verified`` is what a check of the
-    outputs found there. An ``emulated`` latency says nothing about a device, and is never stored.
+    lowered its clock meanwhile. ``affinity`` are the cores that it was bound to, ``compute_units`` those that Core ML
+    might use, ``verified`` is what a check of the outputs found there. An ``emulated`` latency says nothing about a
+    device, and is never stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +62,8 @@ class Measurement(BaseModel):
     runtime_version: str
     threads: int
     affinity: tuple[int, ...] | None = None
-    timed: Literal["call", "computation"] = "call"
+    compute_units: ComputeUnits | None = None
+    timed: Timed = "call"
     averaged: int = 1
     warmup: int
     runs: int

@@ -9,7 +9,7 @@ from sekron_edge.devices._adb import AdbDevice
 from sekron_edge.devices._connections import Connection, connection
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._local import LocalDevice
-from sekron_edge.devices._measurement import Measurement
+from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._ssh import SshDevice
 from sekron_edge.errors import DeviceError
 
@@ -46,6 +46,7 @@ def measure(
     warmup: int = 10,
     threads: int = 1,
     affinity: Sequence[int] = (),
+    compute_units: ComputeUnits = "ALL",
     timeout_s: float = 600.0,
 ) -> Measurement:
     """Measure the latency and the memory of an artifact on a device.
@@ -60,11 +61,19 @@ def measure(
         warmup: Least number of runs before the first that counts; warming up goes on until the times settle.
         threads: Threads the runtime may use.
         affinity: Cores to run on; as the system likes if none.
+        compute_units: That Core ML may use.
         timeout_s: After so many seconds the measurement is given up.
 
     Raises:
         DeviceError: If there is no such device, the runtime cannot run there, crashes, or takes too long.
     """
     return open_device(device).measure(
-        artifact, inputs, runs=runs, warmup=warmup, threads=threads, affinity=affinity, timeout_s=timeout_s
+        artifact,
+        inputs,
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        affinity=affinity,
+        compute_units=compute_units,
+        timeout_s=timeout_s,
     )

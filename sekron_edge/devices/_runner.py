@@ -139,7 +139,7 @@ class CoreMLSession:
     measurable = True
 
     def __init__(self, model: Any, item: dict[str, Any], runtime_version: str) -> None:
-        self.runtime_version = "{}, macOS {}, {}".format(runtime_version, platform.mac_ver()[0], item["compute_units"])
+        self.runtime_version = f"{runtime_version}, macOS {platform.mac_ver()[0]}"
         self._model, self._inputs, self._outputs = model, item["inputs"], item["outputs"]
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
@@ -249,7 +249,8 @@ def _staged(stage: str, work: Callable[[], Any]) -> Any:
     except Failure:
         raise
     except Exception as error:
-        raise Failure(stage, f"{type(error).__name__}: {error}") from error
+        # What loads artifacts may know the stage better.
+        raise Failure(getattr(error, "stage", stage), f"{type(error).__name__}: {error}") from error
 
 
 def _inputs(item: dict[str, Any]) -> list[Any]:

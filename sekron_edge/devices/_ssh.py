@@ -71,7 +71,7 @@ class SshDevice(Device):
         if host.startswith("-"):
             raise DeviceError(f"{self.name}: {host!r} is no host")
         command = ["ssh", *(word for key, value in _OPTIONS.items() for word in ("-o", f"{key}={value}"))]
-        command += ["-F", str(to.ssh_config)] if to.ssh_config is not None else []
+        command += ["-F", str(to.ssh_config.expanduser())] if to.ssh_config is not None else []
         command += ["-l", to.user] if to.user is not None else []
         command += ["-p", str(to.port)] if to.port is not None else []
         python = [to.python] if isinstance(to.python, str) else list(to.python)

@@ -60,6 +60,7 @@ def summary(
         runtime_version=timing.runtime_version,
         threads=job.threads,
         affinity=job.affinity or answer.pinned or None,
+        compute_units=job.compute_units if timing.runtime == "coreml" else None,
         timed=job.timed,
         warmup=job.warmup,
         averaged=timing.averaged,
@@ -73,6 +74,7 @@ def summary(
         throttled=throttled,
         emulated=emulated,
         remarks=tuple(remarks),
+        operators=timing.operators,
         measured_at=started,
         environment=environment(answer),
     )

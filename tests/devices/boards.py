@@ -4,6 +4,7 @@ Keys, configuration and the board's files lie in one folder. The board's Python 
 its path; the first argument says what is wrong with the board, or with its runtime, in whose place is `STUB` then.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -68,11 +69,20 @@ class Board:
             lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         self.devices.write_text("\n".join(lines) + "\n")
 
-    def unplug(self) -> None:
-        """Cut every connection that there is."""
-        for process in psutil.Process(self._sshd.pid).children(recursive=True):
-            if process.name().startswith("sshd"):
-                process.kill()
+    def unplug(self, pattern: str = "") -> None:
+        """Cut every connection that there is, or that of the job whose folder's path has a part like this."""
+        for process in psutil.Process(self._sshd.pid).children():
+            if self._works_in(process, pattern):
+                for one in [process, *(child for child in process.children() if child.name().startswith("sshd"))]:
+                    one.kill()
+
+    def _works_in(self, process: psutil.Process, pattern: str) -> bool:
+        """Say whether a process below this one works in such a folder."""
+        for child in process.children(recursive=True) if pattern else []:
+            with contextlib.suppress(psutil.Error):
+                if f"/{pattern}/" in f"{child.cwd()}/":
+                    return True
+        return not pattern
 
     def stop(self) -> None:
         """Switch it off."""

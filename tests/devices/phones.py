@@ -32,6 +32,13 @@ echo 'Running benchmark for at least 1 iterations and at least 0.5 seconds but t
 echo 'count=61 first=9000 curr=8100 min=8000 max=9000 avg=8100.5 std=90'
 echo "count=$runs first=8010 curr=8020 min=7990 max=8040 avg=8020.25 std=12"
 echo "Inference timings in us: Init: 2028, First inference: 9000, Warmup (avg): 8100.5, Inference (avg): 8020.25"
+case $* in *enable_op_profiling=true*)
+echo '============================== Run Order =============================='
+printf '\\t[node type]\\t[first]\\t[avg ms]\\t[%%]\\t[cdf%%]\\t[mem KB]\\t[times called]\\t[Name]\\n'
+printf '\\tCONV_2D\\t6.1\\t6.001\\t75%%\\t75%%\\t0.0\\t1\\t[conv;relu]:0\\n'
+printf '\\tFULLY_CONNECTED\\t2.1\\t2.019\\t25%%\\t100%%\\t0.0\\t1\\t[linear]:1\\n'
+echo
+esac
 echo 'Memory footprint delta from the start of the tool (MB): init=2.5 overall=4.5'
 """
 

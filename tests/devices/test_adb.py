@@ -1,5 +1,6 @@
 """Android over adb: the real client, and a daemon in the place of a phone. No figure here is a phone's."""
 
+import os
 import subprocess
 import threading
 import time
@@ -46,6 +47,8 @@ def test_litert_states_means(at_phone, doubler):
     assert found.median_ms == pytest.approx(8.02025)
     assert (found.p90_ms, found.iqr_ms) == (None, None)
     assert found.peak_memory_bytes == int(4.5 * 2**20)
+    seen = [(operator.kind, operator.name, operator.milliseconds) for operator in found.operators]
+    assert seen == [("CONV_2D", "conv;relu", 6.001), ("FULLY_CONNECTED", "linear", 2.019)]
     assert [kept.measurement for kept in MeasurementStore.default().measurements()] == [found]
 
 
@@ -103,16 +106,13 @@ def test_a_fault_is_one_error_and_leaves_nothing(fault, at_phone, at_board, doub
 
 
 def test_a_full_phone(at_phone, doubler):
-    at_phone.work.mkdir()
-    limit = at_phone.work / "limit"
+    limit = at_phone.work.with_name("limit")
     limit.write_text("1000")
     try:
         with pytest.raises(DeviceError, match="No space left on device; free some space there"):
             open_device("adb:phone").measure(doubler, timeout_s=60)
-        assert list(at_phone.work.iterdir()) == [limit]
     finally:
         limit.unlink()
-        at_phone.work.rmdir()
 
 
 def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubler):
@@ -136,6 +136,18 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubl
     at_phone.plug_in()
     at_board.write(phone=at_phone.settings())
     assert open_device("adb:phone").measure(doubler, runs=10, timeout_s=60).runs == 10
+
+
+def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at_phone, doubler):
+    at_phone.work.mkdir()
+    guard = at_phone.work / "guard"
+    guard.write_text(str(os.getpid()))
+    with pytest.raises(UnreachableError, match="another measurement runs there"):
+        open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+    assert guard.exists()
+    guard.write_text("4194303")  # no process has this number
+    assert open_device("adb:phone").measure(doubler, runs=10, timeout_s=60).runs == 10
+    assert not at_phone.work.exists()
 
 
 def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, tmp_path):

@@ -1,7 +1,10 @@
 """Several devices at once, the store, and what may be compared."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -149,6 +152,7 @@ CHANGES = {
     "governor": {"environment": {"governor": "powersave"}},
     "runtime": {"runtime_version": "2.2.0"},
     "threads": {"threads": 4},
+    "compute units": {"compute_units": "CPU_ONLY"},
     "what is timed": {"timed": "computation"},
 }
 
@@ -232,3 +236,26 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
     code, _, err = run(monkeypatch, capsys, "measurements", "export", "--out", tmp_path / "all.xls")
     assert code == 2
     assert ".csv" in err
+
+
+def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubler):
+    doubler.path.with_name(f"{doubler.path.name}.json").write_text(doubler.model_dump_json())
+    at_board.write(board=at_board.settings("stub"), stuck=at_board.settings("hang", cache=str(at_board.home / "stuck")))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sekron_edge", "bench", doubler.path, "--device", "ssh:board", "--device", "ssh:stuck"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # Its first line says that the board is done.
+    line = running.stderr.readline()
+    assert "on ssh:board" in line, line + running.stderr.read()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(at_board.home.glob("stuck/job-*")):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "--resume" in said
+    at_board.wait_for_silence()
+    assert not (at_board.home / "stuck").exists()
+    (kept,) = MeasurementStore.default().measurements()
+    assert kept.measurement.device == "ssh:board"

@@ -1,6 +1,9 @@
 """This machine as a device, with the runtimes that ship."""
 
+import os
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,8 @@ from torch import nn
 from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.devices import LocalDevice, Measurement, measure
-from sekron_edge.errors import DeviceError
+from sekron_edge.errors import DeviceError, UnsupportedError
+from tests.devices.boards import STUB
 
 
 @pytest.fixture(scope="module", params=["litert", "executorch"])
@@ -76,3 +80,44 @@ def test_bad_arguments_name_what_was_wrong(tmp_path):
     other = nothing.model_copy(update={"format": "executorch"})
     with pytest.raises(DeviceError, match="one format"):
         LocalDevice().measure_together([nothing, other])
+
+
+@pytest.mark.slow
+def test_what_runs_elsewhere_alone_is_said_so(tmp_path):
+    artifact = export(nn.Conv2d(3, 4, 3), (torch.randn(1, 3, 8, 8),), format="executorch:vulkan", out=tmp_path)
+    with pytest.raises(UnsupportedError, match="measure it elsewhere"):
+        measure(artifact, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("crash", "SIGSEGV"),
+        ("child", "SIGSEGV"),
+        ("exit", "failed"),
+        ("garbage", "is no answer"),
+        ("hang", "longer than"),
+    ],
+)
+def test_a_fault_of_the_runtime_is_one_error_and_leaves_no_process(fault, message, doubler, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("SEKRON_EDGE_FAULT", fault)
+    with pytest.raises(DeviceError, match=message):
+        measure(doubler, runs=4, timeout_s=4 if fault == "hang" else 60)
+    assert not [one for one in psutil.process_iter() if is_sleeping(one)]
+
+
+def test_a_child_that_outlives_the_runtime_is_ended(doubler, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("SEKRON_EDGE_FAULT", "lasting")
+    assert measure(doubler, runs=4, timeout_s=60).runs >= 4
+    assert not [one for one in psutil.process_iter() if is_sleeping(one)]
+
+
+def is_sleeping(process):
+    """Say whether this is the child that the stub leaves behind."""
+    try:
+        mine = process.environ().get("SEKRON_EDGE_CACHE") == os.environ["SEKRON_EDGE_CACHE"]
+        return mine and process.cmdline() == ["sleep", "1000"] and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False

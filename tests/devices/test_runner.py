@@ -3,6 +3,7 @@
 import ast
 import json
 import sys
+import types
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -139,3 +140,54 @@ def test_what_cannot_be_true_is_refused(job):
     failure = {"token": job.token, "failure": {"stage": "runtime", "message": "no such module"}}
     with pytest.raises(DeviceError, match=r"d: model\.tflite failed at the stage 'runtime': no such module"):
         read_answer(job, json.dumps(failure).encode(), seconds=1.0, device="d")
+
+
+def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
+    """No Mac was at hand: this shows what Core ML is asked, not that it answers."""
+    asked = []
+
+    class MLModel:
+        def __init__(self, path, compute_units):
+            asked.append((path, compute_units))
+
+        def get_compiled_model_path(self):
+            return "compiled"
+
+        def predict(self, values):
+            return {"y": values["x"].astype(np.float64) * 2}
+
+    mocked = types.ModuleType("coremltools")
+    mocked.__version__ = "9.0"
+    mocked.models = types.SimpleNamespace(MLModel=MLModel)
+    mocked.ComputeUnit = types.SimpleNamespace(CPU_AND_NE="the neural engine")
+    monkeypatch.setitem(sys.modules, "coremltools", mocked)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(_runner.platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    specs = [{"name": name, "shape": [1, 2], "dtype": "float32", "quantization": None} for name in "xy"]
+    item = {
+        "path": "model.mlpackage", "format": "coreml", "inputs": specs[:1], "outputs": specs[1:], "values": None,
+        "answers": str(tmp_path / "answers.npz"), "loader": None, "compute_units": "CPU_AND_NE",
+    }  # fmt: skip
+    job = {
+        "artifacts": [item], "runs": 4, "warmup": 1, "settle_seconds": 0.0, "least_seconds": 0.0, "threads": 1,
+        "affinity": [], "timed": "call", "read": [],
+    }  # fmt: skip
+    found = _runner.measure(job)["timings"][0]
+    assert asked == [("model.mlpackage", "the neural engine")]
+    assert (found["runtime"], found["measurable"]) == ("coreml", True)
+    assert found["runtime_version"].endswith("macOS 15.1")
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert answers["0"].dtype == np.float32
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="what a Mac does is not what others say")
+def test_without_a_mac_core_ml_is_refused_by_the_runner():
+    with pytest.raises(_runner.Failure, match="macOS only"):
+        _runner.CoreML({})
+
+
+def test_cores_that_cannot_be_chosen_are_said(monkeypatch):
+    monkeypatch.delattr(_runner.os, "sched_setaffinity")
+    with pytest.raises(_runner.Failure, match=r"bound to the cores \[0\]"):
+        _runner._bind([0])
+    _runner._bind([])

@@ -15,6 +15,8 @@ from torch import nn
 from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.devices import MeasurementStore, calibrate, open_device
+from sekron_edge.devices._android_tools import TOOLS
+from sekron_edge.devices._connections import Connection, connection
 from sekron_edge.devices._device import RUNNER
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError
 
@@ -191,6 +193,16 @@ def test_what_does_not_fit_the_board_is_said_before(at_board, doubler):
         measured(doubler)
     with pytest.raises(DeviceError, match="no device 'ssh:'"):
         open_device("ssh:")
+
+
+def test_the_users_file_of_the_docs_is_correct(monkeypatch, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
+    (tmp_path / "devices.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    monkeypatch.setenv("SEKRON_EDGE_DEVICES", str(tmp_path / "devices.toml"))
+    assert connection("board").user == "pi"
+    assert set(connection("pixel").binaries) == {tool.name for tool in TOOLS.values()}
+    documented = connection("board").model_fields_set | connection("pixel").model_fields_set
+    assert documented == set(Connection.model_fields)
 
 
 def test_the_users_file_is_checked(at_board, monkeypatch):

@@ -33,7 +33,7 @@ class Interpreter:
         self._value = value
 
     def get_tensor(self, index):
-        return self._value * 2
+        return self._value * (3 if _FAULT == "wrong" else 2)
 
     def invoke(self):
         self._runs += 1
