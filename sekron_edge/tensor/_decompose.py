@@ -82,7 +82,7 @@ def decompose_tensor(
     check_weight(weight)
     tensor = unfold(weight.detach().double(), [factor.shape for factor in structure.factors])
     found = from_cores(structure, _started(tensor, structure), torch.float64)
-    if not tensor.any():
+    if torch.count_nonzero(tensor) == 0:
         # No component of nothing: where iterations would start is not where they end.
         return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in found.values))
     for_weight = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
