@@ -28,7 +28,8 @@ from sekron_edge.devices._hostinfo import HostInfo
 from sekron_edge.devices._job import Answer, Job, Outcome, Timing, pieces, require_possible
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 
-_FOLDER = "/data/local/tmp/sekron-edge"
+_ABOVE = "/data/local/tmp"
+_NAME = "sekron-edge"  # what has this name there is ours to remove
 _COOLING_POLL_S = 5.0
 _CLEANING_S = 5.0
 _BUSY = 75
@@ -58,7 +59,7 @@ class AdbDevice(Device):
         tools = [self._tool(artifact, job) for artifact in job.artifacts]
         deadline = Deadline(timeout_s)
         adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, job))
-        folder = self._connection.cache or _FOLDER
+        folder = f"{self._connection.cache or _ABOVE}/{_NAME}"
         with _folder(adb, folder):
             before = self._cooled(adb)
             cores = job.affinity or HostInfo(before).big_cores
@@ -282,6 +283,7 @@ def _texts(adb: Adb) -> dict[str, str]:
 def _named(adb: Adb, found: dict[str, str]) -> dict[str, str]:
     """Let a device that has no name among its files have the one among its properties."""
     if HostInfo(found).cpu_model is None:
-        model = adb.shell("getprop ro.product.manufacturer; getprop ro.product.model; getprop ro.soc.model")[1]
-        found[_hostinfo.BOARD] = re.sub(r"\s+", " ", model).strip()
+        status, said = adb.shell("getprop ro.product.manufacturer && getprop ro.product.model && getprop ro.soc.model")
+        if not status:
+            found[_hostinfo.BOARD] = re.sub(r"\s+", " ", said).strip()
     return found

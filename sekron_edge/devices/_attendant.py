@@ -28,7 +28,9 @@ _KEEP = b"keep\n"
 _CHUNK = 1 << 16
 _MOST_OUTPUT = 1 << 26
 _OLD_S = 30 * 86_400
-_HASH_LENGTH = 64
+# Names of ours: nothing else in the folder is ever touched.
+_JOB = "sekron-edge-job-"
+_BLOB = "sekron-edge-file-"
 _GRACE_S = 5.0
 _POLL_S = 0.02
 _PATIENCE_S = 1.0
@@ -60,7 +62,7 @@ class Cache:
             raise Refused("another measurement runs there", transient=True) from error
         try:
             self._sweep()
-            self.folder = tempfile.mkdtemp(prefix="job-", dir=path)
+            self.folder = tempfile.mkdtemp(prefix=_JOB, dir=path)
         except OSError:
             _remove_folders(self._made)
             raise
@@ -69,9 +71,9 @@ class Cache:
         """Remove what attendants left that were killed, and what nobody has used for long."""
         for name in os.listdir(self.path):
             path = os.path.join(self.path, name)
-            if name.startswith("job-"):
+            if name.startswith(_JOB):
                 shutil.rmtree(path, ignore_errors=True)
-            elif name.isalnum() and len(name) == _HASH_LENGTH and time.time() - os.path.getmtime(path) > _OLD_S:
+            elif name.startswith(_BLOB) and time.time() - os.path.getmtime(path) > _OLD_S:
                 os.remove(path)
 
     def has(self, file: dict[str, Any]) -> bool:
@@ -117,7 +119,7 @@ class Cache:
         os.close(self._lock)
 
     def _blob(self, file: dict[str, Any]) -> str:
-        return os.path.join(self.path, file["sha256"])
+        return os.path.join(self.path, _BLOB + file["sha256"])
 
 
 def attend(request: dict[str, Any]) -> None:

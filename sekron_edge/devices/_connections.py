@@ -25,8 +25,8 @@ class Connection(BaseModel):
         port: Of sshd.
         ssh_config: A file instead of ``~/.ssh/config``.
         python: The Python there that has numpy and the runtime: a path, or a command's words.
-        cache: Folder there for what is sent; by default ``~/.cache/sekron-edge/device``, on Android one below
-            ``/data/local/tmp``.
+        cache: Folder there for what is sent; by default ``~/.cache/sekron-edge/device``. On Android it must exist, and
+            is ``/data/local/tmp`` by default.
         emulated: Whether its times are none of a device's.
         binaries: Paths here of ``benchmark_model`` and ``executor_runner`` for Android, by their names.
         cool_celsius: On Android, wait until the device is no hotter than this.

@@ -72,7 +72,9 @@ class Phone:
 
     def __init__(self, folder: Path, *, shell_2: bool = True) -> None:
         self.folder = folder
-        self.work = folder / 'it\'s "work"'
+        self.above = folder / 'it\'s "work"'
+        self.above.mkdir()
+        self.work = self.above / "sekron-edge"
         self._features = b"shell_v2,cmd" if shell_2 else b"cmd"
         self._connections: list[socket.socket] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -99,7 +101,7 @@ class Phone:
             path = self.folder / f"{name} {abs(hash(fault)):x}"
             path.write_text(text)
             programs[name] = str(path)
-        return {"host": self.serial, "cache": str(self.work), "binaries": programs, **changes}
+        return {"host": self.serial, "cache": str(self.above), "binaries": programs, **changes}
 
     def plug_in(self) -> None:
         """Let the client find it."""

@@ -249,7 +249,7 @@ def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubl
     line = running.stderr.readline()
     assert "on ssh:board" in line, line + running.stderr.read()
     end = time.monotonic() + 60
-    while time.monotonic() < end and not list(at_board.home.glob("stuck/job-*")):
+    while time.monotonic() < end and not list(at_board.home.glob("stuck/sekron-edge-job-*")):
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)

@@ -58,7 +58,10 @@ def test_a_board_is_calibrated(at_board, tmp_path):
     assert "measured on" in model.source
     (kept,) = store.calibrations()
     assert kept.timings > 500
-    assert {Path(name).name for name in set(at_board.files()) - set(before)} <= {at_board.cache.name, RUNNER_SHA256}
+    assert {Path(name).name for name in set(at_board.files()) - set(before)} <= {
+        at_board.cache.name,
+        f"sekron-edge-file-{RUNNER_SHA256}",
+    }
     at_board.write(board=at_board.settings("real", emulated=True))
     with pytest.raises(DeviceError, match="emulated"):
         calibrate("litert", store=store, device=open_device("ssh:board"))
@@ -66,11 +69,16 @@ def test_a_board_is_calibrated(at_board, tmp_path):
 
 
 def test_files_are_sent_once_and_the_jobs_folder_goes(at_board, doubler):
+    at_board.cache.mkdir(exist_ok=True)
+    stranger = at_board.cache / "job-1"
+    stranger.write_text("not ours")
     measured(doubler, board=at_board)
+    assert stranger.read_text() == "not ours"
+    stranger.unlink()
     kept = at_board.files()
-    blobs = [name for name in kept if name.startswith(f"{at_board.cache.name}/{doubler.sha256}")]
+    blobs = [name for name in kept if name == f"{at_board.cache.name}/sekron-edge-file-{doubler.sha256}"]
     assert len(blobs) == 1
-    assert not [name for name in kept if "job-" in name]
+    assert not [name for name in kept if "edge-job-" in name]
     before = (at_board.home / blobs[0]).stat().st_ino
     measured(doubler)
     assert at_board.files() == kept
@@ -143,7 +151,7 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
 
     thread = threading.Thread(target=measure)
     thread.start()
-    while thread.is_alive() and not [name for name in at_board.files() if "job-" in name]:
+    while thread.is_alive() and not [name for name in at_board.files() if "edge-job-" in name]:
         time.sleep(0.02)
     at_board.unplug()
     thread.join(timeout=30)
