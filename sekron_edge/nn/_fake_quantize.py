@@ -64,12 +64,12 @@ class FakeQuantized(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the model, rounding."""
-        rounding = _Rounding(self._rounded)
+        rounding = _Rounding(self._rounded_value, self._rounded_weight)
         with rounding:
             outputs = self.model(*inputs)
         if isinstance(outputs, tuple):
-            return tuple(rounding.next(value) for value in outputs)
-        return rounding.next(outputs)
+            return tuple(map(rounding.value, outputs))
+        return rounding.value(outputs)
 
     @contextmanager
     def without(self, layers: Iterable[str | None]) -> Iterator[None]:
@@ -89,13 +89,16 @@ class FakeQuantized(nn.Module):
         """Names of the layers that are rounded, in the order in which they run."""
         return tuple(dict.fromkeys(name for name in self._layer_of if name is not None))
 
-    def _rounded(self, place: int, value: Tensor, weight: Tensor | None, axis: int) -> tuple[Tensor, Tensor | None]:
+    def _rounded_value(self, place: int, value: Tensor) -> Tensor:
         if self._layer_of[place] in self._exact:
-            return value, weight
+            return value
         if self.training:
             low, high = value.detach().aminmax()
             self.ranges[place].lerp_(torch.stack((low, high)), _MOMENTUM)
-        return _round_values(value, self.ranges[place]), None if weight is None else _round_weight(weight, axis)
+        return _round_values(value, self.ranges[place])
+
+    def _rounded_weight(self, place: int, weight: Tensor, axis: int) -> Tensor:
+        return weight if self._layer_of[place] in self._exact else _round_weight(weight, axis)
 
 
 def _round_values(value: Tensor, limits: Tensor) -> Tensor:
@@ -113,23 +116,24 @@ def _round_weight(weight: Tensor, axis: int) -> Tensor:
 
 
 class _Rounding(TorchFunctionMode):
-    """Counts the places at which values are rounded, and has each rounded."""
+    """Counts the places at which values are rounded, and has each rounded, with the weight that it meets."""
 
-    def __init__(self, rounded: Callable[[int, Tensor, Tensor | None, int], tuple[Tensor, Tensor | None]]) -> None:
+    def __init__(self, value: Callable[[int, Tensor], Tensor], weight: Callable[[int, Tensor, int], Tensor]) -> None:
         super().__init__()
-        self._rounded = rounded
+        self._value, self._weight = value, weight
         self._place = 0
 
-    def next(self, value: Tensor, weight: Tensor | None = None, axis: int = 0) -> Any:
-        value, weight = self._rounded(self._place, value, weight, axis)
+    def value(self, value: Tensor) -> Tensor:
+        found = self._value(self._place, value)
         self._place += 1
-        return value if weight is None else (value, weight)
+        return found
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func in _WEIGHT_AXIS and len(args) > 1:
-            args = (*self.next(args[0], args[1], _WEIGHT_AXIS[func]), *args[2:])
+            weight = self._weight(self._place, args[1], _WEIGHT_AXIS[func])
+            args = (self.value(args[0]), weight, *args[2:])
         elif _joins(func, args):
-            args = (*(self.next(value) for value in args[:2]), *args[2:])
+            args = (*map(self.value, args[:2]), *args[2:])
         return func(*args, **(kwargs or {}))
 
 
