@@ -34,6 +34,7 @@ def bench(
     compute_units: Annotated[
         str, typer.Option(help="That Core ML may use: ALL, CPU_ONLY, CPU_AND_GPU or CPU_AND_NE.")
     ] = "ALL",
+    operators: Annotated[bool, typer.Option(help="Time single operators too, where the runtime can.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
     retries: Annotated[int, typer.Option(min=0, help="How often to try again where a device is away or busy.")] = 3,
     resume: Annotated[bool, typer.Option(help="Measure only what was not measured since yesterday.")] = False,
@@ -51,6 +52,7 @@ def bench(
         threads=threads,
         affinity=_cores(cores),
         compute_units=_compute_units(compute_units),
+        operators=operators,
         timeout_s=timeout,
         retries=retries,
         resume=resume,
@@ -102,8 +104,12 @@ def show_measurement(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
-    fields = {**found.model_dump(mode="json", exclude={"environment"}), **found.environment.model_dump(mode="json")}
+    fields = found.model_dump(mode="json", exclude={"environment", "operators"}) | found.environment.model_dump(
+        mode="json"
+    )
     print_table(["", f"measurement {number}"], [[key, _shown(value)] for key, value in fields.items()])
+    if found.operators:
+        print_table(["operator", "ms"], [[one.name, f"{one.milliseconds:.4g}"] for one in found.operators])
 
 
 @app.command("compare")

@@ -21,7 +21,7 @@ from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _hostinfo
 from sekron_edge.devices._adb_client import Adb
-from sekron_edge.devices._android_tools import TOOLS, Tool
+from sekron_edge.devices._android_tools import TOOLS, Tool, read_operators
 from sekron_edge.devices._connections import Connection
 from sekron_edge.devices._device import Deadline, Device
 from sekron_edge.devices._hostinfo import HostInfo
@@ -164,6 +164,8 @@ class _Run:
             read = self._tool.read(printed, runs=job.runs, warmup=job.warmup)
         except DeviceError as error:
             raise DeviceError(f"{self._adb.device}: {self._artifact.path.name}: {error}") from error
+        profiled = job.operators and self._tool.profile
+        operators = read_operators(self._launch([*launches[-1], *self._tool.profile, *given])) if profiled else ()
         timing = Timing(
             runtime=self._tool.runtime,
             runtime_version=f"{self._tool.name} {files.sha256(self._program)[:12]}",
@@ -172,7 +174,7 @@ class _Run:
             milliseconds=read.milliseconds,
             averaged=read.averaged,
             peak_memory_bytes=read.peak_memory_bytes,
-            operators=read.operators,
+            operators=operators,
         )
         return timing, outputs
 

@@ -27,7 +27,6 @@ class Readings:
     milliseconds: tuple[float, ...]
     averaged: int
     peak_memory_bytes: int | None
-    operators: tuple[OperatorTime, ...] = ()
 
 
 class Tool(ABC):
@@ -49,9 +48,14 @@ class Tool(ABC):
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
         """Return the arguments of each launch that the times are made from."""
 
+    @property
+    def profile(self) -> list[str]:
+        """Further arguments of a launch that times operators; none if the program cannot."""
+        return []
+
     @abstractmethod
     def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
-        """Understand what the launches printed.
+        """Understand what the launches printed, but for a profile.
 
         Raises:
             DeviceError: If it is nothing that the program prints.
@@ -67,7 +71,7 @@ class BenchmarkModel(Tool):
     silent_if = "another program of that name"
 
     def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
-        """Return the arguments of each launch; the last is for the operators, since profiling takes time."""
+        """Return the arguments of each launch."""
         arguments = [
             f"--graph={model}",
             f"--num_threads={threads}",
@@ -76,12 +80,17 @@ class BenchmarkModel(Tool):
             "--min_secs=0",
             f"--max_secs={_NEVER_S}",
         ]
-        return [*[arguments] * _LAUNCHES, [*arguments, "--enable_op_profiling=true"]]
+        return [arguments] * _LAUNCHES
+
+    @property
+    def profile(self) -> list[str]:
+        """Return the flag of the profiler, which takes time itself."""
+        return ["--enable_op_profiling=true"]
 
     def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
         """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
         means, memory = [], []
-        for text in printed[:_LAUNCHES]:
+        for text in printed:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
             if not counts or mean is None or int(counts[-1]) < self._each(runs):
@@ -90,7 +99,7 @@ class BenchmarkModel(Tool):
             footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
             if footprint is not None:
                 memory.append(int(float(footprint[1]) * _MIB))
-        return Readings(tuple(means), self._each(runs), max(memory, default=None), _operators(printed[-1]))
+        return Readings(tuple(means), self._each(runs), max(memory, default=None))
 
     def _each(self, runs: int) -> int:
         return -(-runs // _LAUNCHES)
@@ -126,7 +135,7 @@ class ExecutorRunner(Tool):
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
 
 
-def _operators(text: str) -> tuple[OperatorTime, ...]:
+def read_operators(text: str) -> tuple[OperatorTime, ...]:
     """Read the table of operators in the order in which they run; none where there is no such table."""
     table = re.search(r"= Run Order =+\n(.*)\n((?:.+\n)+)", text)
     if table is None:

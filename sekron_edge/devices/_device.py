@@ -46,6 +46,7 @@ class Device(ABC):
         threads: int = 1,
         affinity: Sequence[int] = (),
         compute_units: ComputeUnits = "ALL",
+        operators: bool = False,
         timeout_s: float = 600.0,
         judge: Judge | None = None,
     ) -> Measurement:
@@ -62,6 +63,7 @@ class Device(ABC):
             threads=threads,
             affinity=tuple(affinity),
             compute_units=compute_units,
+            operators=operators,
         )
         (found,), outputs = self._do(job, timeout_s)
         if judge is not None and outputs[0]:

@@ -66,6 +66,7 @@ class Conditions:
         threads: That the runtime may use.
         affinity: Cores to run on; as the system likes if empty.
         compute_units: That Core ML may use.
+        operators: Whether to time single operators too, where the runtime can.
         timeout_s: For one artifact on one device.
         retries: How often a device is tried again that is away or busy, or was lost.
         backoff_s: Before the first of these; twice as long before each next one.
@@ -76,6 +77,7 @@ class Conditions:
     threads: int = 1
     affinity: tuple[int, ...] = ()
     compute_units: ComputeUnits = "ALL"
+    operators: bool = False
     timeout_s: float = 600.0
     retries: int = 3
     backoff_s: float = 2.0
@@ -181,6 +183,7 @@ class _Tour:
                     threads=asked.threads,
                     affinity=asked.affinity,
                     compute_units=asked.compute_units,
+                    operators=asked.operators,
                     timeout_s=asked.timeout_s,
                     judge=probe.judge,
                 )
@@ -210,6 +213,7 @@ class _Tour:
                 probe.artifact.sha256, asked.threads, asked.affinity, "call",
             )  # fmt: skip
             alike = alike and found.compute_units in (None, asked.compute_units)
+            alike = alike and (bool(found.operators) or not asked.operators)
             enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)
             if alike and enough:
                 self._tell(f"{probe.artifact.path.name} on {self._device.name}: measured {found.measured_at:%H:%M}")

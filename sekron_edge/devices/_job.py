@@ -52,6 +52,7 @@ class Job:
         threads: That the runtime may use.
         affinity: Cores to run on; as the system likes if empty.
         compute_units: Of Core ML.
+        operators: Whether to time single operators too, by runs of their own, where the runtime can.
         timed: What a run is.
     """
 
@@ -65,6 +66,7 @@ class Job:
     threads: int = 1
     affinity: tuple[int, ...] = ()
     compute_units: ComputeUnits = "ALL"
+    operators: bool = False
     timed: Timed = "call"
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -138,6 +140,7 @@ class Job:
             "threads": self.threads,
             "affinity": list(self.affinity),
             "timed": self.timed,
+            "operators": self.operators,
             "read": list(_hostinfo.READ),
         }
         (folder / JOB_NAME).write_text(json.dumps(job), encoding="utf-8")

@@ -47,6 +47,7 @@ def measure(
     threads: int = 1,
     affinity: Sequence[int] = (),
     compute_units: ComputeUnits = "ALL",
+    operators: bool = False,
     timeout_s: float = 600.0,
 ) -> Measurement:
     """Measure the latency and the memory of an artifact on a device.
@@ -62,6 +63,7 @@ def measure(
         threads: Threads the runtime may use.
         affinity: Cores to run on; as the system likes if none.
         compute_units: That Core ML may use.
+        operators: Whether to time single operators too, where the runtime can.
         timeout_s: After so many seconds the measurement is given up.
 
     Raises:
@@ -75,5 +77,6 @@ def measure(
         threads=threads,
         affinity=affinity,
         compute_units=compute_units,
+        operators=operators,
         timeout_s=timeout_s,
     )

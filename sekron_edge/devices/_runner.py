@@ -20,7 +20,7 @@ import sys
 import time
 from functools import partial
 from importlib import metadata
-from statistics import median
+from statistics import mean, median
 from typing import Any, Callable, NoReturn, Sequence
 
 import numpy as np
@@ -28,6 +28,8 @@ import numpy as np
 _BLOCK = 4  # timed runs of one artifact before the next has its turn
 _SETTLED = 0.05  # what two blocks may differ by when warming up is over
 _MOST_RUNS = 20  # times what was asked for
+_PROFILED = 20  # runs under a tracer, beside the first
+_TRACE = "trace.etdump"
 _LONGEST_TEXT = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _RESET_PEAK = "5"
@@ -95,7 +97,8 @@ class ExecuTorch:
             self._library._unsafe_reset_threadpool(threads)
         checked = self._module.Verification.InternalConsistency
         program = self._module.Runtime.get().load_program(item["path"], verification=checked)
-        return ExecuTorchSession(self._torch, program, _version("executorch", self._module))
+        trace = partial(self._library._load_for_executorch, item["path"], enable_etdump=True)
+        return ExecuTorchSession(self._torch, program, trace, _version("executorch", self._module))
 
 
 class ExecuTorchSession:
@@ -104,16 +107,37 @@ class ExecuTorchSession:
     runtime = "executorch"
     measurable = True
 
-    def __init__(self, torch: Any, program: Any, runtime_version: str) -> None:
+    def __init__(self, torch: Any, program: Any, trace: Callable[[], Any], runtime_version: str) -> None:
         self.runtime_version = runtime_version
-        self._torch = torch
+        self._torch, self._trace = torch, trace
         # The program owns memory that its method runs on.
         self._program, self._method = program, program.load_method("forward")
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Run once."""
-        outputs = self._method.execute([self._torch.from_numpy(value) for value in inputs])
+        outputs = self._method.execute(self._tensors(inputs))
         return [value.detach().numpy().copy() for value in outputs]
+
+    def operators(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        """Run a second copy under ExecuTorch's tracer; return what each operator took on average."""
+        traced = self._trace()
+        for _ in range(1 + _PROFILED):
+            traced.run_method("forward", self._tensors(inputs))
+        traced.write_etdump_result_to_file(_TRACE)
+        blocks = _imported("executorch.devtools").Inspector(_TRACE).event_blocks
+        events = [event for block in blocks if block.name == "Execute" for event in block.events if event.perf_data]
+        # What only calls others would count their time twice.
+        calls = {"Method::execute", "OPERATOR_CALL"}
+        if any(event.delegate_debug_identifier is not None for event in events):
+            calls.add("DELEGATE_CALL")
+        return [
+            {"name": event.name, "kind": event.name.partition(" #")[0], "milliseconds": mean(event.perf_data.raw[1:])}
+            for event in events
+            if event.name not in calls
+        ]
+
+    def _tensors(self, inputs: Sequence[Any]) -> list[Any]:
+        return [self._torch.from_numpy(value) for value in inputs]
 
 
 class CoreML:
@@ -168,6 +192,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         record["runtime"], record["runtime_version"] = session.runtime, str(session.runtime_version)
         record["measurable"] = session.measurable
         record["peak_memory_bytes"] = None if highest is None or before is None else max(0, highest - before)
+    for record, session, values in zip(seen["timings"], sessions, inputs):
+        profile = getattr(session, "operators", None) if job["operators"] else None
+        record["operators"] = [] if profile is None else _staged("run", partial(profile, [v[0] for v in values]))
     return {
         "machine": platform.machine(),
         "system": platform.platform(),

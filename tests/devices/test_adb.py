@@ -41,7 +41,7 @@ def same(tmp_path):
 
 
 def test_litert_states_means(at_phone, doubler):
-    found = open_device("adb:phone").measure(doubler, runs=50, timeout_s=60)
+    found = open_device("adb:phone").measure(doubler, runs=50, operators=True, timeout_s=60)
     assert (found.device, found.runtime, found.runs, found.averaged) == ("adb:phone", "litert", 50, 10)
     assert found.runtime_version.startswith("benchmark_model ")
     assert found.median_ms == pytest.approx(8.02025)

@@ -22,7 +22,8 @@ TIMEOUT_S = 20.0
 GRACE_S = 40.0
 SSH_FAULTS = (
     *["crash", "child", "exit", "memory", "garbage", "runtime", "version", "clock", "backwards", "wrong", "flood"],
-    *["cut", "old", "absent", "foreign", "quota", "noise", "refused", "stranger", "unplugged", "lasting", "greeting"],
+    *["cut", "old", "absent", "foreign", "quota", "noise", "refused", "stranger", "unplugged", "hang"],
+    *["lasting", "greeting"],
 )
 HARMLESS = ("lasting", "greeting")
 ADB_FAULTS = {
@@ -60,7 +61,8 @@ def test_150_faults_over_ssh(at_board, doubler):
             threading.Thread(target=unplug, args=(at_board, f"cache {index}", done), daemon=True).start()
         failure = ""
         try:
-            found = device.measure(doubler, [inputs], runs=4, warmup=1, timeout_s=TIMEOUT_S, judge=judge)
+            allowed = 2.0 if fault == "hang" else TIMEOUT_S
+            found = device.measure(doubler, [inputs], runs=4, warmup=1, timeout_s=allowed, judge=judge)
         except (DeviceError, VerificationError) as error:
             failure = str(error)
         finally:

@@ -170,7 +170,7 @@ def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
     }  # fmt: skip
     job = {
         "artifacts": [item], "runs": 4, "warmup": 1, "settle_seconds": 0.0, "least_seconds": 0.0, "threads": 1,
-        "affinity": [], "timed": "call", "read": [],
+        "affinity": [], "timed": "call", "operators": True, "read": [],
     }  # fmt: skip
     found = _runner.measure(job)["timings"][0]
     assert asked == [("model.mlpackage", "the neural engine")]

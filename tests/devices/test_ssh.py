@@ -42,10 +42,13 @@ def test_a_board_runs_what_ships_and_its_outputs_come_back(format, at_board, tmp
         return "agrees"
 
     device = open_device("ssh:board")
-    found = device.measure(artifact, [inputs.numpy()], runs=8, threads=1, affinity=[0], judge=judge)
+    found = device.measure(artifact, [inputs.numpy()], runs=8, threads=1, affinity=[0], operators=True, judge=judge)
     assert (found.device, found.verified, found.runtime, found.affinity) == ("ssh:board", "agrees", format, (0,))
     assert found.artifact_sha256 == artifact.sha256
     assert found.environment.cores == 1
+    kinds = [operator.kind for operator in found.operators]
+    assert kinds == [] if format == "litert" else any("Convolution" in kind for kind in kinds)
+    assert all(operator.milliseconds >= 0 for operator in found.operators)
     assert found.peak_memory_bytes is None or found.peak_memory_bytes > 0
 
 
