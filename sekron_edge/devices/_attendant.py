@@ -23,6 +23,7 @@ import tempfile
 import time
 from typing import Any
 
+_LEAST_PYTHON = (3, 8)
 _WORD = "sekron-edge"
 _KEEP = b"keep\n"
 _CHUNK = 1 << 16
@@ -124,6 +125,8 @@ class Cache:
 
 def attend(request: dict[str, Any]) -> None:
     """Take the files of a request, run it, answer, and keep what was brought if that is wanted."""
+    if sys.version_info < _LEAST_PYTHON:
+        raise Refused("its Python is {}.{}, and must be 3.8 or later".format(*sys.version_info))
     cache = Cache(os.path.expanduser(request["cache"]))
     well = False
     try:
@@ -206,6 +209,7 @@ def _become_runner(request: dict[str, Any], folder: str, said: int, complained: 
         runpy.run_path(request["runner"], run_name="__main__")
     except BaseException:  # noqa: BLE001 - a child must not go on as its parent
         sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
     finally:
         os._exit(1)
 

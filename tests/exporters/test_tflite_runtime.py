@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.devices import open_device
 from sekron_edge.nn import replace_layers
+from tests.devices.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
 from tests.strategies import factorized_structures
 
 RUN = """
@@ -75,3 +77,17 @@ def test_it_computes_what_litert_computes(format, precision, old_python, tmp_pat
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     else:
         assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_board_that_has_it_is_measured(old_python, at_board, tmp_path):  # noqa: F811
+    model, x = nn.Conv2d(3, 4, 3), torch.randn(3, 3, 8, 8)
+    artifact = export(model, (x[:1],), format="litert", out=tmp_path)
+    at_board.write(board=at_board.settings(python=str(old_python)))
+
+    def judge(outputs):
+        np.testing.assert_allclose(outputs[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+        return "agrees"
+
+    found = open_device("ssh:board").measure(artifact, [x.numpy()], runs=4, judge=judge)
+    assert (found.runtime, found.runtime_version, found.verified) == ("tflite-runtime", "2.14.0", "agrees")
