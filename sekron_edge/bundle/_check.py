@@ -103,6 +103,9 @@ def probes(bundle: Path) -> list[Probe]:
         BundleError: If the manifest or the golden samples are missing or altered.
     """
     manifest = read_manifest(bundle)
+    for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS):
+        if not (bundle / name).is_file() or files.sha256(bundle / name) != manifest.files[name].sha256:
+            raise BundleError(f"{bundle / name} is missing, or not as it was built; build the bundle again")
     inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
 
     def probe(delivery: Delivery) -> Probe:

@@ -66,7 +66,10 @@ def bench(
     failed = [failure for failure in report.failures if failure.kind != "unsupported"]
     if failed or not report.measurements:
         kind = VerificationError if any(failure.kind == "verification" for failure in failed) else DeviceError
-        raise kind(f"{len(report.failures)} measurements were not made; see above. What was made is kept")
+        asked_for = len(report.failures) + len(report.measurements)
+        raise kind(
+            f"{len(report.failures)} of {asked_for} measurements were not made; see above. What was made is kept"
+        )
 
 
 @app.command("list")

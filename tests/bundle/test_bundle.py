@@ -89,7 +89,7 @@ def test_a_bundle_holds_what_its_manifest_lists_and_checks(made):
 
 
 @pytest.mark.slow
-def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made):
+def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made, tmp_path):
     bundle, _, (_, _, golden, _) = made
     found = probes(bundle)
     assert [probe.artifact.path.is_file() for probe in found] == [True, True]
@@ -98,6 +98,12 @@ def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made):
         assert "dB" in probe.judge(golden.outputs)
         with pytest.raises(VerificationError, match=r"model_fp32\..* does not give the golden outputs there"):
             probe.judge((golden.outputs[0] + 1,))
+    altered = tmp_path / "altered"
+    shutil.copytree(bundle, altered)
+    path = altered / "golden" / "outputs.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"outputs\.safetensors is missing, or not as it was built"):
+        probes(altered)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekron_edge.cli import main
+from sekron_edge.cli import _measurements, main
 from sekron_edge.devices import (
     Conditions,
     Device,
@@ -208,7 +208,7 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
         monkeypatch, capsys, "bench", doubler.path, *both, "--device", "ssh:broken", "--runs", 4, "--json"
     )
     assert code == 5
-    assert "1 measurements were not made" in err
+    assert "1 of 3 measurements were not made" in err
     report = json.loads(out)
     jsonschema.validate(report, json.loads(SCHEMA.read_text()))
     assert len(report["measurements"]) == 2
@@ -236,6 +236,22 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
     code, _, err = run(monkeypatch, capsys, "measurements", "export", "--out", tmp_path / "all.xls")
     assert code == 2
     assert ".csv" in err
+
+
+def test_wrong_outputs_end_in_exit_code_4(at_board, doubler, monkeypatch, capsys):
+    def probes(_):
+        def judge(outputs):
+            raise VerificationError("these are not the golden outputs")
+
+        return [Probe(doubler, (np.ones((1, 2), np.float32),), judge)]
+
+    at_board.write(board=at_board.settings("stub"))
+    monkeypatch.setattr(_measurements, "_probes", probes)
+    code, out, err = run(monkeypatch, capsys, "bench", doubler.path, "--device", "ssh:board", "--runs", 4, "--json")
+    assert code == 4
+    assert json.loads(out)["failures"][0]["kind"] == "verification"
+    assert "not made" in err
+    assert MeasurementStore.default().measurements() == []
 
 
 def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubler):
