@@ -106,9 +106,11 @@ class Phone:
     def plug_in(self) -> None:
         """Let the client find it."""
         end = time.monotonic() + _PATIENCE_S
-        while "connected to" not in (said := self.adb("connect", self.serial)) or "device" not in self._state():
-            assert time.monotonic() < end, said
-            time.sleep(0.05)
+        while self.adb("-s", self.serial, "get-state").strip() != "device":
+            assert time.monotonic() < end, self.adb("devices")
+            # Disconnected first: the server may take a connection that was cut for one that lives.
+            self.adb("disconnect", self.serial)
+            self.adb("connect", self.serial)
 
     def unplug(self) -> None:
         """Cut the cable: what runs on the phone goes on."""
@@ -133,9 +135,6 @@ class Phone:
         while (found := self.processes()) or self.work.exists():
             assert time.monotonic() < end, ([process.cmdline() for process in found], list(self.folder.rglob("*")))
             time.sleep(0.05)
-
-    def _state(self) -> str:
-        return self.adb("-s", self.serial, "get-state")
 
     def _is_here(self, process: psutil.Process) -> bool:
         try:

@@ -121,7 +121,7 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubl
 
     def measure():
         try:
-            open_device("adb:phone").measure(doubler, runs=10, timeout_s=6)
+            open_device("adb:phone").measure(doubler, runs=10, timeout_s=10)
         except DeviceError as error:
             failed.append(error)
 
@@ -168,7 +168,7 @@ def test_a_hot_phone_is_given_up_when_it_does_not_cool(at_phone, at_board, doubl
     monkeypatch.setattr(HostInfo, "temperature_celsius", 50.0)
     at_board.write(phone=at_phone.settings(cool_celsius=40.0))
     with pytest.raises(DeviceError, match="still at 50 °C"):
-        open_device("adb:phone").measure(doubler, timeout_s=4)
+        open_device("adb:phone").measure(doubler, timeout_s=8)
 
 
 def test_big_cores_are_those_that_are_not_slowest():
