@@ -7,13 +7,30 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
+from typing import Any
 
+import opt_einsum
 import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
+
+
+@lru_cache(maxsize=4096)
+def _contraction(equation: str, shapes: tuple[Shape, ...]) -> Any:
+    """Find the order of a contraction, once: torch looks for it in every call, for longer than small ones take."""
+    return opt_einsum.contract_expression(equation, *shapes)
+
+
+def _contracted(equation: str, *tensors: Tensor) -> Tensor:
+    if len(tensors) > 2:
+        found: Tensor = _contraction(equation, tuple(tuple(tensor.shape) for tensor in tensors))(*tensors)
+        return found
+    pair: Tensor = torch.einsum(equation, *tensors)
+    return pair
 
 
 def unfold(weight: Tensor, shapes: Sequence[Shape]) -> Tensor:
@@ -76,15 +93,13 @@ class Network:
     def full(self, cores: Sequence[Tensor]) -> Tensor:
         """Contract all cores to the S-way tensor."""
         terms = [self._term(k) for k in range(len(cores))]
-        result: Tensor = torch.einsum(f"{','.join(terms)}->{''.join(self._axis)}", *cores)
-        return result
+        return _contracted(f"{','.join(terms)}->{''.join(self._axis)}", *cores)
 
     def project(self, tensor: Tensor, cores: Sequence[Tensor], k: int) -> Tensor:
         """Contract ``tensor`` with all cores but ``k``: of core ``k``'s shape. The adjoint of `full` in that core."""
         others = self._others(k)
         terms = ["".join(self._axis), *(self._term(j) for j in others)]
-        result: Tensor = torch.einsum(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
-        return result
+        return _contracted(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
 
     def gram(self, cores: Sequence[Tensor], k: int) -> Tensor:
         """Return the inner products of what the components of core ``k``'s labels span: ``(R, R)``."""
@@ -100,5 +115,4 @@ class Network:
             squares.append((flat @ flat.T).reshape(*sizes, *sizes))
         wanted = "".join(self._label[label] for label in own) + "".join(self._primed[label] for label in own)
         rank = prod(self.structure.ranks[label] for label in own)
-        result: Tensor = torch.einsum(f"{','.join(terms)}->{wanted}", *squares)
-        return result.reshape(rank, rank)
+        return _contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)
