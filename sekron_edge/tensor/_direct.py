@@ -56,20 +56,58 @@ def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
     """SeKron's own (arXiv 2210.06299, alg. 1): split off the first factor, then each right factor, all at once.
 
+    A label may have more components than its unfolding has directions: where right factors are cut short, what a
+    first set of components leaves is split again. CP is the extreme, all right factors of rank one.
+
     Args:
         tensor: ``(n_1, .., n_S)``.
         ranks: S - 1.
+
+    Raises:
+        RankError: If a rank is larger than it takes to leave nothing.
     """
-    sizes, cores, rest = tensor.shape, [], tensor[None]
-    given: list[int] = []
-    for k, rank in enumerate(ranks):
-        matrix = rest.reshape(prod(given), sizes[k], -1)
-        left, right = truncated_svd(matrix, rank, f"r{k + 1}")
-        given.append(rank)
-        cores.append(left.transpose(1, 2).reshape(*given, sizes[k]))
-        rest = right
-    cores.append(rest.reshape(*given, sizes[-1]))
-    return cores
+    limits = sekron_limits(tensor.shape, ranks)
+    for number, (rank, limit) in enumerate(zip(ranks, limits, strict=True), start=1):
+        if rank > limit:
+            raise RankError(f"r{number} must be at most {limit}, got {rank}")
+    return [core[0] for core in _right_factors(tensor[None], ranks)]
+
+
+def sekron_limits(sizes: Sequence[int], ranks: Sequence[int]) -> list[int]:
+    """Return for each rank of SeKron the number of components that leaves nothing, given the ranks after it."""
+    limits: list[int] = []
+    again = 1
+    for k in reversed(range(len(ranks))):
+        limits.insert(0, again * min(sizes[k], prod(sizes[k + 1 :])))
+        again = -(-limits[0] // ranks[k])
+    return limits
+
+
+def _right_factors(batch: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """Split each of ``(b, n_1, .., n_S)``; cores ``(b, r_1, .., r_k, n_k)``, the last with all S - 1 labels."""
+    if not ranks:
+        return [batch]
+    count, first, *others = batch.shape
+    rank, rest = ranks[0], batch.reshape(count, first, -1)
+    sets: list[list[Tensor]] = []
+    missing = rank
+    while missing:
+        taken = min(missing, *rest.shape[1:])
+        left, right = truncated_svd(rest, taken, "r")
+        inner = _right_factors(right.reshape(count * taken, *others), ranks[1:])
+        sets.append([left.mT, *(core.reshape(count, taken, *core.shape[1:]) for core in inner)])
+        missing -= taken
+        if missing:
+            rest = rest - _rebuilt(sets[-1]).reshape(rest.shape)
+    return [torch.cat(parts, 1) for parts in zip(*sets, strict=True)]
+
+
+def _rebuilt(cores: Sequence[Tensor]) -> Tensor:
+    """Sum over all labels, the innermost first: ``(b, n_1, n_2 * .. * n_S)``."""
+    tensor = cores[-1]
+    for core in reversed(cores[:-1]):
+        tensor = (core.mT @ tensor).flatten(-2)
+    return tensor
 
 
 def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
