@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from math import prod
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class WeightErrors:
         if key not in self.cache:
             self.cache[key] = spectra(shapes)
         discarded = self.cache[key](tuple(structure.ranks.values()))
-        return max(0.0, discarded) ** 0.5 / self.norm
+        return sqrt(max(0.0, discarded)) / self.norm
 
     def _decomposed(self, structure: Structure) -> float:
         sweeps = _sweeps(structure)
@@ -90,7 +90,8 @@ class WeightErrors:
         def discarded(ranks: tuple[int, ...]) -> float:
             outer, inner = ranks
             missing = -energies.shape[-1] % inner
-            pairs = torch.nn.functional.pad(energies, (0, missing)).unflatten(-1, (-1, inner)).sum(-1).flatten(1)
+            held = torch.nn.functional.pad(energies, (0, missing))
+            pairs = held.reshape(len(held), -1, inner).sum(-1)
             return float(pairs.sort(dim=1, descending=True).values[:, outer:].sum())
 
         return discarded
@@ -112,7 +113,8 @@ def _energies(matrices: Tensor) -> Tensor:
     """Return the squared singular values, the largest first: ``(batch, m, n)`` to ``(batch, min(m, n))``."""
     rows, columns = matrices.shape[-2:]
     gram = matrices @ matrices.mT if rows <= columns else matrices.mT @ matrices
-    return torch.linalg.eigvalsh(gram).clamp_min(0).flip(-1)
+    values: Tensor = torch.linalg.eigvalsh(gram)
+    return values.clamp_min(0).flip(-1)
 
 
 def _from_each_on(energies: Tensor) -> Tensor:
