@@ -53,7 +53,7 @@ def calibrate_host(
     runtime: Annotated[str, typer.Option(help="Format whose runtime is timed.")] = "litert",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
-    device: Annotated[str, typer.Option(help="local, or ssh:NAME; see docs/measuring.md.")] = "local",
+    device: Annotated[str, typer.Option(help="local, ssh:NAME or adb:NAME; see docs/measuring.md.")] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Time single operations on a device, and fit a latency model to them; both are kept in the cache.

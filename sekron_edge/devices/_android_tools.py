@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sekron_edge.devices._job import Job
 from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
 
 _LAUNCHES = 5
 _NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
 _MIB = 1 << 20
+_LEAST_S = 0.01  # of a launch: its clock ticks in microseconds, and only the mean of many runs is finer
 _NEVER_S = 86_400  # the deadline ends it before
 
 
@@ -36,16 +38,18 @@ class Tool(ABC):
         name: Of the program, and of its path in the user's file.
         runtime: What it runs artifacts with.
         answers: Whether it writes outputs.
+        traces: Whether it writes a trace.
         silent_if: What it may be, if it states no times.
     """
 
     name: str
     runtime: str
     answers: bool
+    traces: bool
     silent_if: str
 
     @abstractmethod
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch that the times are made from."""
 
     @property
@@ -54,7 +58,7 @@ class Tool(ABC):
         return []
 
     @abstractmethod
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Understand what the launches printed, but for a profile.
 
         Raises:
@@ -68,16 +72,18 @@ class BenchmarkModel(Tool):
     name = "benchmark_model"
     runtime = "litert"
     answers = False
+    traces = False
     silent_if = "another program of that name"
 
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch."""
         arguments = [
             f"--graph={model}",
-            f"--num_threads={threads}",
-            f"--num_runs={self._each(runs)}",
-            f"--warmup_runs={max(1, warmup)}",
-            "--min_secs=0",
+            f"--num_threads={job.threads}",
+            f"--num_runs={_each(job)}",
+            f"--warmup_runs={max(1, job.warmup)}",
+            f"--warmup_min_secs={job.settle_seconds:g}",
+            f"--min_secs={max(_LEAST_S, job.least_seconds / len(job.artifacts) / _LAUNCHES):g}",
             f"--max_secs={_NEVER_S}",
         ]
         return [arguments] * _LAUNCHES
@@ -87,22 +93,20 @@ class BenchmarkModel(Tool):
         """Return the flag of the profiler, which takes time itself."""
         return ["--enable_op_profiling=true"]
 
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
-        means, memory = [], []
+        means, memory, runs = [], [], []
         for text in printed:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
-            if not counts or mean is None or int(counts[-1]) < self._each(runs):
+            if not counts or mean is None or int(counts[-1]) < _each(job):
                 raise _not_understood(self, text)
+            runs.append(int(counts[-1]))
             means.append(float(mean[1]) / 1000.0)
             footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
             if footprint is not None:
                 memory.append(int(float(footprint[1]) * _MIB))
-        return Readings(tuple(means), self._each(runs), max(memory, default=None))
-
-    def _each(self, runs: int) -> int:
-        return -(-runs // _LAUNCHES)
+        return Readings(tuple(means), min(runs), max(memory, default=None))
 
 
 class ExecutorRunner(Tool):
@@ -111,18 +115,18 @@ class ExecutorRunner(Tool):
     name = "executor_runner"
     runtime = "executorch"
     answers = True
+    traces = True
     silent_if = "built without EXECUTORCH_ENABLE_LOGGING=ON"
 
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch, the first for the warm-up that the others begin with."""
-        shared = [f"--model_path={model}", f"--cpu_threads={threads}"]
-        cold = max(1, warmup)
-        each = cold + -(-runs // _LAUNCHES)
-        return [[*shared, f"--num_executions={count}"] for count in (cold, *[each] * _LAUNCHES)]
+        shared = [f"--model_path={model}", f"--cpu_threads={job.threads}"]
+        cold = max(1, job.warmup)
+        return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _LAUNCHES)]
 
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read single runs where they are stated; otherwise means, of the sums without the warm-up's."""
-        cold, each = max(1, warmup), -(-runs // _LAUNCHES)
+        cold, each = max(1, job.warmup), _each(job)
         sums, single = [], []
         for text in printed:
             found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
@@ -133,6 +137,11 @@ class ExecutorRunner(Tool):
         if all(len(values) == cold + each for values in single[1:]):
             return Readings(tuple(value for values in single[1:] for value in values[cold:]), 1, None)
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
+
+
+def _each(job: Job) -> int:
+    """Return the least number of runs of a launch."""
+    return -(-job.runs // _LAUNCHES)
 
 
 def read_operators(text: str) -> tuple[OperatorTime, ...]:

@@ -209,9 +209,8 @@ class _Tour:
         """Return the newest measurement that the same request made."""
         asked = self._conditions
         for found in recent:
-            alike = (found.artifact_sha256, found.threads, found.affinity or (), found.timed) == (
-                probe.artifact.sha256, asked.threads, asked.affinity, "call",
-            )  # fmt: skip
+            alike = (found.artifact_sha256, found.threads) == (probe.artifact.sha256, asked.threads)
+            alike = alike and asked.affinity == (() if found.affinity_by_device else found.affinity or ())
             alike = alike and found.compute_units in (None, asked.compute_units)
             alike = alike and (bool(found.operators) or not asked.operators)
             enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)

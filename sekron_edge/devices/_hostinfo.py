@@ -7,6 +7,7 @@ clock): what cannot be read is not guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,15 +24,22 @@ _ZONE_TYPES = "/sys/class/thermal/thermal_zone*/type"
 _ZONES = "/sys/class/thermal/thermal_zone*/temp"
 _MOST_CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+_COOLER_TYPES = "/sys/class/thermal/cooling_device*/type"
+_COOLERS = "/sys/class/thermal/cooling_device*/cur_state"
 READ = (
     CPUINFO, _ARCHITECTURE, BOARD, _GOVERNOR, _CLOCKS, _MOST_CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES,
-    _THROTTLES,
+    _THROTTLES, _COOLER_TYPES, _COOLERS,
 )  # fmt: skip
+THERMAL_SERVICE = "dumpsys thermalservice"  # Android's command, which says what its files may not
 
 _X86_VENDORS = ("GenuineIntel", "AuthenticAMD")
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 _CPU_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "mtktscpu", "BIG", "acpitz")
 _CORE_ZONE = "cpu"  # what phones' zones of single cores begin with
+# What Linux calls coolers that lower a CPU's clock; those of x86 are called Processor.
+_CLOCK_COOLERS = ("cpufreq", "Processor")
+_SERVICE_TEMPERATURE = re.compile(r"Temperature\{mValue=([\d.]+), mType=0,")  # of a CPU
+_SERVICE_COOLER = re.compile(r"CoolingDevice\{mValue=(\d+), mType=2,")  # of a CPU
 
 # The parts of Arm Ltd. (implementer 0x41) that /proc/cpuinfo names only by number.
 _ARM_PARTS = {
@@ -130,7 +138,18 @@ class HostInfo:
             if name in zones and (value := _celsius(self.texts.get(f"{zones[name]}/temp", ""))) is not None:
                 return value
         cores = [self.texts.get(f"{path}/temp", "") for name, path in zones.items() if name.startswith(_CORE_ZONE)]
-        return max((value for text in cores if (value := _celsius(text)) is not None), default=None)
+        own = [value for text in cores if (value := _celsius(text)) is not None]
+        # Cached readings come first, those of now behind them.
+        now = self.texts.get(THERMAL_SERVICE, "").rpartition("Current temperatures")[2]
+        return max(own or map(float, _SERVICE_TEMPERATURE.findall(now)), default=None)
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether the system holds the clock of a core down now, because something is hot."""
+        coolers = [path.rpartition("/")[0] for path, name in self._below(_COOLER_TYPES).items() if _lowers_clock(name)]
+        states = [self.texts.get(f"{path}/cur_state", "") for path in coolers]
+        states += _SERVICE_COOLER.findall(self.texts.get(THERMAL_SERVICE, ""))
+        return any(_number(state) > 0 for state in states)
 
     @property
     def throttles(self) -> int:
@@ -157,6 +176,10 @@ def this_machine() -> HostInfo:
             except OSError:
                 continue
     return HostInfo(found)
+
+
+def _lowers_clock(cooler: str) -> bool:
+    return any(part in cooler for part in _CLOCK_COOLERS)
 
 
 def _number(text: str) -> float:

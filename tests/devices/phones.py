@@ -81,6 +81,8 @@ class Phone:
         self.serial = f"127.0.0.1:{self._socket.getsockname()[1]}"
         for name, text in (("benchmark_model", BENCHMARK_MODEL), ("executor_runner", EXECUTOR_RUNNER)):
             (folder / name).write_text(text)
+        self._commands = folder / "bin"
+        self._commands.mkdir()
         # A server of the test's own, so that no phone on somebody's desk is touched.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.environment = {"ANDROID_ADB_SERVER_PORT": str(probe.getsockname()[1])}
@@ -102,6 +104,14 @@ class Phone:
             path.write_text(text)
             programs[name] = str(path)
         return {"host": self.serial, "cache": str(self.above), "binaries": programs, **changes}
+
+    def says(self, thermal: str | None) -> None:
+        """Let its thermal service say this; a phone has none that is older than Android 10."""
+        command = self._commands / "dumpsys"
+        command.unlink(missing_ok=True)
+        if thermal is not None:
+            command.write_text(f"#!/bin/sh\ncat <<'END'\n{thermal}\nEND\n")
+            command.chmod(0o755)
 
     def plug_in(self) -> None:
         """Let the client find it."""
@@ -152,7 +162,7 @@ class Phone:
             threading.Thread(target=_Link(connection, self._features, self._environment()).serve, daemon=True).start()
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, _MARK: str(self.folder)}
+        return {**os.environ, _MARK: str(self.folder), "PATH": f"{self._commands}:{os.environ['PATH']}"}
 
 
 class _Link:

@@ -1,0 +1,188 @@
+"""A job's folder on an Android device: artifacts and programs are sent there, launched, and what they print is read."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.devices._adb_client import Adb
+from sekron_edge.devices._android_tools import Tool, read_operators
+from sekron_edge.devices._job import Job, Timing, pieces
+from sekron_edge.devices._measurement import OperatorTime
+from sekron_edge.errors import DeviceError
+
+_SIGNALLED = 128
+_KILLED = _SIGNALLED + signal.SIGKILL
+_STATUSES = {
+    126: "it cannot be executed there; is it for another processor?",
+    127: "it, or a library of it, is not there; is it for another processor?",
+}
+_NEXT = "sekron-edge-next"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder there for one job, and the program that times its artifacts.
+
+    Attributes:
+        adb: The device.
+        folder: Of the job.
+        tool: The program.
+        program: Where it is, here.
+        job: What is to be done.
+        cores: That the program is bound to; as the system likes if empty.
+    """
+
+    adb: Adb
+    folder: str
+    tool: Tool
+    program: Path
+    job: Job
+    cores: Sequence[int]
+
+    def measure(self, index: int, traces: Path | None) -> tuple[Timing, tuple[Array, ...]]:
+        """Time one of the job's artifacts; return its outputs, too, where the program writes them.
+
+        Args:
+            index: Of the artifact.
+            traces: Folder here for the program's trace, if that is wanted.
+        """
+        job, artifact = self.job, self.job.artifacts[index]
+        model = f"{index}{artifact.path.suffix}"
+        self._send_program()
+        self.adb.push([artifact.path], f"{self.folder}/{model}")
+        inputs = self._send_inputs(index)
+        outputs = self._outputs(artifact, model, inputs) if job.answered and self.tool.answers else ()
+        given = [f"--inputs={','.join(inputs[0])}"] if inputs and self.tool.answers else []
+        given += [f"--etdump_path={index}.etdump"] if traces is not None else []
+        launches = self.tool.launches(model, job)
+        printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
+        profiled = job.operators and self.tool.profile
+        operators = read_operators(self._run(artifact, [*launches[-1], *self.tool.profile, *given])) if profiled else ()
+        if traces is not None:
+            target = traces.expanduser()
+            target.mkdir(parents=True, exist_ok=True)
+            self.adb.pull(f"{self.folder}/{index}.etdump", target / f"{artifact.path.stem}.etdump")
+        return self._timing(artifact, printed, operators), outputs
+
+    def time_in_turn(self) -> list[Timing]:
+        """Time all of the job's artifacts, which may be hundreds: the program's launches for each take turns."""
+        artifacts = self.job.artifacts
+        self._send_program()
+        with tempfile.TemporaryDirectory() as local:
+            models = [Path(local) / f"{index}{artifact.path.suffix}" for index, artifact in enumerate(artifacts)]
+            for model, artifact in zip(models, artifacts, strict=True):
+                model.symlink_to(artifact.path.resolve())
+            self.adb.push(models, self.folder)
+        launches = [self.tool.launches(model.name, self.job) for model in models]
+        rounds = [self._run_all(arguments) for arguments in zip(*launches, strict=True)]
+        return [self._timing(*one) for one in zip(artifacts, zip(*rounds, strict=True), strict=True)]
+
+    def _run_all(self, launches: Sequence[Sequence[str]]) -> list[str]:
+        """Run the program with each of these arguments by one script there; return what it printed each time."""
+        lines = [f"echo {_NEXT}; ./{self.tool.name} {shlex.join(arguments)} || exit" for arguments in launches]
+        with tempfile.TemporaryDirectory() as local:
+            script = Path(local) / "round"
+            script.write_text("\n".join([*lines, ""]))
+            self.adb.push([script], f"{self.folder}/{script.name}")
+        return self._launch(self.job.names, f"sh {script.name}").split(f"{_NEXT}\n")[1:]
+
+    def _timing(self, artifact: Artifact, printed: Sequence[str], operators: tuple[OperatorTime, ...] = ()) -> Timing:
+        try:
+            read = self.tool.read(printed, self.job)
+        except DeviceError as error:
+            raise DeviceError(f"{self.adb.device}: {artifact.path.name}: {error}") from error
+        return Timing(
+            runtime=self.tool.runtime,
+            runtime_version=f"{self.tool.name} {files.sha256(self.program)[:12]}",
+            timed="computation",  # both programs hand the inputs over before they look at the clock
+            measurable=True,
+            settled=True,
+            milliseconds=read.milliseconds,
+            averaged=read.averaged,
+            peak_memory_bytes=read.peak_memory_bytes,
+            operators=operators,
+        )
+
+    def _send_program(self) -> None:
+        self.adb.push([self.program], f"{self.folder}/{self.tool.name}")
+        self.adb.require(f"chmod 755 {shlex.quote(f'{self.folder}/{self.tool.name}')}")
+
+    def _send_inputs(self, index: int) -> list[list[str]]:
+        """Send each batch of each input as a file of raw values; return their names, batch by batch."""
+        if self.job.inputs is None or not self.tool.answers:
+            return []
+        arrays = pieces(self.job.artifacts[index], self.job.inputs).values()
+        batches = []
+        with tempfile.TemporaryDirectory() as local:
+            for batch, values in enumerate(zip(*arrays, strict=True)):
+                names = [f"{index}-{batch}-{number}.in" for number in range(len(values))]
+                for name, value in zip(names, values, strict=True):
+                    value.tofile(Path(local) / name)
+                    self.adb.push([Path(local) / name], f"{self.folder}/{name}")
+                batches.append(names)
+        return batches
+
+    def _outputs(self, artifact: Artifact, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
+        """Run every batch once, and fetch what comes out, in PyTorch's layout."""
+        found: list[list[Array]] = [[] for _ in artifact.outputs]
+        with tempfile.TemporaryDirectory() as local:
+            path = Path(local) / "output"
+            for names in inputs:
+                self._run(artifact, [f"--model_path={model}", f"--inputs={','.join(names)}", "--output_file=out"])
+                for number, (spec, batches) in enumerate(zip(artifact.outputs, found, strict=True)):
+                    self.adb.pull(f"{self.folder}/out-{number}.bin", path)
+                    values = np.fromfile(path, spec.dtype)
+                    if values.size != np.prod(spec.shape):
+                        raise DeviceError(
+                            f"{self.adb.device}: {artifact.path.name} gave {values.size} values for an output "
+                            f"of shape {spec.shape}; is the file damaged?"
+                        )
+                    batches.append(values.reshape(spec.shape))
+        return tuple(
+            spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, found, strict=True)
+        )
+
+    def _run(self, artifact: Artifact, arguments: Sequence[str]) -> str:
+        return self._launch(artifact.path.name, f"./{self.tool.name} {shlex.join(arguments)}")
+
+    def _launch(self, measured: str, command: str) -> str:
+        """Run a command there, and return what it printed.
+
+        Raises:
+            DeviceError: If it fails, or time is up; says what was ``measured``.
+        """
+        seconds = max(1, int(self.adb.deadline.left))
+        # In a process group of its own, which nothing outlives.
+        pin = f"taskset {sum(1 << core for core in self.cores):x} " if self.cores else ""
+        launch = f"echo $$ > group; exec timeout -s KILL {seconds} {pin}{command}"
+        status, printed = self.adb.shell(
+            f"cd {shlex.quote(self.folder)} && {{ setsid sh -c {shlex.quote(launch)}; status=$?; "
+            "kill -9 -$(cat group) 2>/dev/null; (exit $status); }"
+        )
+        if not status:
+            return printed
+        if status == _KILLED and self.adb.deadline.left < 1:
+            raise self.adb.missed()
+        raise DeviceError(
+            f"{self.adb.device}: measuring {measured} with {self.tool.name} failed: "
+            f"{self._reason(status)}\n{printed.strip()[-800:]}"
+        )
+
+    def _reason(self, status: int) -> str:
+        if status in _STATUSES:
+            return _STATUSES[status]
+        if status > _SIGNALLED:
+            with suppress(ValueError):
+                name = signal.Signals(status - _SIGNALLED).name
+                return f"it ended with {name}; {'is there enough memory?' if name == 'SIGKILL' else 'is it damaged?'}"
+        return f"status {status}; is the file damaged, or the program older than the exporter?"
