@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -11,10 +10,11 @@ import typer
 from sekron_edge.cli._artifacts import description_path
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
+from sekron_edge.cli._measurement_tables import FIGURES, figures, milliseconds, print_report, short_remarks
 from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import ComputeUnits, Kept, Measurement, MeasurementReport, Probe
+    from sekron_edge.devices import ComputeUnits, Kept, Probe
 
 app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
 
@@ -62,7 +62,7 @@ def bench(
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        _print_report(report)
+        print_report(report, [one.name for one in devices], operators=operators)
     failed = [failure for failure in report.failures if failure.kind != "unsupported"]
     if failed or not report.measurements:
         kind = VerificationError if any(failure.kind == "verification" for failure in failed) else DeviceError
@@ -90,10 +90,10 @@ def list_measurements(
         return
     rows = [
         [str(one.id), f"{one.measurement.measured_at:%Y-%m-%d %H:%M}", one.measurement.artifact_name,
-         one.measurement.device, *_figures(one.measurement)]
+         one.measurement.device, *figures(one.measurement), short_remarks(one.measurement)]
         for one in found
     ]  # fmt: skip
-    print_table(["id", "UTC", "artifact", "device", *_FIGURES], rows)
+    print_table(["id", "UTC", "artifact", "device", *FIGURES, "remarks"], rows)
 
 
 @app.command("show")
@@ -112,7 +112,7 @@ def show_measurement(
     )
     print_table(["", f"measurement {number}"], [[key, _shown(value)] for key, value in fields.items()])
     if found.operators:
-        print_table(["operator", "ms"], [[one.name, f"{one.milliseconds:.4g}"] for one in found.operators])
+        print_table(["operator", "ms"], [[one.name, milliseconds(one)] for one in found.operators])
 
 
 @app.command("compare")
@@ -150,44 +150,6 @@ def export_measurements(
         raise ConfigError(f"{out} must end in .json or .csv")
     files.write_text(out, _csv(found) if out.suffix == ".csv" else text)
     typer.echo(f"{out}: {len(found)} measurements")
-
-
-_WIDEST_REASON = 100
-_FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks")
-
-
-def _figures(found: Measurement) -> list[str]:
-    spread = ["unknown" if value is None else f"{value:.4g}" for value in (found.p90_ms, found.iqr_ms)]
-    peak = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes:,}"
-    runtime = f"{found.runtime} {found.runtime_version}"
-    return [runtime, f"{found.median_ms:.4g}", *spread, peak, "; ".join(found.remarks)]
-
-
-def _print_report(report: MeasurementReport) -> None:
-    """Print one table: of each artifact all devices, with the ratio to the first where it may be quoted."""
-    rows = []
-    baselines: dict[str, Measurement] = {}
-    for found in report.measurements:
-        baseline = baselines.setdefault(found.artifact_sha256, found)
-        name, device, *rest = found.artifact_name, found.device, *_figures(found)
-        rows.append([name, device, *rest[:2], _ratio(baseline, found), *rest[2:5], found.verified or "", rest[5]])
-    for failure in report.failures:
-        why = textwrap.shorten(failure.message.removeprefix(f"{failure.device}: "), _WIDEST_REASON)
-        rows.append([failure.artifact_name, failure.device, *[""] * 7, f"not measured: {why}"])
-    columns = ["artifact", "device", *_FIGURES[:2], "of the first", *_FIGURES[2:5], "golden outputs", _FIGURES[5]]
-    print_table(columns, sorted(rows, key=lambda row: row[0]))
-
-
-def _ratio(first: Measurement, second: Measurement) -> str:
-    from sekron_edge.devices import compare_latencies
-
-    if first is second:
-        return ""
-    try:
-        comparison = compare_latencies(first, second)
-    except ConfigError:
-        return "unlike"
-    return "not steady" if comparison.doubts else f"{comparison.ratio:.3g}"
 
 
 def _csv(found: list[Kept]) -> str:

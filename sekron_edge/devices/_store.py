@@ -40,7 +40,7 @@ ALTER TABLE timings RENAME TO earlier_timings;
 INSERT INTO timings SELECT * FROM earlier_timings;
 DROP TABLE earlier_timings;
 COMMIT;
-"""
+"""  # noqa: S608
 _NAME = "measurements.sqlite"
 _WAIT_S = 60.0  # for another writer
 
