@@ -6,6 +6,7 @@ process of its own; nothing here imports torch.
 
 from sekron_edge.devices._calibration import cached_calibration, calibrate
 from sekron_edge.devices._comparison import LatencyComparison, compare_latencies
+from sekron_edge.devices._connections import connections
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
@@ -41,6 +42,7 @@ __all__ = [
     "cached_calibration",
     "calibrate",
     "compare_latencies",
+    "connections",
     "cycles_per_mac",
     "load_profile",
     "measure",

@@ -16,7 +16,7 @@ from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices._device import Device, Judge
 from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._store import MeasurementStore
-from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError, VerificationError
+from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, UnsupportedError, VerificationError
 
 _RECENT = timedelta(days=1)
 _MOST_BACKOFF_S = 30.0
@@ -103,11 +103,11 @@ def measure_fleet(
         tell: Is told of each thing done, by several threads.
 
     Raises:
-        DeviceError: If a device is named twice.
+        ConfigError: If a device is named twice.
     """
     names = [device.name for device in devices]
     if len(set(names)) < len(names):
-        raise DeviceError(f"each device can be named once; got {', '.join(names)}")
+        raise ConfigError(f"each device can be named once; got {', '.join(names)}")
     stop = threading.Event()
     tours = [_Tour(device, conditions, tell, stop) for device in devices]
     columns = _at_once([partial(tour.measure, probes) for tour in tours], stop)

@@ -141,7 +141,7 @@ def test_a_device_is_tried_again_as_often_as_asked(doubler):
         report = measure_fleet([Probe(doubler)], [device], QUICK)
         assert device.calls == calls
         assert ("cannot be reached" in report.failures[0].message) == (times == 3)
-    with pytest.raises(DeviceError, match="named once"):
+    with pytest.raises(ConfigError, match="named once"):
         measure_fleet([], [LocalDevice(), LocalDevice()], QUICK)
 
 
@@ -251,6 +251,9 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
     code, _, err = run(monkeypatch, capsys, "bench", doubler.path, "--cores", "a")
     assert code == 2
     assert "cores are numbers" in err
+    code, _, err = run(monkeypatch, capsys, "bench", doubler.path, "--device", "moon")
+    assert code == 2
+    assert "no device 'moon'" in err
 
     code, out, _ = run(monkeypatch, capsys, "measurements", "list", "--device", "ssh:second", "--json")
     kept = json.loads(out)

@@ -202,7 +202,7 @@ def test_what_does_not_fit_the_board_is_said_before(at_board, doubler):
     at_board.write(board=at_board.settings(host="-oProxyCommand=touch x"))
     with pytest.raises(DeviceError, match="is no host"):
         measured(doubler)
-    with pytest.raises(DeviceError, match="no device 'ssh:'"):
+    with pytest.raises(ConfigError, match="no device 'ssh:'"):
         open_device("ssh:")
 
 
