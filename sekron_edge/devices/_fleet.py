@@ -198,7 +198,8 @@ class _Tour:
         raise AssertionError("retries are not negative")
 
     def _failure(self, artifact_name: str, kind: FailureKind, message: str) -> Failure:
-        self._tell(f"not measured: {message}")
+        first = message.partition("\n")[0]
+        self._tell(f"not measured: {first}")
         return Failure(artifact_name=artifact_name, device=self._device.name, kind=kind, message=message)
 
     def _recent(self) -> list[Measurement]:
