@@ -7,6 +7,7 @@ from plotly.offline import get_plotlyjs
 
 from sekron_edge.bundle._manifest import Delivery, Manifest, Score
 from sekron_edge.bundle._snippets import templates
+from sekron_edge.devices import LocalDevice
 from sekron_edge.planner import Plan
 
 
@@ -82,14 +83,15 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
     if new is None or old is None:
         found.append((f"{name}: latency", "not measured here", "not measured here", ""))
         return found
+    where = "here" if new.device == LocalDevice.name else f"on {new.device}"
     noisy = "" if new.stable and old.stable else " (too noisy to quote)"
     threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
-    label = f"{name}: median latency, measured here, {threads}{noisy}"
+    label = f"{name}: median latency, measured {where}, {threads}{noisy}"
     ratio = _times(old.median_ms / new.median_ms, "faster", "slower")
     found.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
     if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
         before, after = old.peak_memory_bytes, new.peak_memory_bytes
-        found.append((f"{name}: peak memory, measured here", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+        found.append((f"{name}: peak memory, measured {where}", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
     return found
 
 

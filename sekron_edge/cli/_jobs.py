@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="Id or file of a device profile, instead of the config's.")]
+MeasuredOn = Annotated[
+    str | None,
+    typer.Option(help="Where that device is reached, ssh:NAME or adb:NAME: calibrated and measured there."),
+]
 Config = Annotated[Path, typer.Argument(help="The job: a TOML file. See docs/jobs.md.")]
 
 
@@ -23,6 +27,7 @@ def run(
     config: Config,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle; by default dist/NAME.")] = None,
     device: Device = None,
+    measured_on: MeasuredOn = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished job.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +38,7 @@ def run(
     from sekron_edge.bundle import before_and_after, budget_rows
     from sekron_edge.pipeline import load_config, run_job
 
-    job = _on_device(load_config(config), device)
+    job = _on_device(load_config(config), device, measured_on)
     done = run_job(job, out or Path("dist") / job.name, resume=resume, narrator=ConsoleNarrator())
     if as_json:
         typer.echo(done.manifest.model_dump_json(indent=2))
@@ -51,6 +56,7 @@ def plan(
     peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     device: Device = None,
+    measured_on: MeasuredOn = None,
     frontier: Annotated[
         int | None, typer.Option(min=2, help="Instead of one plan: so many, down to the least time that can be had.")
     ] = None,
@@ -72,7 +78,7 @@ def plan(
     }  # fmt: skip
     given = {entry: limit for entry, limit in given.items() if limit is not None}
     job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
-    job = _on_device(job, device)
+    job = _on_device(job, device, measured_on)
     if frontier is not None:
         with tempfile.TemporaryDirectory() as folder:
             plans = frontier_job(job, "latency_ms", frontier, Path(folder), narrator=ConsoleNarrator())
@@ -85,10 +91,10 @@ def plan(
     typer.echo(found.to_json() if as_json else str(found))
 
 
-def _on_device(job: JobConfig, device: str | None) -> JobConfig:
-    if device is None:
-        return job
-    return job.model_copy(update={"target": job.target.model_copy(update={"profile": device})})
+def _on_device(job: JobConfig, device: str | None, measured_on: str | None) -> JobConfig:
+    given = {"profile": device, "measured_on": measured_on}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return job.model_copy(update={"target": job.target.model_copy(update=changes)})
 
 
 def _print_frontier(plans: list[Plan], out: Path | None, *, as_json: bool) -> None:

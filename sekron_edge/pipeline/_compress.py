@@ -48,14 +48,15 @@ def plan(
     runtime: str | None = None,
     precision: Precision = "fp32",
     threads: int | None = None,
+    measured_on: str | None = None,
     work: Path | None = None,
     seed: int = 0,
     narrator: Narrator | None = None,
 ) -> Plan:
     """Choose what each layer becomes, so that the exported artifact keeps the budget.
 
-    On this machine candidates are exported and measured, and the plan corrected by that; for another device latencies
-    are estimates, and the plan's ``latency_source`` says so.
+    On this machine, and on a device that is reached, candidates are exported and measured, and the plan corrected by
+    that; for another device latencies are estimates, and the plan's ``latency_source`` says so.
 
     Args:
         model: Left untouched.
@@ -66,6 +67,7 @@ def plan(
         runtime: Format whose latency and size count; by default the profile's.
         precision: Of the artifact.
         threads: That the runtime may use; by default the profile's.
+        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
         work: Folder for the artifacts that are tried; by default one that is removed again.
         seed: Recorded in the plan.
         narrator: Told what happens; by default the logger ``sekron_edge``.
@@ -76,7 +78,9 @@ def plan(
         UnsupportedLayerError: If a layer's weights are not finite.
     """
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
-    target = Target.choose(device, runtime=runtime, formats=(), precisions=(precision,), threads=threads)
+    target = Target.choose(
+        device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
+    )
     with tempfile.TemporaryDirectory() as folder:
         return plan_on(
             model,
@@ -111,7 +115,7 @@ def grounds_for(
     model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, target: Target, narrator: Narrator
 ) -> Grounds:
     """Calibrate, score and measure sensitivities: what plans are made from, whatever the budget."""
-    with narrator.busy("calibrating the latency model, once for this machine"):
+    with narrator.busy(f"calibrating the latency model, once for {target.place}"):
         latency = target.latency_model()
     narrator.say(f"latency model: {latency.source}")
     scores = score_for(
@@ -146,6 +150,7 @@ def compress(
     precisions: Sequence[Precision] = ("fp32",),
     threads: int | None = None,
     runs: int = 50,
+    measured_on: str | None = None,
     finetuning: TrainConfig | None = None,
     quantization: QuantizationConfig | None = None,
     name: str = "model",
@@ -167,6 +172,7 @@ def compress(
         precisions: Of the artifacts; the first is budgeted.
         threads: That the runtime may use; by default the profile's.
         runs: Least number of timed runs.
+        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
         finetuning: How to distil; by default two epochs.
         quantization: When to train against rounding, if a precision is int8.
         name: Of the bundle, and stem of its artifacts.
@@ -181,7 +187,15 @@ def compress(
     """
     narrator = narrator or LogNarrator()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
-    target = Target.choose(device, runtime=runtime, formats=formats, precisions=precisions, threads=threads, runs=runs)
+    target = Target.choose(
+        device,
+        runtime=runtime,
+        formats=formats,
+        precisions=precisions,
+        threads=threads,
+        runs=runs,
+        measured_on=measured_on,
+    )
     config, rounding = finetuning or FinetuneConfig(seed=seed), quantization or QuantizationConfig()
     out = Path(out)
     work = Work(out, _settings(model, task, budget, target, config, rounding, seed), resume=resume)
@@ -264,6 +278,7 @@ def _settings(
         "data": data_fingerprint(task),
         "budget": budget.model_dump_json(),
         "device": target.profile.id,
+        "measured_on": str(target.measured_on),
         "runtime": target.runtime,
         "formats": ", ".join(target.formats),
         "precision": ", ".join(target.precisions),

@@ -54,6 +54,7 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
         precisions=target.precisions,
         threads=target.threads,
         runs=target.runs,
+        measured_on=target.measured_on,
         finetuning=config.finetune.model_copy(update={"seed": config.seed}),
         quantization=config.quantization,
         name=config.name,
@@ -97,6 +98,7 @@ def _target(config: JobConfig) -> Target:
         precisions=wanted.precisions,
         threads=wanted.threads,
         runs=wanted.runs,
+        measured_on=wanted.measured_on,
     )
 
 
