@@ -94,7 +94,11 @@ class Workplace:
             script = Path(local) / "round"
             script.write_text("\n".join([*lines, ""]))
             self.adb.push([script], f"{self.folder}/{script.name}")
-        return self._launch(self.job.names, f"sh {script.name}").split(f"{_NEXT}\n")[1:]
+        status, printed = self._launch(f"sh {script.name}")
+        _, *each = printed.split(f"{_NEXT}\n")
+        last = self.job.artifacts[max(0, len(each) - 1)]
+        self._require_end(last, status, printed)
+        return each
 
     def _timing(self, artifact: Artifact, printed: Sequence[str], operators: tuple[OperatorTime, ...] = ()) -> Timing:
         try:
@@ -153,28 +157,33 @@ class Workplace:
         )
 
     def _run(self, artifact: Artifact, arguments: Sequence[str]) -> str:
-        return self._launch(artifact.path.name, f"./{self.tool.name} {shlex.join(arguments)}")
+        status, printed = self._launch(f"./{self.tool.name} {shlex.join(arguments)}")
+        self._require_end(artifact, status, printed)
+        return printed
 
-    def _launch(self, measured: str, command: str) -> str:
-        """Run a command there, and return what it printed.
-
-        Raises:
-            DeviceError: If it fails, or time is up; says what was ``measured``.
-        """
+    def _launch(self, command: str) -> tuple[int, str]:
+        """Run a command there; return its status and what it printed."""
         seconds = max(1, int(self.adb.deadline.left))
         # In a process group of its own, which nothing outlives.
         pin = f"taskset {sum(1 << core for core in self.cores):x} " if self.cores else ""
         launch = f"echo $$ > group; exec timeout -s KILL {seconds} {pin}{command}"
-        status, printed = self.adb.shell(
+        return self.adb.shell(
             f"cd {shlex.quote(self.folder)} && {{ setsid sh -c {shlex.quote(launch)}; status=$?; "
             "kill -9 -$(cat group) 2>/dev/null; (exit $status); }"
         )
+
+    def _require_end(self, artifact: Artifact, status: int, printed: str) -> None:
+        """Refuse a program that did not come to its end.
+
+        Raises:
+            DeviceError: If it failed, or time is up.
+        """
         if not status:
-            return printed
+            return
         if status == _KILLED and self.adb.deadline.left < 1:
             raise self.adb.missed()
         raise DeviceError(
-            f"{self.adb.device}: measuring {measured} with {self.tool.name} failed: "
+            f"{self.adb.device}: measuring {artifact.path.name} with {self.tool.name} failed: "
             f"{self._reason(status)}\n{printed.strip()[-800:]}"
         )
 

@@ -214,20 +214,20 @@ def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
     line = 'echo "count=$runs"; echo "Inference (avg): $(($(wc -c <"$model") / 10000 + 2))"; exit 0'
     at_board.write(phone=at_phone.settings(line))
     exporter = get_exporter("litert")
-    monkeypatch.setattr(type(exporter), "primitive_count", 120)
+    monkeypatch.setattr(type(exporter), "primitive_count", 50)
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     model = calibrate("litert", store=store, device=open_device("adb:phone"))
     assert "measured on" in model.source
     (kept,) = store.calibrations()
-    assert kept.timings == 120
+    assert kept.timings == len(store.medians(kept.id)) > 40
     assert kept.runtime_version.startswith("benchmark_model ")
-    for primitive, milliseconds in list(store.medians(kept.id).items())[::20]:
+    for primitive, milliseconds in list(store.medians(kept.id).items())[::10]:
         size = exporter.export_primitive(primitive, tmp_path / "one.tflite", precision="fp32").path.stat().st_size
         assert milliseconds == (size // 10000 + 2) / 1000
     assert MeasurementStore.default().measurements() == []
 
     at_board.write(phone=at_phone.settings("case $model in 7.*) kill -SEGV $$ ;; esac"))
-    with pytest.raises(DeviceError, match=r"(?s)0\.tflite, 1\.tflite, .* with benchmark_model failed: .*SIGSEGV"):
+    with pytest.raises(DeviceError, match=r"(?s)measuring 7\.tflite with benchmark_model failed: .*SIGSEGV"):
         calibrate("litert", store=store, device=open_device("adb:phone"))
     assert len(store.calibrations()) == 1
 

@@ -163,6 +163,29 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
     assert at_board.files() == before
 
 
+@pytest.mark.slow
+def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(at_board, doubler):
+    at_board.write(board=at_board.settings("hang", cache=str(at_board.home / "new")))
+    before = at_board.files()
+    failed = []
+
+    def measure():
+        try:
+            open_device("ssh:board").measure(doubler, runs=4, timeout_s=300)
+        except UnreachableError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    while thread.is_alive() and not [name for name in at_board.files() if "edge-job-" in name]:
+        time.sleep(0.02)
+    with at_board.silent():
+        thread.join(timeout=60)
+    assert "connection was lost" in failed[0]
+    at_board.wait_for_silence()
+    assert at_board.files() == before
+
+
 def test_a_board_that_is_busy_or_away_may_be_tried_again(at_board, doubler):
     at_board.cache.mkdir(exist_ok=True)
     busy = os.open(at_board.cache, os.O_RDONLY)
