@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import tempfile
@@ -61,8 +62,8 @@ class Workplace:
         self._send_program()
         self.adb.push([artifact.path], f"{self.folder}/{model}")
         inputs = self._send_inputs(index)
-        outputs = self._outputs(artifact, model, inputs) if job.answered and self.tool.answers else ()
-        given = [f"--inputs={','.join(inputs[0])}"] if inputs and self.tool.answers else []
+        outputs = self._outputs(artifact, model, inputs) if job.answered else ()
+        given = self.tool.given(artifact, inputs[0]) if inputs else []
         given += [f"--etdump_path={index}.etdump"] if traces is not None else []
         launches = self.tool.launches(model, job)
         printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
@@ -123,7 +124,7 @@ class Workplace:
 
     def _send_inputs(self, index: int) -> list[list[str]]:
         """Send each batch of each input as a file of raw values; return their names, batch by batch."""
-        if self.job.inputs is None or not self.tool.answers:
+        if self.job.inputs is None:
             return []
         arrays = pieces(self.job.artifacts[index], self.job.inputs).values()
         batches = []
@@ -137,24 +138,36 @@ class Workplace:
         return batches
 
     def _outputs(self, artifact: Artifact, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
-        """Run every batch once, and fetch what comes out, in PyTorch's layout."""
+        """Run every batch once, and fetch what comes out, in PyTorch's layout; nothing if the program writes nothing."""
         found: list[list[Array]] = [[] for _ in artifact.outputs]
-        with tempfile.TemporaryDirectory() as local:
-            path = Path(local) / "output"
-            for names in inputs:
-                self._run(artifact, [f"--model_path={model}", f"--inputs={','.join(names)}", "--output_file=out"])
-                for number, (spec, batches) in enumerate(zip(artifact.outputs, found, strict=True)):
-                    self.adb.pull(f"{self.folder}/out-{number}.bin", path)
-                    values = np.fromfile(path, spec.dtype)
-                    if values.size != np.prod(spec.shape):
-                        raise DeviceError(
-                            f"{self.adb.device}: {artifact.path.name} gave {values.size} values for an output "
-                            f"of shape {spec.shape}; is the file damaged?"
-                        )
-                    batches.append(values.reshape(spec.shape))
+        names = self.tool.answers(len(artifact.outputs))
+        for batch in inputs:
+            self._run(artifact, [*self.tool.answering(model), *self.tool.given(artifact, batch)])
+            if self.adb.shell(f"cd {shlex.quote(self.folder)} && ls {' '.join(names)}")[0]:
+                return ()
+            content = self._fetched(names)
+            sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in artifact.outputs]
+            if len(content) != sum(sizes):
+                raise DeviceError(
+                    f"{self.adb.device}: {artifact.path.name} gave {len(content)} bytes for outputs of {sum(sizes)}; "
+                    "is the file damaged?"
+                )
+            for spec, size, batches in zip(artifact.outputs, sizes, found, strict=True):
+                batches.append(np.frombuffer(content[:size], spec.dtype).reshape(spec.shape))
+                content = content[size:]
         return tuple(
             spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, found, strict=True)
         )
+
+    def _fetched(self, names: Sequence[str]) -> bytes:
+        with tempfile.TemporaryDirectory() as local:
+            path = Path(local) / "fetched"
+            contents = []
+            for name in names:
+                self.adb.pull(f"{self.folder}/{name}", path)
+                contents.append(path.read_bytes())
+        self.adb.require(f"cd {shlex.quote(self.folder)} && rm {' '.join(names)}")  # the next are the next batch's
+        return b"".join(contents)
 
     def _run(self, artifact: Artifact, arguments: Sequence[str]) -> str:
         status, printed = self._launch(f"./{self.tool.name} {shlex.join(arguments)}")

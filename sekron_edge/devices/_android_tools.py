@@ -1,7 +1,7 @@
 """The programs that time artifacts on Android: how they are called, and what they print.
 
-LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones the sum)
-and what comes out. Neither has a version to tell: the program's hash stands for it.
+LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones the sum);
+both write what comes out. Neither has a version to tell: the program's hash stands for it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sekron_edge.artifacts import Artifact
 from sekron_edge.devices._job import Job
 from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
@@ -18,6 +19,7 @@ from sekron_edge.errors import DeviceError
 _LAUNCHES = 5
 _NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
 _MIB = 1 << 20
+_OUTPUTS = "out"
 _LEAST_S = 0.01  # of a launch: its clock ticks in microseconds, and only the mean of many runs is finer
 _NEVER_S = 86_400  # the deadline ends it before
 
@@ -37,14 +39,12 @@ class Tool(ABC):
     Attributes:
         name: Of the program, and of its path in the user's file.
         runtime: What it runs artifacts with.
-        answers: Whether it writes outputs.
         traces: Whether it writes a trace.
         silent_if: What it may be, if it states no times.
     """
 
     name: str
     runtime: str
-    answers: bool
     traces: bool
     silent_if: str
 
@@ -56,6 +56,18 @@ class Tool(ABC):
     def profile(self) -> list[str]:
         """Further arguments of a launch that times operators; none if the program cannot."""
         return []
+
+    @abstractmethod
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:
+        """Return further arguments of a launch, by which it takes its inputs from files of raw values."""
+
+    @abstractmethod
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of a launch that runs a model once and writes its outputs."""
+
+    @abstractmethod
+    def answers(self, count: int) -> list[str]:
+        """Return the files in which so many outputs are then, one behind the other, as raw values."""
 
     @abstractmethod
     def read(self, printed: Sequence[str], job: Job) -> Readings:
@@ -71,7 +83,6 @@ class BenchmarkModel(Tool):
 
     name = "benchmark_model"
     runtime = "litert"
-    answers = False
     traces = False
     silent_if = "another program of that name"
 
@@ -92,6 +103,26 @@ class BenchmarkModel(Tool):
     def profile(self) -> list[str]:
         """Return the flag of the profiler, which takes time itself."""
         return ["--enable_op_profiling=true"]
+
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:
+        """Return names, shapes and files of all inputs; a colon of a name is doubled before a file."""
+        specs = artifact.inputs
+        shapes = (",".join(map(str, spec.shape)) for spec in specs)
+        values = (f"{spec.name.replace(':', '::')}:{name}" for spec, name in zip(specs, names, strict=True))
+        return [
+            f"--input_layer={','.join(spec.name for spec in specs)}",
+            f"--input_layer_shape={':'.join(shapes)}",
+            f"--input_layer_value_files={','.join(values)}",
+        ]
+
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of the least that it can do."""
+        least = ["--num_runs=1", "--warmup_runs=1", "--warmup_min_secs=0", "--min_secs=0"]
+        return [f"--graph={model}", *least, f"--output_filepath={_OUTPUTS}"]
+
+    def answers(self, count: int) -> list[str]:  # noqa: ARG002
+        """Return the one file that has all."""
+        return [_OUTPUTS]
 
     def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
@@ -114,7 +145,6 @@ class ExecutorRunner(Tool):
 
     name = "executor_runner"
     runtime = "executorch"
-    answers = True
     traces = True
     silent_if = "built without EXECUTORCH_ENABLE_LOGGING=ON"
 
@@ -123,6 +153,18 @@ class ExecutorRunner(Tool):
         shared = [f"--model_path={model}", f"--cpu_threads={job.threads}"]
         cold = max(1, job.warmup)
         return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _LAUNCHES)]
+
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """Return the files of the inputs in their order."""
+        return [f"--inputs={','.join(names)}"]
+
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of one run."""
+        return [f"--model_path={model}", f"--output_file={_OUTPUTS}"]
+
+    def answers(self, count: int) -> list[str]:
+        """Return a file for each output."""
+        return [f"{_OUTPUTS}-{index}.bin" for index in range(count)]
 
     def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read single runs where they are stated; otherwise means, of the sums without the warm-up's."""

@@ -52,7 +52,7 @@ class Device(ABC):
     ) -> Measurement:
         """Measure one artifact in a process of its own. See `sekron_edge.devices.measure` for the arguments.
 
-        Where the device's own program gives no outputs, there is nothing that the judge could see.
+        Where the device's own program gives no outputs, the judge sees none, and nothing is called verified.
         """
         job = Job(
             (artifact,),

@@ -24,10 +24,14 @@ _MOST = 1 << 18
 _MARK = "SEKRON_EDGE_TEST_PHONE"
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
 
+# Their outputs are their inputs, for a model that does the same.
 BENCHMARK_MODEL = """#!/bin/sh
-for a in "$@"; do case $a in --graph=*) model=${a#*=} ;; --num_runs=*) runs=${a#*=} ;; esac; done
+for a in "$@"; do case $a in --graph=*) model=${a#*=} ;; --num_runs=*) runs=${a#*=} ;;
+--input_layer_value_files=*) inputs=${a##*:} ;; --output_filepath=*) output=${a#*=} ;;
+esac; done
 [ -r "$model" ] || exit 1
 . ./fault 2>/dev/null
+[ -n "$output" ] && cp "$inputs" "$output"
 echo 'Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.'
 echo 'count=61 first=9000 curr=8100 min=8000 max=9000 avg=8100.5 std=90'
 echo "count=$runs first=8010 curr=8020 min=7990 max=8040 avg=8020.25 std=12"
@@ -42,7 +46,6 @@ esac
 echo 'Memory footprint delta from the start of the tool (MB): init=2.5 overall=4.5'
 """
 
-# Its outputs are its inputs, for a model that does the same.
 EXECUTOR_RUNNER = """#!/bin/sh
 for a in "$@"; do case $a in
 --model_path=*) model=${a#*=} ;; --num_executions=*) runs=${a#*=} ;; --inputs=*) inputs=${a#*=} ;;

@@ -71,6 +71,36 @@ def test_executorch_states_runs_and_its_outputs_are_checked(at_phone, at_board, 
     assert (tmp_path / "traces" / f"{same.path.stem}.etdump").read_text() == "trace\n"
 
 
+def test_litert_outputs_are_checked_where_the_program_writes_them(at_phone, at_board, same):
+    spec = TensorSpec(name="x:0", shape=(1, 2), dtype="float32")
+    model = same.model_copy(update={"format": "litert", "inputs": (spec,)})
+    inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
+    seen = []
+
+    def judge(outputs):
+        seen.append(outputs[0])
+        return "the same"
+
+    found = open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+    np.testing.assert_array_equal(seen[0], inputs)
+    assert found.verified == "the same"
+    at_board.write(phone=at_phone.settings("output="))  # one of before it could
+    assert open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge).verified is None
+    at_board.write(phone=at_phone.settings('[ -n "$output" ] && { echo >"$output"; output=; }'))
+    with pytest.raises(DeviceError, match="gave 1 bytes for outputs of 8"):
+        open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+    assert len(seen) == 1
+
+
+def test_what_is_asked_of_benchmark_model_names_all_inputs(same):
+    specs = [TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in (("a:0", (1, 2)), ("b", (1, 3, 4)))]
+    assert BenchmarkModel().given(same.model_copy(update={"inputs": tuple(specs)}), ["0.in", "1.in"]) == [
+        "--input_layer=a:0,b",
+        "--input_layer_shape=1,2:1,3,4",
+        "--input_layer_value_files=a::0:0.in,b:1.in",
+    ]
+
+
 def test_an_old_phone_hands_no_status_on(at_board, doubler, monkeypatch, tmp_path):
     old = Phone(tmp_path, shell_2=False)
     try:
