@@ -138,7 +138,7 @@ class Workplace:
         return batches
 
     def _outputs(self, artifact: Artifact, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
-        """Run every batch once, and fetch what comes out, in PyTorch's layout; nothing if the program writes nothing."""
+        """Run every batch once, and fetch what comes out, in PyTorch's layout; nothing if nothing is written."""
         found: list[list[Array]] = [[] for _ in artifact.outputs]
         names = self.tool.answers(len(artifact.outputs))
         for batch in inputs:

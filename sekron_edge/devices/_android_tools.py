@@ -1,7 +1,7 @@
 """The programs that time artifacts on Android: how they are called, and what they print.
 
-LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones the sum);
-both write what comes out. Neither has a version to tell: the program's hash stands for it.
+LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones their
+sum); both write what comes out. Neither has a version to tell: the program's hash stands for it.
 """
 
 from __future__ import annotations
