@@ -70,6 +70,8 @@ def calibrate(
     cpu = measured[0].environment.cpu or measured[0].device
     source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
     said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+    if any(found.throttled for found in measured):
+        said += "; the device held its clock down meanwhile: let it cool, and calibrate again"
     return fit(fitted, held_out, source=said, precision=precision)
 
 

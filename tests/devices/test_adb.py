@@ -29,6 +29,7 @@ def at_phone(phone, at_board, monkeypatch):
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
     at_board.write(phone=phone.settings())
     yield phone
+    phone.says(None)
     phone.wait_for_silence()
 
 
@@ -207,8 +208,7 @@ def warm_phone(at_phone, at_board, monkeypatch):
     # This machine's own sensors are none of the phone's.
     monkeypatch.setattr(_adb._hostinfo, "READ", (_adb._hostinfo.CPUINFO,))
     at_board.write(phone=at_phone.settings(cool_celsius=40.0))
-    yield at_phone
-    at_phone.says(None)
+    return at_phone
 
 
 def test_a_hot_phone_is_waited_for(warm_phone, doubler):
@@ -243,11 +243,13 @@ def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
     """In the place of the program that times is one that states a time for every ten thousand bytes of the file."""
     line = 'echo "count=$runs"; echo "Inference (avg): $(($(wc -c <"$model") / 10000 + 2))"; exit 0'
     at_board.write(phone=at_phone.settings(line))
+    at_phone.says(thermal(30, slowed=1))
     exporter = get_exporter("litert")
     monkeypatch.setattr(type(exporter), "primitive_count", 50)
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     model = calibrate("litert", store=store, device=open_device("adb:phone"))
     assert "measured on" in model.source
+    assert "held its clock down" in model.source
     (kept,) = store.calibrations()
     assert kept.timings == len(store.medians(kept.id)) > 40
     assert kept.runtime_version.startswith("benchmark_model ")

@@ -59,6 +59,7 @@ def test_a_board_is_calibrated(at_board, tmp_path):
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     model = calibrate("litert", store=store, device=open_device("ssh:board"))
     assert "measured on" in model.source
+    assert "clock" not in model.source
     (kept,) = store.calibrations()
     assert kept.timings > 500
     assert {Path(name).name for name in set(at_board.files()) - set(before)} <= {
