@@ -19,7 +19,7 @@ MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
 @pytest.mark.slow
 def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatch, tmp_path):  # noqa: F811
     at_board.write(board=at_board.settings("real"), broken=at_board.settings("crash"))
-    monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 200)
+    monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 120)
     images = photographs()
     task = super_resolution(
         Photographs(images.train[:1], images.heldout[:1]), crop=32, crops=64, calibration_samples=16
@@ -36,7 +36,7 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     done = se.compress(
         **job,
         out=tmp_path / "out",
-        budget=se.Budget(latency_ms="0.9x"),
+        budget=se.Budget(macs="0.6x", latency_ms="20x"),  # how fast this machine is at the moment is not the question
         formats=["litert"],
         runs=5,
         measured_on="ssh:board",
@@ -46,14 +46,14 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     assert "estimated" not in done.plan.latency_source
     (delivery,) = done.manifest.deliveries
     assert (delivery.measured.device, delivery.dense_measured.device) == ("ssh:board", "ssh:board")
-    (result,) = done.manifest.results
+    result = next(one for one in done.manifest.results if one.entry == "latency_ms")
     assert result.how == "measured on ssh:board, median"
     assert result.found == delivery.measured.median_ms
     report = (done.bundle / "report.html").read_text()
     assert "measured on ssh:board" in report
     assert "measured here" not in report
     (calibration,) = MeasurementStore.default().calibrations()
-    assert calibration.timings == 200
+    assert calibration.timings == 120
     assert {kept.measurement.device for kept in MeasurementStore.default().measurements()} == {"ssh:board"}
     with pytest.raises(DeviceError, match="ssh:broken"):
         se.plan(**job, measured_on="ssh:broken")
