@@ -41,6 +41,8 @@ def _where(profile: DeviceProfile, name: str | None) -> str | None:
     if name == LocalDevice.name:
         raise ConfigError(f"{profile.id} is not this machine; to measure here, choose the profile host")
     if name is not None:
+        if profile.kind == "microcontroller":
+            raise ConfigError(f"{profile.id} is a microcontroller: nothing is measured there, its latency is estimated")
         open_device(name)  # refuses what is none
     return name
 

@@ -93,5 +93,7 @@ def test_where_to_measure_must_be_the_profiles_device():
         Target.choose(load_profile("host"), measured_on="ssh:board")
     with pytest.raises(ConfigError, match="raspberry-pi-5 is not this machine"):
         Target.choose(load_profile("raspberry-pi-5"), measured_on="local")
+    with pytest.raises(ConfigError, match="stm32h743 is a microcontroller"):
+        Target.choose(load_profile("stm32h743"), precisions=["int8"], measured_on="ssh:board")
     with pytest.raises(ConfigError, match="no device 'moon'"):
         Target.choose(load_profile("raspberry-pi-5"), measured_on="moon")
