@@ -1,8 +1,9 @@
 """Decomposition: speed and error against TensorLy at equal ranks; errors of all families at equal parameters.
 
 One thread, float32 kernels. Timings are medians of interleaved runs. ``--quick`` leaves out the two larger kernels.
-TensorLy's CP starts from an SVD, as it does by default, for kernels of up to 128 channels; for larger ones that SVD
-asks for more memory than there is, and it starts from random factors.
+Errors of families without a direct algorithm (CP, TR, SeKron of three factors) are after 20 sweeps of alternating least
+squares each. TensorLy's CP starts from an SVD, as it does by default, for kernels of up to 128 channels; for larger
+ones that SVD asks for more memory than there is, and it starts from random factors.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ from sekron_edge.tensor import decompose_tensor, order_channels, spectrum
 
 _LARGEST_SVD_START = 128
 _RATIOS = (2, 4, 8, 16)
-_LARGEST_CP = 256
-_KEPT_SPLITS = 6
+# Families that take alternating least squares: the largest kernels they are run for, and how many sweeps they get.
+_LARGEST_SWEPT = {"trained": 512, "random": 256}
+_SWEEPS = 20
 _LARGEST_ORDERED, _ORDERED_SPLITS, _SWAPS = 128, 2, 3000
+# Of structures with three factors: as many are refined to the end, after a few sweeps of all; of large kernels these.
+_TRIED_SWEEPS, _KEPT, _LARGEST_TRIED = 5, 2, 256
 
 _Split = tuple[float, tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -145,6 +149,7 @@ def _families(kind: str, weight: Tensor, ratio: int) -> dict[str, Any]:
     width = len(weight)
     _say(f"{kind} ({width}, {width}, 3, 3): all families at {ratio}x fewer parameters")
     budget = weight.numel() // ratio
+    swept = width <= _LARGEST_SWEPT[kind]
     two = _best_splits(weight, budget)
     return {
         "kernel": f"{kind} {width}",
@@ -152,16 +157,12 @@ def _families(kind: str, weight: Tensor, ratio: int) -> dict[str, Any]:
         "weight SVD": _least(weight, _ladder(lambda r: weight_svd(tuple(weight.shape), r), budget)),
         "spatial SVD": _least(weight, _ladder(lambda r: spatial_svd(tuple(weight.shape), r), budget)),
         "Tucker-2": _least(weight, _tucker2(weight, budget)),
-        "CP": _least(weight, _cp(weight, budget), sweeps=20) if width <= _LARGEST_CP else None,
+        "CP": _least(weight, _cp(weight, budget), _SWEEPS) if swept else None,
         "TT": _least(weight, _tensor_trains(weight, budget)),
-        "TR": _least(weight, _tensor_rings(weight, budget), sweeps=10) if width <= _LARGEST_CP else None,
+        "TR": _least(weight, _tensor_rings(weight, budget), _SWEEPS) if swept else None,
         "SeKron S=2": two[0][0],
         "SeKron S=2, channels ordered": _least_ordered(weight, two, budget) if width <= _LARGEST_ORDERED else None,
-        "SeKron S=3": _least(
-            weight,
-            _triples(budget, [shapes for _, shapes in two[:_KEPT_SPLITS]]),
-            sweeps=20 if width <= _LARGEST_ORDERED else None,
-        ),
+        "SeKron S=3": _least(weight, _triples(weight, budget), _SWEEPS) if swept else None,
     }
 
 
@@ -240,19 +241,30 @@ def _least_ordered(weight: Tensor, splits: Sequence[_Split], budget: int) -> flo
     return min(errors, default=None)
 
 
-def _triples(budget: int, splits: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Structure]:
-    """Return three-factor structures whose second factor of a good split is split again, at several first ranks."""
+def _triples(weight: Tensor, budget: int) -> list[Structure]:
+    """Return the most promising structures of three factors that fill the budget.
+
+    One factor has one kind of channels, the second the other kind or a part of it, the third the kernel and the rest;
+    or both kinds are halved. Right factors are of few components, the outer label of as many as there is room for.
+    """
+    out, inp, *kernel = weight.shape
     found = []
-    for first, rest in splits:
-        for second, third in kronecker_splits(rest):
-            limit = min(prod(second), prod(third))
-            for share in (0.75, 1.0):
-                inner = max(1, int(limit * share))
-                unit = prod(first) + inner * (prod(second) + prod(third))
-                outer = min(budget // unit, prod(first), prod(rest))
-                if outer >= 1:
-                    found.append(full([first, second, third], [outer, inner]))
-    return sorted(found, key=lambda structure: -structure.num_params)[:12]
+    for part in (1, 2, 4):
+        second, third = (1, inp // part, 1, 1), (1, part, *kernel)
+        found += _filled([(out, 1, 1, 1), second, third], budget)
+        second, third = (out // part, 1, 1, 1), (part, 1, *kernel)
+        found += _filled([(1, inp, 1, 1), second, third], budget)
+    found += _filled([(out // 2, 1, 1, 1), (1, inp // 2, 1, 1), (2, 2, *kernel)], budget)
+    if out > _LARGEST_TRIED:
+        return [structure for structure in found if structure.factors[1].shape == (out // 2, 1, 1, 1)][1:2]
+    tried = {s: decompose_tensor(weight, s, sweeps=_TRIED_SWEEPS).relative_error(weight) for s in found}
+    return sorted(tried, key=lambda structure: tried[structure])[:_KEPT]
+
+
+def _filled(shapes: Sequence[tuple[int, ...]], budget: int) -> list[Structure]:
+    first, *others = (prod(shape) for shape in shapes)
+    ranks = [(budget // (first + inner * sum(others)), inner) for inner in (1, 2, 3)]
+    return [full(shapes, list(pair)) for pair in ranks if pair[0]]
 
 
 def _lowest(row: dict[str, Any]) -> Claim:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor import check_weight, decompose_tensor, orthogonal_split, refine, unfold
 
 _SWEEPS = 20
+# The energy that a tuple of ranks leaves out.
+_Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
 # Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
 # this share of their energy.
@@ -40,7 +42,7 @@ class WeightErrors:
         check_weight(weight)
         self.weight = weight.double()
         self.norm = float(torch.linalg.vector_norm(self.weight))
-        self.cache: dict[tuple[str, tuple[Shape, ...]], Tensor] = {}
+        self.cache: dict[tuple[str, tuple[Shape, ...]], _Discarded] = {}
 
     def __call__(self, structure: Structure) -> float:
         """Return the relative error over all groups."""
@@ -54,20 +56,20 @@ class WeightErrors:
             return self._decomposed(structure)
         if key not in self.cache:
             self.cache[key] = spectra(shapes)
-        discarded = float(self.cache[key][tuple(structure.ranks.values())].clamp_min(0).sqrt())
-        return discarded / self.norm
+        discarded = self.cache[key](tuple(structure.ranks.values()))
+        return sqrt(max(0.0, discarded)) / self.norm
 
     def _decomposed(self, structure: Structure) -> float:
         sweeps = _sweeps(structure)
         rebuilt = [decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in self.weight]
         return float(torch.linalg.vector_norm(self.weight - torch.stack(rebuilt))) / self.norm
 
-    def _two(self, shapes: tuple[Shape, ...]) -> Tensor:
-        """Return the energy that each rank discards, from rank 0."""
-        matrices = torch.stack([unfold(group, shapes) for group in self.weight])
-        return _discarded(matrices).sum(0)
+    def _two(self, shapes: tuple[Shape, ...]) -> _Discarded:
+        """Return the energy that each rank discards."""
+        energies = _energies(torch.stack([unfold(group, shapes) for group in self.weight]))
+        return _looked_up(_from_each_on(energies).sum(0))
 
-    def _train(self, shapes: tuple[Shape, ...]) -> Tensor:
+    def _train(self, shapes: tuple[Shape, ...]) -> _Discarded:
         """Return the energy that each pair of ranks of the TT-SVD discards: what HOOI's step may still lower a little.
 
         A pair's second step sees only the first step's components, so each first rank has a spectrum of its own.
@@ -77,16 +79,22 @@ class WeightErrors:
             first, components = _components(unfold(group, shapes))
             seen = (components.mT @ components).cumsum(0)
             second = torch.linalg.eigvalsh(seen).clamp_min(0).cumsum(1).flip(1)
-            discarded.append(_joined(first, second))
-        return torch.stack(discarded).sum(0)
+            second = torch.nn.functional.pad(second, (0, 1, 1, 0))
+            discarded.append(first[:, None] + second)
+        return _looked_up(torch.stack(discarded).sum(0))
 
-    def _sekron(self, shapes: tuple[Shape, ...]) -> Tensor:
-        """Return the energy that each pair of ranks of SeKron's greedy SVDs discards: exactly additive."""
-        discarded = []
-        for group in self.weight:
-            first, components = _components(unfold(group, shapes))
-            discarded.append(_joined(first, _discarded(components)[:, :-1].cumsum(0)))
-        return torch.stack(discarded).sum(0)
+    def _sekron(self, shapes: tuple[Shape, ...]) -> _Discarded:
+        """Return the energy that each pair of ranks of SeKron's SVDs discards: of the pairs that are left out."""
+        energies = torch.stack([_energies(_components(unfold(group, shapes))[1]) for group in self.weight])
+
+        def discarded(ranks: tuple[int, ...]) -> float:
+            outer, inner = ranks
+            missing = -energies.shape[-1] % inner
+            held = torch.nn.functional.pad(energies, (0, missing))
+            pairs = held.reshape(len(held), -1, inner).sum(-1)
+            return float(pairs.sort(dim=1, descending=True).values[:, outer:].sum())
+
+        return discarded
 
 
 def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,26 +106,24 @@ def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
     rows = tensor.flatten(1)
     rank = min(rows.shape)
     _, rest = orthogonal_split(rows, rank, "r1")
-    energies = rest.square().sum(1).flip(0).cumsum(0).flip(0)
-    return torch.nn.functional.pad(energies, (0, 1)), rest.reshape(rank, *tensor.shape[1:])
+    return _from_each_on(rest.square().sum(1)), rest.reshape(rank, *tensor.shape[1:])
 
 
-def _joined(first: Tensor, second: Tensor) -> Tensor:
-    """Add what the first rank discards, ``(m + 1,)``, to what the second does for each first rank from 1, ``(m, k)``.
-
-    Returns:
-        ``(m + 1, k + 1)``: by both ranks, from 0.
-    """
-    second = torch.nn.functional.pad(second, (0, 1, 1, 0))
-    return first[:, None] + second
-
-
-def _discarded(matrices: Tensor) -> Tensor:
-    """Return the sums of squared singular values from each on: ``(batch, m, n)`` to ``(batch, min(m, n) + 1)``."""
+def _energies(matrices: Tensor) -> Tensor:
+    """Return the squared singular values, the largest first: ``(batch, m, n)`` to ``(batch, min(m, n))``."""
     rows, columns = matrices.shape[-2:]
     gram = matrices @ matrices.mT if rows <= columns else matrices.mT @ matrices
-    energies = torch.linalg.eigvalsh(gram).clamp_min(0).cumsum(-1).flip(-1)
-    return torch.nn.functional.pad(energies, (0, 1))
+    values: Tensor = torch.linalg.eigvalsh(gram)
+    return values.clamp_min(0).flip(-1)
+
+
+def _from_each_on(energies: Tensor) -> Tensor:
+    """Return what is left from each on: ``(batch, m)`` to ``(batch, m + 1)``."""
+    return torch.nn.functional.pad(energies.flip(-1).cumsum(-1).flip(-1), (0, 1))
+
+
+def _looked_up(table: Tensor) -> _Discarded:
+    return lambda ranks: float(table[ranks])
 
 
 def sweeps_for_outputs(weight: Tensor) -> int:
@@ -146,11 +152,13 @@ def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure
     total = sum(metric.energy(dense) for metric, dense in zip(metrics, weight, strict=True))
     if total == 0:
         return [0.0 for _ in structures]
-    # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks.
+    # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks. Which
+    # components SeKron of three factors keeps depends on both of its ranks.
     families: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, structure in enumerate(structures):
         ranks = list(structure.ranks.values())
-        cut = ranks[:-1] if structure.coupling in ("full", "chain") else ranks
+        shared = structure.coupling == "chain" or len(structure.factors) == 2
+        cut = ranks[:-1] if shared else ranks
         families[(structure.factors, *cut)].append(index)
     errors = [0.0] * len(structures)
     for members in families.values():
@@ -213,6 +221,6 @@ class _Metric:
         return basis @ (vectors * values.clamp_min(0).sqrt()), basis, max(0.0, left) / (size - width)
 
 
-def _sweeps(structure: Structure) -> int | None:
-    """Return few sweeps where there is no direct algorithm: scoring sees many candidates."""
-    return None if structure.coupling in ("full", "chain", "star") else _SWEEPS
+def _sweeps(structure: Structure) -> int:
+    """Return few sweeps where there is no direct algorithm, else none: scoring sees many candidates."""
+    return 0 if structure.coupling in ("full", "chain", "star") else _SWEEPS

@@ -21,8 +21,12 @@ _DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
     "ring": _direct.tensor_ring,
     "star": _direct.tucker,
 }
-# Sweeps of refinement where the direct algorithm leaves something to gain, or there is none.
-_SWEEPS: dict[Coupling, int] = {"full": 0, "chain": 0, "star": 0, "ring": 50, "diagonal": 100, "other": 100}
+# Sweeps for the weight before those for the output, where no direct algorithm is good enough to start from.
+_SWEEPS_TO_START: dict[Coupling, int] = {"full": 0, "chain": 0, "star": 0, "ring": 50, "diagonal": 100, "other": 100}
+# And where the weight is all there is. SeKron's SVDs are each optimal, the whole leaves much to gain.
+_SWEEPS = _SWEEPS_TO_START | {"full": 30}
+# Cubed sizes of least-squares systems that all sweeps together may take: large ranks get fewer.
+_WORK = 3e11
 _SWEEPS_FOR_OUTPUTS = 10
 # Outputs times squared inputs that all sweeps together may take: large tensors get fewer, the largest one.
 _WORK_FOR_OUTPUTS = 1e10
@@ -53,7 +57,7 @@ def decompose_tensor(
 
     ============  ==================================================================================
     two factors   truncated SVD: the optimum (Eckart and Young 1936)
-    ``full``      SVDs of one right factor after another (SeKron); each optimal, the whole greedy
+    ``full``      SVDs of one right factor after another (SeKron), then alternating least squares
     ``chain``     TT-SVD: within sqrt(S - 1) of the optimum; of three factors, with a step of HOOI
     ``star``      HOOI
     ``ring``      TR-SVD, then alternating least squares
@@ -67,7 +71,7 @@ def decompose_tensor(
         sigma: ``E[x x^T]`` over what the weight is multiplied with, ``(n, n)``, n the product of all modes but the
             first: the factors are refined for the error of the layer's output.
         sweeps: Of refinement: for the output with ``sigma``, else for the weight. None: as many as pay for this
-            coupling; with ``sigma`` up to 10, fewer for large tensors.
+            coupling, fewer for large ranks; with ``sigma`` up to 10, fewer for large tensors.
 
     Returns:
         Factors of the weight's dtype, on its device.
@@ -85,9 +89,12 @@ def decompose_tensor(
     if torch.count_nonzero(tensor) == 0:
         # No component of nothing: where iterations would start is not where they end.
         return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in found.values))
-    for_weight = 0 if _is_split(structure) else _SWEEPS[structure.coupling]
-    if sigma is None:
-        for_weight = for_weight if sweeps is None else sweeps
+    if sigma is None and sweeps is not None:
+        for_weight = sweeps
+    elif _is_split(structure):
+        for_weight = 0
+    else:
+        for_weight = _affordable(structure) if sigma is None else _SWEEPS_TO_START[structure.coupling]
     if for_weight:
         found = refine(found, weight, sweeps=for_weight)
     if sigma is not None:
@@ -95,6 +102,12 @@ def decompose_tensor(
         for_output = max(1, min(_SWEEPS_FOR_OUTPUTS, affordable)) if sweeps is None else sweeps
         found = refine(found, weight, sigma=sigma, sweeps=for_output)
     return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in found.values))
+
+
+def _affordable(structure: Structure) -> int:
+    """Return how many sweeps pay, and can be afforded: each solves a system for each factor, of its labels' size."""
+    largest = max(prod(structure.ranks[label] for label in factor.labels) for factor in structure.factors)
+    return min(_SWEEPS[structure.coupling], int(_WORK / largest**3))
 
 
 def _is_split(structure: Structure) -> bool:

@@ -56,20 +56,65 @@ def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
     """SeKron's own (arXiv 2210.06299, alg. 1): split off the first factor, then each right factor, all at once.
 
+    A right factor cut to fewer components than it has leaves others, which go with the same left one: of all these
+    pairs the largest are taken. A label may so have more components than its unfolding has directions; CP is the
+    extreme, all right factors of rank one. The squared error is exactly what the pairs that are left out hold.
+
     Args:
         tensor: ``(n_1, .., n_S)``.
         ranks: S - 1.
+
+    Raises:
+        RankError: If a rank is larger than it takes to leave nothing.
     """
-    sizes, cores, rest = tensor.shape, [], tensor[None]
-    given: list[int] = []
-    for k, rank in enumerate(ranks):
-        matrix = rest.reshape(prod(given), sizes[k], -1)
-        left, right = truncated_svd(matrix, rank, f"r{k + 1}")
-        given.append(rank)
-        cores.append(left.transpose(1, 2).reshape(*given, sizes[k]))
-        rest = right
-    cores.append(rest.reshape(*given, sizes[-1]))
-    return cores
+    limits = _limits(tensor.shape, ranks)
+    for number, (rank, limit) in enumerate(zip(ranks, limits, strict=True), start=1):
+        if rank > limit:
+            raise RankError(f"r{number} must be at most {limit}, got {rank}")
+    _, cores = components(tensor[None], ranks[1:])
+    return [core[0, : ranks[0]] for core in cores]
+
+
+def _limits(sizes: Sequence[int], ranks: Sequence[int]) -> list[int]:
+    """Return for each rank of SeKron how many components leave nothing, given the ranks after it."""
+    limits: list[int] = []
+    sets = 1
+    for k in reversed(range(len(ranks))):
+        limits.insert(0, sets * min(sizes[k], prod(sizes[k + 1 :])))
+        sets = -(-limits[0] // ranks[k])
+    return limits
+
+
+def components(batch: Tensor, ranks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """Split tensors into orthogonal components whose right factors have the given ranks; the largest first.
+
+    Args:
+        batch: ``(b, n_1, .., n_S)``.
+        ranks: S - 2, of what the right factors are split into.
+
+    Returns:
+        Energies ``(b, m)``, the squared norms of all the components that there are; cores ``(b, m, n_1)``,
+        ``(b, m, r_2, n_2)``, .., ``(b, m, r_2, .., r_{S-1}, n_S)``.
+    """
+    count, first, *others = batch.shape
+    matrix = batch.reshape(count, first, -1)
+    known = min(matrix.shape[1:])
+    left, right = truncated_svd(matrix, known, "r")
+    energies, lefts = left.square().sum(1), left.mT
+    if not ranks:
+        return energies.square(), [lefts, right]
+    rank = ranks[0]
+    inner, cores = components(right.reshape(count * known, *others), ranks[1:])
+    sets = -(-inner.shape[1] // rank)
+    missing = sets * rank - inner.shape[1]
+    held = torch.nn.functional.pad(inner, (0, missing)).reshape(count, known, sets, rank).sum(-1)
+    found, order = (energies[..., None] * held).flatten(1).sort(dim=1, descending=True, stable=True)
+    which = torch.arange(count, device=batch.device)[:, None], order // sets, order % sets
+    chosen = [lefts[which[0], which[1]]]
+    for core in cores:
+        sides = (0, 0) * (core.ndim - 2) + (0, missing)
+        chosen.append(torch.nn.functional.pad(core, sides).reshape(count, known, sets, rank, *core.shape[2:])[which])
+    return found, chosen
 
 
 def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:

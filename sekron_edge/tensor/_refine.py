@@ -7,6 +7,8 @@ ties the columns, and conjugate gradients go down from where the factor is. Neit
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ _TOLERANCE = 1e-5
 _CG_STEPS = 8
 # What keeps the normal equations solvable when components are alike, relative to their mean diagonal.
 _RIDGE = 1e-12
-# A component of CP may be this much larger than the tensor: beyond, two of them cancel, and fine-tuning diverges.
+# Where a label is carried by three factors or more (CP, SeKron of three), a component may be this much larger than the
+# tensor: beyond, two of them cancel, and fine-tuning diverges.
 _LARGEST_COMPONENT = 4.0
 _CANCELLED = 1e-9
 _DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
@@ -74,7 +77,8 @@ class _Frobenius:
         self._network = Network(structure)
         self._tensor = unfold(weight, [factor.shape for factor in structure.factors])
         self._norm = float(torch.linalg.vector_norm(self._tensor))
-        self._bound = _LARGEST_COMPONENT * self._norm if structure.coupling == "diagonal" else float("inf")
+        carriers = Counter(label for factor in structure.factors for label in factor.labels)
+        self._bound = _LARGEST_COMPONENT * self._norm if max(carriers.values(), default=0) > 2 else float("inf")
         self._last: tuple[Tensor, Tensor]
 
     def error(self, cores: list[Tensor]) -> float:
@@ -104,20 +108,14 @@ class _Frobenius:
         if scale == 0:
             return cores[k]
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        others = self._component_norms(cores, k)
+        # What each row of core k is multiplied with: together they are the components.
+        others = gram.diagonal().clamp_min(0).sqrt()
         for damping in (_RIDGE, *_DAMPING):
             mu = damping * scale
             solution: Tensor = torch.linalg.solve(gram + mu * identity, right + mu * before)
-            if others is None or float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
+            if float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
                 return solution.reshape(cores[k].shape)
         return cores[k]
-
-    def _component_norms(self, cores: list[Tensor], k: int) -> Tensor | None:
-        """Return the norm of each of CP's components without core ``k``."""
-        if self._bound == float("inf"):
-            return None
-        norms = [torch.linalg.vector_norm(core, dim=1) for j, core in enumerate(cores) if j != k]
-        return torch.stack(norms).prod(0)
 
 
 class _Output:

@@ -283,7 +283,7 @@ def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(f
     errors = WeightErrors(weight)
     found = [structure for name, structure in enumerate_structures((8, 6, 3, 3), [family]) if name == family]
     assert found
-    sweeps = {"cp": 20, "tensor-ring": 20}.get(family)
+    sweeps = {"cp": 20, "tensor-ring": 20}.get(family, 0)
     for structure in found[:: max(1, len(found) // 12)]:
         assert structure.num_params < 8 * 6 * 9
         rebuilt = torch.stack([decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in weight])
