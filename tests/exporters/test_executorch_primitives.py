@@ -58,8 +58,8 @@ def test_each_is_timed_by_itself(precision, tmp_path):
 
 def test_what_lies_between_products_is_what_was_to_be_timed():
     operators = [
-        ("Convolution (NHWC, F32) DWConv #1", 1.0, 0.0), ("Transpose (ND, X32) #1", 0.25, 0.1), ("Copy", 0.5, 0.2),
-        ("Convolution (NHWC, F32) DWConv #2", 1.0, 0.0), ("Transpose (ND, X32) #2", 9.0, 0.0),
+        ("Convolution (NHWC, F32) DWConv #1", 1.0, 0.0), ("Transpose #1", 0.25, 0.1), ("Copy", 0.5, 0.2),
+        ("Convolution (NHWC, F32) DWConv #2", 1.0, 0.0), ("Transpose #2", 9.0, 0.0),
         ("Abs (NC) #1", 9.0, 0.0), ("Fully Connected (NC, F32) GEMM #1", 2.0, 0.3),
     ]  # fmt: skip
     found = times_of([PRIMITIVES[6], PRIMITIVES[4]], operators)
