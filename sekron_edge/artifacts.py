@@ -313,21 +313,54 @@ class Exporter(Protocol):
         ...
 
 
-@runtime_checkable
-class PrimitiveExporter(Protocol):
-    """What an exporter may offer beside the rest: models of one primitive, to calibrate latency models with.
+class CalibratableExporter(Protocol):
+    """What an exporter may offer beside the rest, in one of two ways: models of primitives, to fit latency models to.
 
     Attributes:
-        primitive_precisions: Those that ``export_primitive`` takes.
-        primitive_count: How many a calibration can afford: each should take some tens of milliseconds.
+        suffix: The exporter's.
+        primitive_precisions: Those that primitives can be exported in.
+        primitive_count: How many a calibration can afford: all of them should take a few minutes at most.
     """
 
+    suffix: str
     primitive_precisions: tuple[Precision, ...]
     primitive_count: int
+
+
+@runtime_checkable
+class PrimitiveExporter(CalibratableExporter, Protocol):
+    """A model for each primitive, timed as a whole."""
 
     def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
         """Write a model of one primitive, with random weights."""
         ...
+
+
+@runtime_checkable
+class TracedPrimitiveExporter(CalibratableExporter, Protocol):
+    """Where a model for each would take too long: models of many primitives, each timed by the runtime's own tracer."""
+
+    def export_primitives(self, primitives: Sequence[Primitive], path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of primitives side by side, with random weights."""
+        ...
+
+    def primitive_times(
+        self, primitives: Sequence[Primitive], operators: Sequence[tuple[str, float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return the milliseconds of each primitive, and their spread, from those of the operators in their order.
+
+        Raises:
+            ExportError: If these are not the operators of such a model.
+        """
+        ...
+
+
+def calibratable(name: str, precision: Precision) -> bool:
+    """Say whether a latency model can be fitted to an exporter's runtime in a precision."""
+    exporter = get_exporter(name)
+    return (
+        isinstance(exporter, PrimitiveExporter | TracedPrimitiveExporter) and precision in exporter.primitive_precisions
+    )
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ Requirements kept here: a figure says whether it was measured, and on what, or i
 process of its own; nothing here imports torch.
 """
 
-from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._calibration import cached_calibration, calibrate, draw_calibration
 from sekron_edge.devices._comparison import LatencyComparison, compare_latencies
 from sekron_edge.devices._connections import connections
 from sekron_edge.devices._device import Device
@@ -44,6 +44,7 @@ __all__ = [
     "compare_latencies",
     "connections",
     "cycles_per_mac",
+    "draw_calibration",
     "load_profile",
     "measure",
     "measure_fleet",

@@ -107,6 +107,19 @@ class Device(ABC):
         job = Job(tuple(artifacts), runs=runs, warmup=2, settle_seconds=0.0, threads=threads, timed="computation")
         return self._do(job, timeout_s)[0]
 
+    def time_operators(
+        self, artifacts: Sequence[Artifact], *, threads: int, timeout_s: float = 600.0
+    ) -> list[Measurement]:
+        """Time the operators of artifacts of one format, on random values, by the runtime's own tracer.
+
+        Raises:
+            DeviceError: As `measure`.
+        """
+        job = Job(
+            tuple(artifacts), runs=1, warmup=1, settle_seconds=0.0, least_seconds=0.0, threads=threads, operators=True
+        )
+        return self._do(job, timeout_s)[0]
+
     def _do(self, job: Job, timeout_s: float) -> tuple[list[Measurement], tuple[tuple[Array, ...], ...]]:
         job.check()
         started = datetime.now(UTC)

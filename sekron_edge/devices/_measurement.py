@@ -29,13 +29,17 @@ class Environment(BaseModel):
 
 
 class OperatorTime(BaseModel):
-    """What one operator took, on average over the runs, as the runtime's profiler says."""
+    """What one operator took, on average over the runs, as the runtime's profiler says.
+
+    ``spread_ms`` is the interquartile range; None of tools that state only averages.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: str
     milliseconds: float
+    spread_ms: float | None = None
 
 
 class Measurement(BaseModel):

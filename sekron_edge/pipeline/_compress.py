@@ -19,7 +19,7 @@ from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_inputs, score_for
+from sekron_edge.pipeline._scores import calibration_inputs, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
@@ -107,26 +107,20 @@ def plan_on(
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
     target.require_known_latency(budget)
-    grounds = grounds_for(model, example_inputs, task, target, narrator)
+    (grounds,) = grounds_for(model, example_inputs, task, [target], narrator)
     return plan_for(grounds, target.with_device_limits(budget), work=work, seed=seed, narrator=narrator)
 
 
 def grounds_for(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, target: Target, narrator: Narrator
-) -> Grounds:
-    """Calibrate, score and measure sensitivities: what plans are made from, whatever the budget."""
-    with narrator.busy(f"calibrating the latency model, once for {target.place}"):
-        latency = target.latency_model()
-    narrator.say(f"latency model: {latency.source}")
-    scores = score_for(
-        model,
-        example_inputs,
-        task,
-        latency,
-        precision=target.precision,
-        file_costs=target.file_costs,
-        narrator=narrator,
-    )
+    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], narrator: Narrator
+) -> list[Grounds]:
+    """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
+    places = ", ".join(sorted({target.place for target in targets}))
+    with narrator.busy(f"calibrating the latency model, once for {places}"):
+        latencies = [target.latency_model() for target in targets]
+    for latency in latencies:
+        narrator.say(f"latency model: {latency.source}")
+    scores = scores_for(model, example_inputs, task, targets, latencies, narrator=narrator)
     calibration = calibration_inputs(task)
     judge = Judge(
         model,
@@ -134,7 +128,10 @@ def grounds_for(
         divergence=task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
     )
-    return Grounds(model, example_inputs, calibration, scores, target, judge)
+    return [
+        Grounds(model, example_inputs, calibration, own, target, judge)
+        for own, target in zip(scores, targets, strict=True)
+    ]
 
 
 def compress(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sekron_edge.artifacts import (
     Precision,
-    PrimitiveExporter,
     SizedExporter,
+    calibratable,
     exporter_family,
     exporter_names,
     get_exporter,
@@ -192,8 +192,7 @@ class Target:
     def _calibrated(self) -> tuple[str, Precision]:
         """Return the runtime and precision whose primitives say most about the target's."""
         for runtime in (self.runtime, _CALIBRATED_BY_DEFAULT):
-            exporter = get_exporter(runtime)
-            if isinstance(exporter, PrimitiveExporter) and self.precision in exporter.primitive_precisions:
+            if calibratable(runtime, self.precision):
                 return runtime, self.precision
         return _CALIBRATED_BY_DEFAULT, "fp32"
 
