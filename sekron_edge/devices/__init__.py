@@ -12,6 +12,7 @@ from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, P
 from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._local import LocalDevice
+from sekron_edge.devices._matrix_unit import VectorUnits, comparable_device, refuse_matrix_unit
 from sekron_edge.devices._measurement import ComputeUnits, Environment, Measurement, OperatorTime
 from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
 from sekron_edge.devices._named import measure, open_device
@@ -38,8 +39,10 @@ __all__ = [
     "MeasurementStore",
     "OperatorTime",
     "Probe",
+    "VectorUnits",
     "cached_calibration",
     "calibrate",
+    "comparable_device",
     "compare_latencies",
     "cycles_per_mac",
     "load_profile",
@@ -49,6 +52,7 @@ __all__ = [
     "open_device",
     "profile_ids",
     "reference_primitives",
+    "refuse_matrix_unit",
     "require_fit",
     "this_machine",
 ]

@@ -21,9 +21,10 @@ from sekron_edge.primitives import Primitive
 
 Floats = npt.NDArray[np.float64]
 
+# Of vector units, and of matrix units (AMX, in int8), which take as long for 16 channels as for 64.
 _PRODUCT_TILES = tuple(
     Tile(rows=rows, columns=columns, depth=depth)
-    for rows, columns, depth in product((1, 4, 7, 14), (4, 8, 16, 32), (1, 4, 8))
+    for rows, columns, depth in (*product((1, 4, 7, 14), (4, 8, 16, 32), (1, 4, 8)), *product((1, 16), (64,), (4, 64)))
 )
 _TILES: dict[str, tuple[Tile, ...]] = {
     **dict.fromkeys(

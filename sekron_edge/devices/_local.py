@@ -12,6 +12,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from sekron_edge.devices import _runner
 from sekron_edge.devices._device import RUNNER, Deadline, Device
@@ -24,6 +25,8 @@ class LocalDevice(Device):
     """This machine."""
 
     name = "local"
+    # A program, with arguments, that turns into the runner when it has made its process fit for it.
+    launcher: ClassVar[tuple[str, ...]] = ()
 
     def _carry(self, job: Job, timeout_s: float) -> Outcome:
         deadline = Deadline(timeout_s)
@@ -32,7 +35,7 @@ class LocalDevice(Device):
             paths = [str(artifact.path.resolve()) for artifact in job.artifacts]
             answers = job.write(folder, paths, None if _runs_here(job) else _EXPORTERS_OWN)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
-            command = [sys.executable, "-P", str(RUNNER), JOB_NAME]
+            command = [*self.launcher, sys.executable, "-P", str(RUNNER), JOB_NAME]
             status, said, complained = _run(command, folder, {**os.environ, **job.environment}, deadline)
             if status is None:
                 raise deadline.missed(self.name, job)

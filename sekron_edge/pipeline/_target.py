@@ -19,6 +19,7 @@ from sekron_edge.devices import (
     DeviceProfile,
     LatencyModel,
     cached_calibration,
+    comparable_device,
     microcontroller_latency,
     reference_primitives,
 )
@@ -111,14 +112,17 @@ class Target:
     def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
         """Return the latency model: measured on this machine, or estimated from it for another device.
 
-        For another device this machine's calibration is scaled by a published latency of MobileNetV1 there; for a
-        microcontroller, cycles a MAC are taken from published networks. The model's ``source`` says so.
+        For another device this machine's calibration, without a matrix unit, is scaled by a published latency of
+        MobileNetV1 there; for a microcontroller, cycles a MAC are taken from published networks. The model's
+        ``source`` says so.
         """
         counted = microcontroller_latency(self.profile)
         if counted is not None:
             return counted
         runtime, precision = self._calibrated()
-        calibrated = partial(cached_calibration, runtime, threads=self.threads if self.is_here else 1, cache=cache)
+        calibrated = partial(cached_calibration, runtime, threads=self.threads, cache=cache)
+        if not self.is_here:
+            calibrated = partial(cached_calibration, runtime, device=comparable_device(), cache=cache)
         model = calibrated(precision=precision)
         if (runtime, precision) != (self.runtime, self.precision):
             said = f"estimated for {self.runtime} {self.precision}, which cannot be calibrated"
