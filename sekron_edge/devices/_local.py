@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from sekron_edge.devices import _runner
+from sekron_edge.devices import _matrix_unit, _runner
 from sekron_edge.devices._device import RUNNER, Deadline, Device
+from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._job import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
 
 _EXPORTERS_OWN = "sekron_edge.devices._sessions:ExporterRuntime"
@@ -44,6 +45,20 @@ class LocalDevice(Device):
             pairs = zip(job.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
+
+
+class VectorUnits(LocalDevice):
+    """This machine, its runtimes kept from the matrix unit."""
+
+    launcher = (sys.executable, "-P", _matrix_unit.__file__)
+
+    def __init__(self) -> None:
+        self.name = f"{this_machine().cpu_model} without AMX"
+
+
+def comparable_device() -> VectorUnits | None:
+    """Return what of this machine resembles phones and boards; None where that is all of it."""
+    return VectorUnits() if this_machine().matrix_unit else None
 
 
 def _run(

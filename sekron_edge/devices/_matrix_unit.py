@@ -1,9 +1,10 @@
-"""This machine without its matrix unit, which no phone and no board has.
+"""Keeping a process from Intel's matrix unit (AMX), which no phone and no board has.
 
-Intel's AMX multiplies tiles of 16 pixels and 64 channels: XNNPACK's int8 convolution of 16 channels takes as long with
-it as one of 64, and three times as long as without it. What is fast there says nothing of other devices.
-Linux lends the unit to processes that ask for it; runtimes that are refused take their vector kernels.
-``python -m sekron_edge.devices._matrix_unit COMMAND...`` runs a command without it.
+The unit multiplies tiles of 16 pixels and 64 channels: XNNPACK's int8 convolution of 16 channels takes as long with it
+as one of 64, and three times as long as without it. What is fast there says nothing of other devices. Linux lends the
+unit to processes that ask for it; runtimes that are refused take their vector kernels.
+
+``python _matrix_unit.py COMMAND...`` runs a command without the unit; nothing of sekron-edge is imported for that.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ import ctypes
 import os
 import struct
 import sys
-
-from sekron_edge.devices._hostinfo import this_machine
-from sekron_edge.devices._local import LocalDevice
-from sekron_edge.errors import DeviceError
 
 # From Linux's headers: seccomp, and the system call arch_prctl of x86-64 with which processes ask for the unit.
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
@@ -29,7 +26,7 @@ def refuse_matrix_unit() -> None:
     """Keep this process, and all that it starts from now on, from the matrix unit; there is no way back.
 
     Raises:
-        DeviceError: If Linux does not do it.
+        OSError: If Linux does not do it.
     """
     instructions = (
         (_LOAD, 0, 0, _NUMBER),
@@ -49,21 +46,7 @@ def refuse_matrix_unit() -> None:
         and libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filtered, 0, 0) == 0
     )
     if not done:
-        raise DeviceError(f"Linux refused the filter that keeps a process from AMX: error {ctypes.get_errno()}")
-
-
-class VectorUnits(LocalDevice):
-    """This machine, its runtimes kept from the matrix unit."""
-
-    def __init__(self) -> None:
-        self.name = f"{this_machine().cpu_model} without AMX"
-
-    launcher = (sys.executable, "-P", "-m", __spec__.name)
-
-
-def comparable_device() -> VectorUnits | None:
-    """Return what of this machine resembles phones and boards; None where that is all of it."""
-    return VectorUnits() if this_machine().matrix_unit else None
+        raise OSError(ctypes.get_errno(), "Linux refused the filter that keeps a process from AMX")
 
 
 if __name__ == "__main__":

@@ -49,5 +49,5 @@ def test_vector_units_compute_few_channels_faster_and_say_what_they_are(tmp_path
 
 
 def test_without_a_unit_there_is_nothing_to_do_without(monkeypatch):
-    monkeypatch.setattr("sekron_edge.devices._matrix_unit.this_machine", lambda: HostInfo({}))
+    monkeypatch.setattr("sekron_edge.devices._local.this_machine", lambda: HostInfo({}))
     assert comparable_device() is None
