@@ -11,7 +11,7 @@ from sekron_edge.cli._console import print_table
 from sekron_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import Failure, Measurement, MeasurementReport, OperatorTime
+    from sekron_edge.devices import Failure, Footprint, Measurement, MeasurementReport, OperatorTime
 
 FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "memory")
 _MOST_OPERATORS = 12
@@ -40,7 +40,8 @@ def short_remarks(found: Measurement) -> str:
 def print_report(report: MeasurementReport, devices: Sequence[str], *, operators: bool) -> None:
     """Print one table: of each artifact all devices in their order, with the ratio to the first that measured it.
 
-    Below it stand the remarks on measurements, why others were not made, and, if asked for, what operators take.
+    Below it stand the remarks on measurements, why others were not made, what microcontrollers need, and, if asked for,
+    what operators take.
     """
     from sekron_edge.devices import Measurement
 
@@ -62,11 +63,26 @@ def print_report(report: MeasurementReport, devices: Sequence[str], *, operators
         ratio = _ratio(first.setdefault(found.artifact_sha256, found), found)
         outputs = "agree" if found.verified else "not checked"
         rows.append([*head, runtime, median, ratio, *rest, outputs, noted(found.remarks)])
-    print_table(["artifact", "device", *FIGURES[:2], "of first", *FIGURES[2:], "outputs", "note"], rows)
+    if rows:
+        print_table(["artifact", "device", *FIGURES[:2], "of first", *FIGURES[2:], "outputs", "note"], rows)
     for number, note in enumerate(notes, start=1):
         typer.echo(f"note {number}: {note}")
+    if report.footprints:
+        columns = ["artifact", "for", "flash bytes", "memory bytes", "MACs", "cycles", "ms"]
+        print_table(columns, [_needs(needed) for needed in report.footprints])
+        for needed in report.footprints:
+            typer.echo(f"{needed.artifact_name}: {needed.source}")
     for measured in report.measurements if operators else ():
         _print_operators(measured)
+
+
+def _needs(found: Footprint) -> list[str]:
+    latency = "" if found.latency_ms is None else f"{found.latency_ms:.3g}"
+    if found.latency_range_ms is not None:
+        low, high = found.latency_range_ms
+        latency += f" ({low:.3g} to {high:.3g})"
+    counts = ["" if count is None else f"{count:,}" for count in (found.macs, found.cycles)]
+    return [found.artifact_name, found.format, f"{found.flash_bytes:,}", f"{found.ram_bytes:,}", *counts, latency]
 
 
 def _ratio(first: Measurement, second: Measurement) -> str:

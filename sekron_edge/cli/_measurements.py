@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -38,14 +39,24 @@ def bench(
     timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
     retries: Annotated[int, typer.Option(min=0, help="How often to try again where a device is away or busy.")] = 3,
     resume: Annotated[bool, typer.Option(help="Measure only what was not measured since yesterday.")] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(help="Take PATH, a .tflite that something else wrote, as: tflm, ethos-u, ethos-u:u85-256, ..."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Microcontroller that files for one must fit, and whose cycles are estimated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency and memory on devices, each artifact in a process of its own.
 
     Where a bundle's artifacts run, their outputs are held against its golden ones. Ends with exit code 5 if a device
     failed, 4 if one computes something else; what could be measured is printed and kept all the same.
+
+    Files for microcontrollers are not measured here: what they need of flash, memory and cycles is found and estimated.
+    Ends with exit code 3 if that is more than --profile has.
     """
-    from sekron_edge.devices import Conditions, measure_fleet, open_device
+    from sekron_edge.devices import Conditions, footprint, load_profile, measure_fleet, open_device, require_fit
 
     asked = Conditions(
         runs=runs,
@@ -58,13 +69,24 @@ def bench(
         resume=resume,
     )
     devices = [open_device(name) for name in device or ["local"]]
-    report = measure_fleet(_probes(path), devices, asked, tell=ConsoleNarrator().say)
+    narrator, chosen = ConsoleNarrator(), None if profile is None else load_profile(profile)
+    with tempfile.TemporaryDirectory() as folder:
+        with narrator.busy(f"reading {path}"):
+            probes = _probes(path) if format is None else _adopted(path, format, Path(folder))
+        footprints = {probe.artifact.path: footprint(probe.artifact, chosen) for probe in probes}
+        timed = [probe for probe in probes if footprints[probe.artifact.path] is None]
+        report = measure_fleet(timed, devices, asked, tell=narrator.say)
+    found = tuple(one for one in footprints.values() if one is not None)
+    report = report.model_copy(update={"footprints": found})
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
         print_report(report, [one.name for one in devices], operators=operators)
+    for probe in probes:
+        if chosen is not None and footprints[probe.artifact.path] is not None:
+            require_fit(chosen, probe.artifact)
     failed = [failure for failure in report.failures if failure.kind != "unsupported"]
-    if failed or not report.measurements:
+    if failed or not (report.measurements or report.footprints):
         kind = VerificationError if any(failure.kind == "verification" for failure in failed) else DeviceError
         asked_for = len(report.failures) + len(report.measurements)
         raise kind(
@@ -189,6 +211,15 @@ def _compute_units(text: str) -> ComputeUnits:
         if units == text.upper():
             return units
     raise ConfigError(f"compute units are one of {', '.join(known)}; got {text!r}")
+
+
+def _adopted(path: Path, format: str, folder: Path) -> list[Probe]:
+    from sekron_edge.artifacts import adopt
+    from sekron_edge.devices import Probe
+
+    if not path.is_file():
+        raise ConfigError(f"{path} must be a file of the format {format}; there is none")
+    return [Probe(adopt(path, format=format, folder=folder))]
 
 
 def _probes(path: Path) -> list[Probe]:

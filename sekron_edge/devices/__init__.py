@@ -12,9 +12,17 @@ from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
 from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._latency import LatencyModel
-from sekron_edge.devices._local import LocalDevice
+from sekron_edge.devices._local import LocalDevice, VectorUnits, comparable_device
+from sekron_edge.devices._matrix_unit import refuse_matrix_unit
 from sekron_edge.devices._measurement import ComputeUnits, Environment, Measurement, OperatorTime
-from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
+from sekron_edge.devices._microcontroller import (
+    CYCLES_PER_MAC,
+    CyclesPerMac,
+    Footprint,
+    cycles_per_mac,
+    footprint,
+    microcontroller_latency,
+)
 from sekron_edge.devices._named import measure, open_device
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
@@ -30,6 +38,7 @@ __all__ = [
     "Environment",
     "Fact",
     "Failure",
+    "Footprint",
     "Kept",
     "LatencyComparison",
     "LatencyModel",
@@ -39,12 +48,15 @@ __all__ = [
     "MeasurementStore",
     "OperatorTime",
     "Probe",
+    "VectorUnits",
     "cached_calibration",
     "calibrate",
+    "comparable_device",
     "compare_latencies",
     "connections",
     "cycles_per_mac",
     "draw_calibration",
+    "footprint",
     "load_profile",
     "measure",
     "measure_fleet",
@@ -52,6 +64,7 @@ __all__ = [
     "open_device",
     "profile_ids",
     "reference_primitives",
+    "refuse_matrix_unit",
     "require_fit",
     "this_machine",
 ]

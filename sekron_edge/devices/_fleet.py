@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices._device import Device, Judge
 from sekron_edge.devices._measurement import ComputeUnits, Measurement
+from sekron_edge.devices._microcontroller import Footprint
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, UnsupportedError, VerificationError
 
@@ -36,13 +37,17 @@ class Failure(BaseModel):
 
 
 class MeasurementReport(BaseModel):
-    """Measurements, and what could not be measured. ``docs/schemas/measurements.json`` is its JSON schema."""
+    """Measurements, what could not be measured, and what microcontrollers need.
+
+    ``docs/schemas/measurements.json`` is its JSON schema.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     measurements: tuple[Measurement, ...]
     failures: tuple[Failure, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
 
 
 _Column = list[Measurement | Failure]

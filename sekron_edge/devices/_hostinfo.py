@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+
+from sekron_edge.devices import _runner
 
 CPUINFO = "/proc/cpuinfo"
+MATRIX_UNIT = _runner.MATRIX_UNIT
 _ARCHITECTURE = "/proc/sys/kernel/arch"
 BOARD = "/proc/device-tree/model"
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -86,11 +88,16 @@ class HostInfo:
             if value not in values:
                 values.append(value)
         if names := fields.get("model name"):
-            return names[0]
+            return f"{names[0]} without AMX" if self.texts.get(MATRIX_UNIT) == "refused" else names[0]
         if fields.get("cpu implementer") == ["0x41"] and "cpu part" in fields:
             parts = [_ARM_PARTS.get(int(part, 16), f"Arm part {part}") for part in fields["cpu part"]]
             return " + ".join(parts)
         return self.texts.get(BOARD, "").strip("\0 \n") or None
+
+    @property
+    def matrix_unit(self) -> bool:
+        """Whether there is an AMX unit that whoever read the texts may use."""
+        return self.texts.get(MATRIX_UNIT) == "lent"
 
     @property
     def is_x86(self) -> bool:
@@ -168,14 +175,7 @@ class HostInfo:
 
 def this_machine() -> HostInfo:
     """Return what the files of this machine say."""
-    found = {}
-    for pattern in READ:
-        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
-            try:
-                found[str(path)] = path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
-            except OSError:
-                continue
-    return HostInfo(found)
+    return HostInfo(_runner.system_texts(READ))
 
 
 def _lowers_clock(cooler: str) -> bool:

@@ -21,6 +21,7 @@ from sekron_edge.primitives import Primitive
 
 Floats = npt.NDArray[np.float64]
 
+# Of vector units, and of matrix units (AMX, in int8), which take as long for 16 channels as for 64.
 _PRODUCT_TILES = tuple(
     Tile(rows=rows, columns=columns, depth=depth)
     for rows, columns, depth in product((1, 4, 7, 14, 16), (4, 8, 16, 32, 64), (1, 4, 8, 64))

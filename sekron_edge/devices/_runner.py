@@ -33,6 +33,10 @@ _TRACE = "trace.etdump"
 _LONGEST_TEXT = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _RESET_PEAK = "5"
+MATRIX_UNIT = "matrix unit"  # beside the paths of files
+_MATRIX_FLAG = " amx_tile"
+# arch_prctl of x86-64, to ask Linux for the tiles' registers.
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILES = 158, 0x1023, 18
 
 
 class Failure(Exception):  # noqa: N818 - it becomes an error where the job is from
@@ -189,7 +193,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     # With several artifacts in one process nobody can say whose the memory is.
     counted = len(items) == 1 and before is not None and _reset_peak()
     sessions = _staged("load", lambda: [r.load(item, job["threads"]) for r, item in zip(runtimes, items)])
-    texts = _texts(job["read"])
+    texts = system_texts(job["read"])
     seen = _staged("run", lambda: _time(job, sessions, inputs))
     highest = _memory("VmHWM") if counted else None
     for record, session in zip(seen["timings"], sessions):
@@ -206,7 +210,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cores": os.cpu_count(),
         "before": texts,
-        "after": _texts(job["read"]),
+        "after": system_texts(job["read"]),
         **seen,
     }
 
@@ -364,8 +368,11 @@ def _reset_peak() -> bool:
     return True
 
 
-def _texts(patterns: Sequence[str]) -> dict[str, str]:
-    """Return what small files of the system say; those that cannot be read are left out."""
+def system_texts(patterns: Sequence[str]) -> dict[str, str]:
+    """Return what small files of the system say, and whether it lends this process AMX.
+
+    What cannot be read is left out.
+    """
     found = {}
     for path in (path for pattern in patterns for path in sorted(glob.glob(pattern))):  # noqa: PTH207
         try:
@@ -373,6 +380,9 @@ def _texts(patterns: Sequence[str]) -> dict[str, str]:
                 found[path] = stream.read(_LONGEST_TEXT).strip("\0 \n")
         except OSError:
             continue
+    if any(_MATRIX_FLAG in text for text in found.values()):
+        lent = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILES) == 0
+        found[MATRIX_UNIT] = "lent" if lent else "refused"
     return found
 
 

@@ -118,8 +118,8 @@ def _grounds(
 ) -> list[tuple[Target, Grounds]]:
     if len(devices) > 1 and config.target.measured_on is not None:
         raise ConfigError(
-            f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, or "
-            "leave measured_on out"
+            f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, "
+            "or leave measured_on out"
         )
     task = load_task(config)
     targets = [_target(config, device) for device in devices or (config.target.profile,)]

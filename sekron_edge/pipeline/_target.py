@@ -21,6 +21,7 @@ from sekron_edge.devices import (
     LatencyModel,
     LocalDevice,
     cached_calibration,
+    comparable_device,
     microcontroller_latency,
     open_device,
     reference_primitives,
@@ -161,8 +162,9 @@ class Target:
     def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
         """Return the latency model: measured on the device, or estimated for one that is not reached.
 
-        For such a device this machine's calibration is scaled by a published latency of MobileNetV1 there; for a
-        microcontroller, cycles a MAC are taken from published networks. The model's ``source`` says so.
+        For such a device this machine's calibration, without a matrix unit, is scaled by a published latency of
+        MobileNetV1 there; for a microcontroller, cycles a MAC are taken from published networks. The model's
+        ``source`` says so.
 
         Raises:
             DeviceError: If the device cannot be calibrated.
@@ -171,9 +173,11 @@ class Target:
         if counted is not None:
             return counted
         runtime, precision = self._calibrated()
-        elsewhere = self.measuring_device() if self.is_elsewhere else None
-        threads = self.threads if self.is_measured else 1
-        calibrated = partial(cached_calibration, runtime, threads=threads, cache=cache, device=elsewhere)
+        calibrated = partial(cached_calibration, runtime, threads=self.threads, cache=cache)
+        if self.is_elsewhere:
+            calibrated = partial(calibrated, device=self.measuring_device())
+        elif not self.is_here:
+            calibrated = partial(cached_calibration, runtime, device=comparable_device(), cache=cache)
         model = calibrated(precision=precision)
         if (runtime, precision) != (self.runtime, self.precision):
             said = f"estimated for {self.runtime} {self.precision}, which cannot be calibrated"

@@ -183,8 +183,10 @@ def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at
     assert not at_phone.work.exists()
 
 
-def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler):
+def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, same):
     device = open_device("adb:phone")
+    with pytest.raises(UnsupportedError, match="executorch is calibrated with"):
+        device.time_operators([same], threads=1)
     with pytest.raises(UnsupportedError, match="cannot be measured over adb"):
         device.measure(doubler.model_copy(update={"format": "coreml"}))
     at_board.write(phone={"host": at_phone.serial})

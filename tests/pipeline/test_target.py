@@ -54,6 +54,16 @@ def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_a
     assert "none is known" in phone.latency_model().source
 
 
+def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_of_all_it_has(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "cached_calibration", lambda *_, device=None, **__: asked.append(device) or HERE)
+    monkeypatch.setattr(module, "comparable_device", lambda: "vector units")
+    Target.choose(load_profile("raspberry-pi-4"), precisions=["int8"]).latency_model()
+    assert asked == ["vector units"] * 2
+    Target.choose(load_profile("host")).latency_model()
+    assert asked[2:] == [None]
+
+
 def test_milliseconds_need_a_known_latency():
     phone = Target.choose(load_profile("pixel-8"), runtime="litert")
     phone.require_known_latency(Budget(latency_ms="0.5x"))
