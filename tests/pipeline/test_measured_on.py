@@ -10,7 +10,6 @@ import sekron_edge as se
 from sekron_edge.artifacts import get_exporter
 from sekron_edge.data import Photographs, photographs, super_resolution
 from sekron_edge.devices import MeasurementStore
-from sekron_edge.errors import DeviceError
 from tests.devices.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
 
 MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
@@ -18,7 +17,7 @@ MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
 
 @pytest.mark.slow
 def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatch, tmp_path):  # noqa: F811
-    at_board.write(board=at_board.settings("real"), broken=at_board.settings("crash"))
+    at_board.write(board=at_board.settings("real"))
     monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 120)
     images = photographs()
     task = super_resolution(
@@ -26,15 +25,12 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     )
     torch.manual_seed(0)
     model = runpy.run_path(str(MODEL))["EDSR"](channels=16, blocks=1).eval()
-    job = {
-        "model": model,
-        "example_inputs": (task.calibration[0][0][None],),
-        "profile": "raspberry-pi-5",
-        "task": task,
-        "threads": 1,
-    }
     done = se.compress(
-        **job,
+        model,
+        (task.calibration[0][0][None],),
+        profile="raspberry-pi-5",
+        task=task,
+        threads=1,
         out=tmp_path / "out",
         budget=se.Budget(macs="0.6x", latency_ms="20x"),  # how fast this machine is at the moment is not the question
         formats=["litert"],
@@ -55,5 +51,3 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     (calibration,) = MeasurementStore.default().calibrations()
     assert calibration.timings == 120
     assert {kept.measurement.device for kept in MeasurementStore.default().measurements()} == {"ssh:board"}
-    with pytest.raises(DeviceError, match="ssh:broken"):
-        se.plan(**job, measured_on="ssh:broken")
