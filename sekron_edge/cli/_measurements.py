@@ -201,9 +201,9 @@ def _print_report(report: MeasurementReport) -> None:
         print_table(columns, sorted(rows, key=lambda row: row[0]))
     if report.footprints:
         columns = ["artifact", "for", "flash bytes", "memory bytes", "MACs", "cycles", "ms"]
-        print_table(columns, [_needs(found) for found in report.footprints])
-        for found in report.footprints:
-            typer.echo(f"{found.artifact_name}: {found.source}")
+        print_table(columns, [_needs(one) for one in report.footprints])
+        for one in report.footprints:
+            typer.echo(f"{one.artifact_name}: {one.source}")
 
 
 def _needs(found: Footprint) -> list[str]:
