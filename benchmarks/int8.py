@@ -3,7 +3,8 @@
 The bundles of the example jobs in int8 are taken from ``--bundles``, or made there: planned for LiteRT, distilled for
 at most three epochs. Their models are exported to both runtimes. ResNet-18 at 224x224 has random weights: latency and
 bytes alone, planned for LiteRT at a quarter of the MACs. One thread; each pair is timed in turn. ``--quick`` takes
-ResNet-18 alone.
+ResNet-18 alone. ``--without-amx`` keeps everything from the matrix unit that Intel's servers have, and phones and
+boards have not; plans are made anew for that.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from benchmarks._networks import resnet18, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export, get_exporter
 from sekron_edge.cli import ConsoleNarrator
-from sekron_edge.devices import LocalDevice, cached_calibration
-from sekron_edge.errors import ConfigError, DataError
+from sekron_edge.devices import LocalDevice, cached_calibration, refuse_matrix_unit
+from sekron_edge.errors import ConfigError, DataError, InfeasibleBudgetError
 from sekron_edge.nn import factorize
 from sekron_edge.pipeline import calibration_inputs
 from sekron_edge.planner import Budget, score
@@ -42,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Export, score, measure, compare."""
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--bundles", type=Path, default=Path("dist"), help="folder of the bundles")
+    options.add_argument("--without-amx", action="store_true", help="do without Intel's matrix unit")
     given = options.parse_args(arguments)
+    if given.without_amx:
+        refuse_matrix_unit()
     rows: list[dict[str, Any]] = []
     claims: list[Claim] = []
     for job in [] if given.quick else _JOBS:
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += _job_rows(job, given.bundles)
         except (ConfigError, DataError) as error:
             Console(stderr=True).print(f"{job} is left out: {error}", markup=False)
+            continue
+        except InfeasibleBudgetError as error:
+            Console(stderr=True).print(f"{job} cannot keep its budget here: {error}", markup=False)
+            claims.append(Claim(name=f"{job}: plans that keep the budget", value=0, relation=">=", limit=1))
             continue
         claims += _job_claims(job, rows[-len(_RUNTIMES)])
     found = _resnet18_rows()

@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks._networks import NETWORKS, settled
 from benchmarks._result import Claim, parser, publish
-from sekron_edge.artifacts import Artifact, Precision, PrimitiveExporter, export, get_exporter
+from sekron_edge.artifacts import Artifact, Precision, calibratable, export
 from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.devices import LatencyModel, LocalDevice, MeasurementStore, calibrate
 from sekron_edge.nn import factorize, layer_primitives, operations
@@ -38,7 +38,7 @@ _COMPRESSED = {
 }
 _SHARE = 0.5
 _ORDERED = "VGG-like"
-_PLANS = 10
+_PLANS = 24
 _MEDIAN, _P90, _RANK, _CALIBRATION_S = 0.10, 0.20, 0.95, 300.0
 # Of the dense layer's; structures with more are in nobody's plan. Counted for a small image.
 _MOST_MACS = 0.6
@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     narrator = ConsoleNarrator()
     for name in given.runtimes:
         for precision in given.precisions:
-            exporter = get_exporter(name)
-            if not isinstance(exporter, PrimitiveExporter) or precision not in exporter.primitive_precisions:
+            if not calibratable(name, precision):
                 narrator.say(f"{name} {precision} is left out: it cannot be calibrated")
                 continue
             with narrator.busy(f"calibrating {name} {precision}"):

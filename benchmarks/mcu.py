@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sekron_edge.exporters._tflite_adopt import macs as macs_of
 from sekron_edge.exporters.ethos_u import compiled
 from sekron_edge.exporters.tflm import tested_arena
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options.parse_args(arguments)
     if given.networks is None or not given.networks.is_dir():
         raise ConfigError("MLPerf Tiny's networks are needed: give --networks, or set SEKRON_EDGE_DATA")
-    all_macs = {name: _macs((given.networks / file).read_bytes()) for name, file in _NETWORKS.items()}
+    all_macs = {name: macs_of((given.networks / file).read_bytes()) for name, file in _NETWORKS.items()}
     names = [name for name in _NETWORKS if not (given.quick and name == "VWW")]
     rows: list[dict[str, Any]] = []
     claims: list[Claim] = []
@@ -110,26 +110,6 @@ def _left_out(name: str, published: _Published, macs: dict[str, int]) -> str:
 
 def _figure(published: _Published) -> CyclesPerMac:
     return next(f for f in CYCLES_PER_MAC if (f.core, f.kernels) == (published.core, published.kernels))
-
-
-def _macs(content: bytes) -> int:
-    """Count the multiply-accumulates of a .tflite file's convolutions and linear layers."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    kinds = schema.BuiltinOperator
-    total = 0
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
-        if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
-            continue
-        weights = [int(size) for size in graph.tensors[operator.inputs[1]].shape]
-        outputs = prod(int(size) for size in graph.tensors[operator.outputs[0]].shape)
-        # Weights of a depthwise convolution are (1, height, width, channels), of the others (outputs, ..., inputs).
-        total += outputs * prod(weights[1:-1] if kind == kinds.DEPTHWISE_CONV_2D else weights[1:])
-    return total
 
 
 if __name__ == "__main__":

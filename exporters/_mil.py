@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,11 +98,14 @@ class Program:
         with _damage_named(package):
             self._build(*_main(model), Blobs(folder))
 
-    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    def run(
+        self, inputs: Sequence[Array], *, observe: Callable[[str, Tensor], None] | None = None
+    ) -> tuple[Array, ...]:
         """Evaluate the program.
 
         Args:
             inputs: One array an input, of the declared shape; converted to the declared type.
+            observe: Is told every tensor that is taken or computed, with its name in the program.
 
         Returns:
             One array an output, of the declared type.
@@ -117,9 +120,15 @@ class Program:
                     f"{self._package.name}: input {declared.name} has shape {declared.shape}, got {array.shape}"
                 )
             values[declared.name] = _rounded(torch.tensor(array), declared.dtype)
+            if observe is not None:
+                observe(declared.name, values[declared.name])
         with torch.no_grad():
             for step in self._steps:
-                values.update(self._evaluated(step, values))
+                computed = self._evaluated(step, values)
+                values.update(computed)
+                if observe is not None:
+                    for name, value in computed.items():
+                        observe(name, value)
                 for name in step.released:
                     del values[name]
         return tuple(values[output.name].to(getattr(torch, output.dtype)).numpy() for output in self.interface.outputs)

@@ -1,4 +1,4 @@
-"""Core ML: ``.mlpackage`` (ML program, iOS 17) in float32 or float16."""
+"""Core ML: ``.mlpackage`` (ML program, iOS 17) in float32, float16 or int8."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import torch
-from sekron_edge.exporters._prepare import prepared
+from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, Session, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.nn import equalize_labels_
 
 if TYPE_CHECKING:
     from sekron_edge.exporters._mil import TensorType
 
-# Of weights with fewer values nothing is gained.
-_LEAST_QUANTIZED = 512
 _DEBUGGING = "executorch_debug_handle_mapping.json"
 
 
@@ -32,7 +31,7 @@ class CoreMLExporter:
 
     name = "coreml"
     suffix = ".mlpackage"
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights")
 
     def availability(self) -> Availability:
         """Say whether coremltools is installed."""
@@ -47,14 +46,16 @@ class CoreMLExporter:
         *,
         precision: Precision,
         path: Path,
-        calibration: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 - activations are never quantized
+        calibration: Sequence[torch.Tensor] | None = None,
     ) -> Artifact:
         """Convert ``model``; in fp16, weights and computation are float16.
 
-        In int8 weights are integers, symmetric by output channel, and computation is float16: Core ML unpacks them, so
-        that the package is small, and no faster.
+        In int8 weights are symmetric by output channel, activations by tensor, inputs and outputs stay float32; a
+        Neural Engine that multiplies integers (from the iPhone 15 Pro) computes in them, others unpack them. In
+        int8-weights computation is float16: the package is small, and no faster.
 
         Raises:
+            ConfigError: If int8 lacks calibration data.
             ExportError: If a weight is NaN, or the conversion fails; with the end of what coremltools said.
             MissingDependencyError: If coremltools is absent.
         """
@@ -62,10 +63,14 @@ class CoreMLExporter:
 
         _require()
         evaluated = prepared(model, self.name)
+        batches: list[tuple[torch.Tensor, ...]] = []
+        if precision == "int8":
+            batches = list(calibration_batches(calibration, example_inputs, self.name))
+            equalize_labels_(evaluated, batches)
         with files.whole_folder(path) as temporary:
             with silenced() as spoken:
                 try:
-                    _convert(evaluated, example_inputs, precision).save(str(temporary))
+                    _convert(evaluated, example_inputs, precision, batches).save(str(temporary))
                 except Exception as error:  # the converter raises whatever its passes raise
                     raise ExportError(
                         f"coreml: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
@@ -120,22 +125,33 @@ def _runtime() -> Any:
         return coremltools
 
 
-def _convert(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...], precision: Precision) -> Any:
+def _convert(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    precision: Precision,
+    batches: Sequence[tuple[torch.Tensor, ...]],
+) -> Any:
+    from sekron_edge.exporters._mil_quantize import with_int8_activations, with_int8_weights
+
     ct = _runtime()
     computed = ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16
-    converted = ct.convert(
-        torch.export.export(model, example_inputs).run_decompositions({}),
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS17,
-        compute_precision=computed,
-        skip_model_load=True,
-    )
-    if precision != "int8":
-        return converted
-    from coremltools.optimize import coreml
+    exported = torch.export.export(model, example_inputs).run_decompositions({})
 
-    weights = coreml.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=_LEAST_QUANTIZED)
-    return coreml.linear_quantize_weights(converted, coreml.OptimizationConfig(global_config=weights))
+    def converted(passes: Any) -> Any:
+        return ct.convert(
+            exported,
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS17,
+            compute_precision=computed,
+            skip_model_load=True,
+            pass_pipeline=passes,
+        )
+
+    if precision == "int8":
+        inputs = ([value.numpy() for value in batch] for batch in batches)
+        return with_int8_weights(with_int8_activations(converted, inputs), least=0)
+    program = converted(ct.PassPipeline.DEFAULT)
+    return with_int8_weights(program) if precision == "int8-weights" else program
 
 
 def _make_reproducible(package: Path) -> None:

@@ -86,19 +86,33 @@ class EthosUExporter:
             model, example_inputs, precision=precision, path=before_path, calibration=calibration
         )
         try:
-            with files.whole_file(path) as temporary:
-                npu = compiled(before_path, temporary, self._variant)
+            return self._compiled(before, path)
         except ExportError:
             before_path.unlink()
             raise
+
+    def adopt(self, file: Path, folder: Path) -> Artifact:
+        """Take up an int8 .tflite that something else wrote, and have Vela compile it into ``folder``.
+
+        Raises:
+            ExportError: If TensorFlow Lite Micro or Vela does not take it.
+            MissingDependencyError: If the interpreter or Vela is absent.
+        """
+        _require()
+        return self._compiled(self._before.adopt(file, folder), folder / f"{file.stem}{self.suffix}")
+
+    def _compiled(self, before: Artifact, path: Path) -> Artifact:
+        with files.whole_file(path) as temporary:
+            npu = compiled(before.path, temporary, self._variant)
         return Artifact.describe(
             path,
             format=self.name,
-            precision=precision,
+            precision=before.precision,
             inputs=before.inputs,
             outputs=before.outputs,
             versions=before.versions | _vela_version(),
-            delegated=1 - len(npu.on_cpu) / _operator_count(before_path),
+            delegated=1 - len(npu.on_cpu) / _operator_count(before.path),
+            macs=before.macs,
             npu=npu,
             compiled_from=before,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from sekron_edge.exporters._executorch_primitives import Primitives, times_of
 from sekron_edge.exporters._executorch_targets import TARGETS, computing_share
 from sekron_edge.exporters._prepare import calibration_batches, prepared
 from sekron_edge.exporters._silence import last_words, silenced
@@ -17,6 +18,7 @@ from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
+from sekron_edge.primitives import Primitive
 
 _MAGIC = b"ET12"
 _METHOD = "forward"
@@ -33,12 +35,15 @@ class ExecuTorchExporter:
     """
 
     variants: ClassVar[tuple[str, ...]] = tuple(name for name in TARGETS if name)
+    primitive_count = 240
 
     def __init__(self, variant: str = "") -> None:
         self.name = f"executorch:{variant}" if variant else "executorch"
         self.suffix = f".{variant}.pte" if variant else ".pte"
         self._target = TARGETS[variant]
         self.precisions: tuple[Precision, ...] = self._target.precisions
+        # What other backends run on is not here to be timed.
+        self.primitive_precisions: tuple[Precision, ...] = () if variant else self._target.precisions
 
     def availability(self) -> Availability:
         """Say whether executorch is installed, and what lowering for this target takes beside it."""
@@ -72,10 +77,15 @@ class ExecuTorchExporter:
         if precision == "int8":
             batches = list(calibration_batches(calibration, example_inputs, self.name))
             equalize_labels_(evaluated, batches)
+        return self._lowered(evaluated, batches, precision, path)
+
+    def _lowered(
+        self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
+    ) -> Artifact:
         with files.whole_file(path) as temporary:
             with silenced() as spoken:
                 try:
-                    program = self._target.lower(evaluated, batches, precision)
+                    program = self._target.lower(model, batches, precision)
                     temporary.write_bytes(program.buffer)
                     taken = computing_share(program, self._target)
                 except Exception as error:  # the SDK raises whatever its passes raise
@@ -92,6 +102,21 @@ class ExecuTorchExporter:
             versions=_versions(),
             delegated=taken,
         )
+
+    def export_primitives(self, primitives: Sequence[Primitive], path: Path, *, precision: Precision) -> Artifact:
+        """Lower primitives side by side, with random weights, for latency models."""
+        model = Primitives(primitives).eval()
+        return self._lowered(model, [model.example_inputs()], precision, path)
+
+    def primitive_times(
+        self, primitives: Sequence[Primitive], operators: Sequence[tuple[str, float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return the milliseconds of each primitive, and their spread.
+
+        Raises:
+            ExportError: If these are not the operators of such a model.
+        """
+        return times_of(primitives, operators)
 
     def _absent(self) -> str | None:
         return next((name for name in ("executorch", self._target.package) if find_spec(name) is None), None)

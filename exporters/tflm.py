@@ -15,9 +15,10 @@ import numpy as np
 from sekron_edge.exporters import _tflm_sources
 from sekron_edge.exporters._silence import silenced
 from sekron_edge.exporters._tflite import FILE_COSTS, interpreter, model_content, versions, write_tflite
+from sekron_edge.exporters._tflite_adopt import described, macs
 
 from sekron_edge import files
-from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision
+from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -66,6 +67,27 @@ class TFLMExporter:
                 model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
             )
             arena = tested_arena(temporary)
+        return self._described(path, precision, inputs, outputs, arena)
+
+    def adopt(self, file: Path, folder: Path) -> Artifact:  # noqa: ARG002 - the file is used as it is
+        """Take up a .tflite that something else wrote: see whether it runs, and in how small an arena.
+
+        Raises:
+            ExportError: If it cannot be read, or the runtime lacks an operator; names it.
+            MissingDependencyError: If the interpreter is absent.
+        """
+        _require()
+        inputs, outputs, precision = described(file)
+        return self._described(file, precision, inputs, outputs, tested_arena(file))
+
+    def _described(
+        self,
+        path: Path,
+        precision: Precision,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        arena: Arena,
+    ) -> Artifact:
         return Artifact.describe(
             path,
             format=self.name,
@@ -74,6 +96,7 @@ class TFLMExporter:
             outputs=outputs,
             versions=versions("tflite-micro"),
             arena=arena,
+            macs=macs(path.read_bytes()),
         )
 
     def sources(self, artifact: Artifact) -> dict[str, str]:

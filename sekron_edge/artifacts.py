@@ -162,11 +162,12 @@ class NPUEstimate(BaseModel):
 class Artifact(BaseModel):
     """A model file for one runtime: where it is, what it takes and gives, what made it.
 
-    ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its
-    files. ``versions`` maps package to version; ``delegated`` is the share of operators that the runtime's
-    accelerating delegate takes (0 to 1), ``arena`` the memory of a microcontroller's runtime, ``npu`` what the compiler
-    of an accelerator estimates; each is ``None`` where the format has no such notion. ``compiled_from`` is set where
-    the file runs on no machine but its own: the artifact that a compiler made it of, which runs here.
+    ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its files. ``versions`` maps
+    package to version; ``delegated`` is the share of operators that the runtime's accelerating delegate takes (0 to 1),
+    ``macs`` counts the multiply-accumulates of convolutions and linear layers, ``arena`` is the memory of a
+    microcontroller's runtime, ``npu`` what the compiler of an accelerator estimates; each is ``None`` where the
+    exporter has no such notion. ``compiled_from`` is set where the file runs on no machine but its own: the artifact
+    that a compiler made it of, which runs here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -180,6 +181,7 @@ class Artifact(BaseModel):
     sha256: str
     versions: dict[str, str]
     delegated: float | None = None
+    macs: int | None = None
     arena: Arena | None = None
     npu: NPUEstimate | None = None
     compiled_from: Artifact | None = None
@@ -200,6 +202,7 @@ class Artifact(BaseModel):
         outputs: Sequence[TensorSpec],
         versions: dict[str, str],
         delegated: float | None = None,
+        macs: int | None = None,
         arena: Arena | None = None,
         npu: NPUEstimate | None = None,
         compiled_from: Artifact | None = None,
@@ -215,6 +218,7 @@ class Artifact(BaseModel):
             sha256=files.sha256(path),
             versions=versions,
             delegated=delegated,
+            macs=macs,
             arena=arena,
             npu=npu,
             compiled_from=compiled_from,
@@ -313,21 +317,54 @@ class Exporter(Protocol):
         ...
 
 
-@runtime_checkable
-class PrimitiveExporter(Protocol):
-    """What an exporter may offer beside the rest: models of one primitive, to calibrate latency models with.
+class CalibratableExporter(Protocol):
+    """What an exporter may offer beside the rest, in one of two ways: models of primitives, to fit latency models to.
 
     Attributes:
-        primitive_precisions: Those that ``export_primitive`` takes.
-        primitive_count: How many a calibration can afford: each should take some tens of milliseconds.
+        suffix: The exporter's.
+        primitive_precisions: Those that primitives can be exported in.
+        primitive_count: How many a calibration can afford: all of them should take a few minutes at most.
     """
 
+    suffix: str
     primitive_precisions: tuple[Precision, ...]
     primitive_count: int
+
+
+@runtime_checkable
+class PrimitiveExporter(CalibratableExporter, Protocol):
+    """A model for each primitive, timed as a whole."""
 
     def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
         """Write a model of one primitive, with random weights."""
         ...
+
+
+@runtime_checkable
+class TracedPrimitiveExporter(CalibratableExporter, Protocol):
+    """Where a model for each would take too long: models of many primitives, each timed by the runtime's own tracer."""
+
+    def export_primitives(self, primitives: Sequence[Primitive], path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of primitives side by side, with random weights."""
+        ...
+
+    def primitive_times(
+        self, primitives: Sequence[Primitive], operators: Sequence[tuple[str, float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return the milliseconds of each primitive, and their spread, from those of the operators in their order.
+
+        Raises:
+            ExportError: If these are not the operators of such a model.
+        """
+        ...
+
+
+def calibratable(name: str, precision: Precision) -> bool:
+    """Say whether a latency model can be fitted to an exporter's runtime in a precision."""
+    exporter = get_exporter(name)
+    return (
+        isinstance(exporter, PrimitiveExporter | TracedPrimitiveExporter) and precision in exporter.primitive_precisions
+    )
 
 
 @runtime_checkable
@@ -347,6 +384,19 @@ class SourceExporter(Protocol):
 
     def sources(self, artifact: Artifact) -> dict[str, str]:
         """Return the text of each source file, by its name."""
+        ...
+
+
+@runtime_checkable
+class AdoptingExporter(Protocol):
+    """What an exporter may offer beside the rest: taking up files that something else wrote."""
+
+    def adopt(self, file: Path, folder: Path) -> Artifact:
+        """Describe a file; what has to be made of it is written into ``folder``.
+
+        Raises:
+            ExportError: If it is of another format, or cannot run there.
+        """
         ...
 
 
@@ -392,6 +442,25 @@ def get_exporter(name: str) -> Exporter:
             exporter: Exporter = made(variant) if variant else made()
             return exporter
     raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
+
+
+def adopt(file: Path, *, format: str, folder: Path) -> Artifact:
+    """Take up a file that something else wrote as an artifact of ``format``.
+
+    Args:
+        file: Used as it is.
+        format: Of an exporter that takes such files.
+        folder: For what has to be made of it.
+
+    Raises:
+        ConfigError: If there is no such format, or it takes only what its exporter wrote.
+        ExportError: If the file is of another format, or cannot run there.
+    """
+    exporter = get_exporter(format)
+    if not isinstance(exporter, AdoptingExporter):
+        able = [name for name in exporter_names() if isinstance(get_exporter(name), AdoptingExporter)]
+        raise ConfigError(f"{format} takes no files that something else wrote; {', '.join(able)} do")
+    return exporter.adopt(file, folder)
 
 
 def export(

@@ -7,12 +7,13 @@ from plotly.offline import get_plotlyjs
 
 from sekron_edge.bundle._manifest import Delivery, Manifest, Score
 from sekron_edge.bundle._snippets import templates
+from sekron_edge.devices import LocalDevice
 from sekron_edge.planner import Plan
 
 
 def render_report(manifest: Manifest, plan: Plan) -> str:
     """Return the report as HTML: before and after, budgets, layers, plots, proofs."""
-    plots = [_layer_latency(plan), _layer_error(plan), _measured(manifest)]
+    plots = [_layer_latency(plan), _layer_error(plan), _frontier(plan), _measured(manifest)]
     divs = [plot.to_html(full_html=False, include_plotlyjs=False) for plot in plots if plot is not None]
     page = templates().get_template("report.html")
     main = next(
@@ -82,14 +83,15 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
     if new is None or old is None:
         found.append((f"{name}: latency", "not measured here", "not measured here", ""))
         return found
+    where = "here" if new.device == LocalDevice.name else f"on {new.device}"
     noisy = "" if new.stable and old.stable else " (too noisy to quote)"
     threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
-    label = f"{name}: median latency, measured here, {threads}{noisy}"
+    label = f"{name}: median latency, measured {where}, {threads}{noisy}"
     ratio = _times(old.median_ms / new.median_ms, "faster", "slower")
     found.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
     if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
         before, after = old.peak_memory_bytes, new.peak_memory_bytes
-        found.append((f"{name}: peak memory, measured here", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+        found.append((f"{name}: peak memory, measured {where}", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
     return found
 
 
@@ -118,6 +120,25 @@ def _layer_error(plan: Plan) -> go.Figure:
     figure = go.Figure([go.Bar(x=names, y=[layer.relative_error for layer in plan.layers])])
     title = f"Relative error of each layer before fine-tuning ({plan.error_source})"
     return figure.update_layout(title=title, yaxis_title="relative error")
+
+
+def _frontier(plan: Plan) -> go.Figure | None:
+    if not plan.frontier:
+        return None
+    costs = [point.cost for point in plan.frontier]
+    others = go.Scatter(
+        name="other budgets of latency", mode="lines+markers", x=[cost.latency_ms for cost in costs],
+        y=[point.predicted_loss for point in plan.frontier],
+        text=[f"{cost.artifact_bytes:,.0f} bytes" for cost in costs],
+    )  # fmt: skip
+    chosen = go.Scatter(
+        name="this plan", mode="markers", marker={"size": 12, "symbol": "star"}, x=[plan.cost.latency_ms],
+        y=[plan.solver.objective], text=[f"{plan.cost.artifact_bytes:,.0f} bytes"],
+    )  # fmt: skip
+    title = "What other budgets would give: divergence from the original, before fine-tuning, as predicted"
+    return go.Figure([others, chosen]).update_layout(
+        title=title, xaxis_title="predicted ms", yaxis_title="predicted divergence"
+    )
 
 
 def _measured(manifest: Manifest) -> go.Figure | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -32,6 +34,7 @@ app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("torch", "numpy", "litert-torch", "ai-edge-litert", "executorch", "coremltools", "lightning")
+_CLIENTS = {"ssh": "-V", "adb": "--version"}
 _INTERRUPTED = 130
 
 
@@ -62,20 +65,33 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _client_version(client: str, option: str) -> str | None:
+    path = shutil.which(client)
+    if path is None:
+        return None
+    said = subprocess.run([path, option], capture_output=True, text=True, check=False)
+    return (said.stdout or said.stderr).partition("\n")[0]
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what can run here: formats, packages and their versions."""
+    """Say what can run here: formats, packages and their versions; and what devices elsewhere are reached with."""
     from sekron_edge.artifacts import exporter_names, get_exporter
+    from sekron_edge.devices import connections
 
     formats = {}
     for name in exporter_names():
         available = get_exporter(name).availability()
         formats[name] = {"ok": available.ok, "reason": available.reason}
     packages = {package: _version(package) for package in ("sekron-edge", *_PACKAGES)}
+    clients = {client: _client_version(client, option) for client, option in _CLIENTS.items()}
+    devices = sorted(connections())
     if as_json:
         found = {"python": platform.python_version(), "system": platform.platform(), "packages": packages}
-        typer.echo(json.dumps({**found, "formats": formats}, indent=2))
+        typer.echo(json.dumps({**found, "formats": formats, "clients": clients, "devices": devices}, indent=2))
         return
     print_table(["package", "version"], [[name, found or "not installed"] for name, found in packages.items()])
     rows = [[name, "yes" if f["ok"] else str(f["reason"])] for name, f in formats.items()]
     print_table(["format", "exports here"], rows)
+    print_table(["devices over", "client"], [[name, found or "not installed"] for name, found in clients.items()])
+    typer.echo(f"named in devices.toml: {', '.join(devices) or 'none'}")

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 _WIDEST = 2000
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output; where that is no terminal, as wide as it needs to be."""
-    table = Table(*columns)
+    # On a narrow terminal names are folded: an ellipsis would take what tells them apart.
+    table = Table(*(Column(column, overflow="fold") for column in columns))
     for row in rows:
         table.add_row(*row)
     console = Console()

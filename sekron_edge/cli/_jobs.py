@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="Id or file of a device profile, instead of the config's.")]
+MeasuredOn = Annotated[
+    str | None,
+    typer.Option(help="Where that device is reached, ssh:NAME or adb:NAME: calibrated and measured there."),
+]
 Config = Annotated[Path, typer.Argument(help="The job: a TOML file. See docs/jobs.md.")]
 
 
@@ -23,6 +27,7 @@ def run(
     config: Config,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle; by default dist/NAME.")] = None,
     device: Device = None,
+    measured_on: MeasuredOn = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished job.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +38,7 @@ def run(
     from sekron_edge.bundle import before_and_after, budget_rows
     from sekron_edge.pipeline import load_config, run_job
 
-    job = _on_device(load_config(config), device)
+    job = _on_device(load_config(config), device, measured_on)
     done = run_job(job, out or Path("dist") / job.name, resume=resume, narrator=ConsoleNarrator())
     if as_json:
         typer.echo(done.manifest.model_dump_json(indent=2))
@@ -50,7 +55,11 @@ def plan(
     artifact_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
     macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
-    device: Device = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Id or file of a profile, instead of the config's; several share a scoring."),
+    ] = None,
+    measured_on: MeasuredOn = None,
     frontier: Annotated[
         int | None, typer.Option(min=2, help="Instead of one plan: so many, down to the least time that can be had.")
     ] = None,
@@ -61,9 +70,11 @@ def plan(
 
     The scores are kept: another budget is planned in seconds.
     """
+    from pydantic import TypeAdapter
+
     from sekron_edge import files
     from sekron_edge.pipeline import frontier_job, load_config, plan_job
-    from sekron_edge.planner import Budget
+    from sekron_edge.planner import Budget, Plan
 
     job = load_config(config)
     given = {
@@ -72,41 +83,36 @@ def plan(
     }  # fmt: skip
     given = {entry: limit for entry, limit in given.items() if limit is not None}
     job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
-    job = _on_device(job, device)
-    if frontier is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            plans = frontier_job(job, "latency_ms", frontier, Path(folder), narrator=ConsoleNarrator())
-        _print_frontier(plans, out, as_json=as_json)
-        return
+    job = _on_device(job, None, measured_on)
+    narrator = ConsoleNarrator()
     with tempfile.TemporaryDirectory() as folder:
-        found = plan_job(job, Path(folder), narrator=ConsoleNarrator())
+        if frontier is None:
+            plans = plan_job(job, Path(folder), devices=device or (), narrator=narrator)
+        else:
+            plans = frontier_job(job, "latency_ms", frontier, Path(folder), devices=device or (), narrator=narrator)
+    single = frontier is None and len(plans) == 1
+    text = plans[0].to_json() if single else TypeAdapter(list[Plan]).dump_json(plans, indent=2).decode() + "\n"
     if out is not None:
-        files.write_text(out, found.to_json())
-    typer.echo(found.to_json() if as_json else str(found))
-
-
-def _on_device(job: JobConfig, device: str | None) -> JobConfig:
-    if device is None:
-        return job
-    return job.model_copy(update={"target": job.target.model_copy(update={"profile": device})})
-
-
-def _print_frontier(plans: list[Plan], out: Path | None, *, as_json: bool) -> None:
-    from pydantic import TypeAdapter
-
-    from sekron_edge import files
-    from sekron_edge.planner import Plan
-
-    text = TypeAdapter(list[Plan]).dump_json(plans, indent=2).decode()
-    if out is not None:
-        files.write_text(out, text + "\n")
+        files.write_text(out, text)
     if as_json:
-        typer.echo(text)
-        return
+        typer.echo(text, nl=False)
+    elif frontier is None:
+        typer.echo("\n\n".join(f"{plan.profile}:\n{plan}" for plan in plans) if len(plans) > 1 else str(plans[0]))
+    else:
+        _print_frontier(plans)
+
+
+def _on_device(job: JobConfig, device: str | None, measured_on: str | None) -> JobConfig:
+    given = {"profile": device, "measured_on": measured_on}
+    changes = {key: value for key, value in given.items() if value is not None}
+    return job.model_copy(update={"target": job.target.model_copy(update=changes)})
+
+
+def _print_frontier(plans: list[Plan]) -> None:
     rows = [
-        [f"{plan.cost.latency_ms:.4g}", f"{plan.cost.artifact_bytes:,.0f}", f"{plan.cost.peak_bytes:,}",
+        [plan.profile, f"{plan.cost.latency_ms:.4g}", f"{plan.cost.artifact_bytes:,.0f}", f"{plan.cost.peak_bytes:,}",
          f"{plan.cost.macs:,}", f"{len(plan.structures())} of {len(plan.layers)}", f"{plan.divergence:.4g}"]
         for plan in plans
     ]  # fmt: skip
-    columns = ["predicted ms", "bytes", "activations", "MACs", "layers changed", "divergence before fine-tuning"]
-    print_table(columns, rows)
+    columns = ["device", "predicted ms", "bytes", "activations", "MACs", "layers changed"]
+    print_table([*columns, "divergence before fine-tuning"], rows)

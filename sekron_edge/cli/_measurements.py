@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -11,10 +11,11 @@ import typer
 from sekron_edge.cli._artifacts import description_path
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
+from sekron_edge.cli._measurement_tables import FIGURES, figures, milliseconds, print_report, short_remarks
 from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import ComputeUnits, Kept, Measurement, MeasurementReport, Probe
+    from sekron_edge.devices import ComputeUnits, Kept, Probe
 
 app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
 
@@ -38,14 +39,24 @@ def bench(
     timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
     retries: Annotated[int, typer.Option(min=0, help="How often to try again where a device is away or busy.")] = 3,
     resume: Annotated[bool, typer.Option(help="Measure only what was not measured since yesterday.")] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(help="Take PATH, a .tflite that something else wrote, as: tflm, ethos-u, ethos-u:u85-256, ..."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Microcontroller that files for one must fit, and whose cycles are estimated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency and memory on devices, each artifact in a process of its own.
 
     Where a bundle's artifacts run, their outputs are held against its golden ones. Ends with exit code 5 if a device
     failed, 4 if one computes something else; what could be measured is printed and kept all the same.
+
+    Files for microcontrollers are not measured here: what they need of flash, memory and cycles is found and estimated.
+    Ends with exit code 3 if that is more than --profile has.
     """
-    from sekron_edge.devices import Conditions, measure_fleet, open_device
+    from sekron_edge.devices import Conditions, footprint, load_profile, measure_fleet, open_device, require_fit
 
     asked = Conditions(
         runs=runs,
@@ -58,13 +69,24 @@ def bench(
         resume=resume,
     )
     devices = [open_device(name) for name in device or ["local"]]
-    report = measure_fleet(_probes(path), devices, asked, tell=ConsoleNarrator().say)
+    narrator, chosen = ConsoleNarrator(), None if profile is None else load_profile(profile)
+    with tempfile.TemporaryDirectory() as folder:
+        with narrator.busy(f"reading {path}"):
+            probes = _probes(path) if format is None else _adopted(path, format, Path(folder))
+        footprints = {probe.artifact.path: footprint(probe.artifact, chosen) for probe in probes}
+        timed = [probe for probe in probes if footprints[probe.artifact.path] is None]
+        report = measure_fleet(timed, devices, asked, tell=narrator.say)
+    found = tuple(one for one in footprints.values() if one is not None)
+    report = report.model_copy(update={"footprints": found})
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        _print_report(report)
+        print_report(report, [one.name for one in devices], operators=operators)
+    for probe in probes:
+        if chosen is not None and footprints[probe.artifact.path] is not None:
+            require_fit(chosen, probe.artifact)
     failed = [failure for failure in report.failures if failure.kind != "unsupported"]
-    if failed or not report.measurements:
+    if failed or not (report.measurements or report.footprints):
         kind = VerificationError if any(failure.kind == "verification" for failure in failed) else DeviceError
         asked_for = len(report.failures) + len(report.measurements)
         raise kind(
@@ -90,10 +112,10 @@ def list_measurements(
         return
     rows = [
         [str(one.id), f"{one.measurement.measured_at:%Y-%m-%d %H:%M}", one.measurement.artifact_name,
-         one.measurement.device, *_figures(one.measurement)]
+         one.measurement.device, *figures(one.measurement), short_remarks(one.measurement)]
         for one in found
     ]  # fmt: skip
-    print_table(["id", "UTC", "artifact", "device", *_FIGURES], rows)
+    print_table(["id", "UTC", "artifact", "device", *FIGURES, "remarks"], rows)
 
 
 @app.command("show")
@@ -112,7 +134,7 @@ def show_measurement(
     )
     print_table(["", f"measurement {number}"], [[key, _shown(value)] for key, value in fields.items()])
     if found.operators:
-        print_table(["operator", "ms"], [[one.name, f"{one.milliseconds:.4g}"] for one in found.operators])
+        print_table(["operator", "ms"], [[one.name, milliseconds(one)] for one in found.operators])
 
 
 @app.command("compare")
@@ -152,44 +174,6 @@ def export_measurements(
     typer.echo(f"{out}: {len(found)} measurements")
 
 
-_WIDEST_REASON = 100
-_FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "peak bytes", "remarks")
-
-
-def _figures(found: Measurement) -> list[str]:
-    spread = ["unknown" if value is None else f"{value:.4g}" for value in (found.p90_ms, found.iqr_ms)]
-    peak = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes:,}"
-    runtime = f"{found.runtime} {found.runtime_version}"
-    return [runtime, f"{found.median_ms:.4g}", *spread, peak, "; ".join(found.remarks)]
-
-
-def _print_report(report: MeasurementReport) -> None:
-    """Print one table: of each artifact all devices, with the ratio to the first where it may be quoted."""
-    rows = []
-    baselines: dict[str, Measurement] = {}
-    for found in report.measurements:
-        baseline = baselines.setdefault(found.artifact_sha256, found)
-        name, device, *rest = found.artifact_name, found.device, *_figures(found)
-        rows.append([name, device, *rest[:2], _ratio(baseline, found), *rest[2:5], found.verified or "", rest[5]])
-    for failure in report.failures:
-        why = textwrap.shorten(failure.message.removeprefix(f"{failure.device}: "), _WIDEST_REASON)
-        rows.append([failure.artifact_name, failure.device, *[""] * 7, f"not measured: {why}"])
-    columns = ["artifact", "device", *_FIGURES[:2], "of the first", *_FIGURES[2:5], "golden outputs", _FIGURES[5]]
-    print_table(columns, sorted(rows, key=lambda row: row[0]))
-
-
-def _ratio(first: Measurement, second: Measurement) -> str:
-    from sekron_edge.devices import compare_latencies
-
-    if first is second:
-        return ""
-    try:
-        comparison = compare_latencies(first, second)
-    except ConfigError:
-        return "unlike"
-    return "not steady" if comparison.doubts else f"{comparison.ratio:.3g}"
-
-
 def _csv(found: list[Kept]) -> str:
     import csv
     import io
@@ -227,6 +211,15 @@ def _compute_units(text: str) -> ComputeUnits:
         if units == text.upper():
             return units
     raise ConfigError(f"compute units are one of {', '.join(known)}; got {text!r}")
+
+
+def _adopted(path: Path, format: str, folder: Path) -> list[Probe]:
+    from sekron_edge.artifacts import adopt
+    from sekron_edge.devices import Probe
+
+    if not path.is_file():
+        raise ConfigError(f"{path} must be a file of the format {format}; there is none")
+    return [Probe(adopt(path, format=format, folder=folder))]
 
 
 def _probes(path: Path) -> list[Probe]:

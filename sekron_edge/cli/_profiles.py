@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from sekron_edge.cli._artifacts import parse_precision
 from sekron_edge.cli._console import ConsoleNarrator, print_table
 from sekron_edge.cli._jobs import AsJson
+from sekron_edge.errors import ConfigError
 
 app = typer.Typer(help="Device profiles: facts about devices, each with its source.", no_args_is_help=True)
 
@@ -28,12 +30,25 @@ def list_profiles(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_profile(
-    profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")], as_json: AsJson = False
+    profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")],
+    draw: Annotated[
+        Path | None, typer.Option(help="HTML file to draw this machine's latency model to; of the host only.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="Of the latency model.")] = "litert",
+    precision: Annotated[str, typer.Option(help="Of the latency model.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="Of the latency model.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
-    """Show a device's facts, each with its provenance and source."""
-    from sekron_edge.devices import load_profile
+    """Show a device's facts, each with its provenance and source; draw its latency model."""
+    from sekron_edge import files
+    from sekron_edge.devices import draw_calibration, load_profile
 
     found = load_profile(profile)
+    if draw is not None:
+        if found.kind != "host":
+            raise ConfigError(f"the latency model of {found.id} is this machine's, scaled; draw that of the host")
+        with ConsoleNarrator().busy(f"timing operations with {runtime} {precision}, if that was not done before"):
+            files.write_text(draw, draw_calibration(runtime, precision=parse_precision(precision), threads=threads))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
@@ -53,7 +68,7 @@ def calibrate_host(
     runtime: Annotated[str, typer.Option(help="Format whose runtime is timed.")] = "litert",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
-    device: Annotated[str, typer.Option(help="local, or ssh:NAME; see docs/measuring.md.")] = "local",
+    device: Annotated[str, typer.Option(help="local, ssh:NAME or adb:NAME; see docs/measuring.md.")] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Time single operations on a device, and fit a latency model to them; both are kept in the cache.

@@ -4,16 +4,25 @@ Requirements kept here: a figure says whether it was measured, and on what, or i
 process of its own; nothing here imports torch.
 """
 
-from sekron_edge.devices._calibration import cached_calibration, calibrate
+from sekron_edge.devices._calibration import cached_calibration, calibrate, draw_calibration
 from sekron_edge.devices._comparison import LatencyComparison, compare_latencies
+from sekron_edge.devices._connections import connections
 from sekron_edge.devices._device import Device
 from sekron_edge.devices._fit import require_fit
 from sekron_edge.devices._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
 from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._latency import LatencyModel
-from sekron_edge.devices._local import LocalDevice
+from sekron_edge.devices._local import LocalDevice, VectorUnits, comparable_device
+from sekron_edge.devices._matrix_unit import refuse_matrix_unit
 from sekron_edge.devices._measurement import ComputeUnits, Environment, Measurement, OperatorTime
-from sekron_edge.devices._microcontroller import CYCLES_PER_MAC, CyclesPerMac, cycles_per_mac, microcontroller_latency
+from sekron_edge.devices._microcontroller import (
+    CYCLES_PER_MAC,
+    CyclesPerMac,
+    Footprint,
+    cycles_per_mac,
+    footprint,
+    microcontroller_latency,
+)
 from sekron_edge.devices._named import measure, open_device
 from sekron_edge.devices._profile import DeviceProfile, Fact, load_profile, profile_ids
 from sekron_edge.devices._reference import reference_primitives
@@ -29,6 +38,7 @@ __all__ = [
     "Environment",
     "Fact",
     "Failure",
+    "Footprint",
     "Kept",
     "LatencyComparison",
     "LatencyModel",
@@ -38,10 +48,15 @@ __all__ = [
     "MeasurementStore",
     "OperatorTime",
     "Probe",
+    "VectorUnits",
     "cached_calibration",
     "calibrate",
+    "comparable_device",
     "compare_latencies",
+    "connections",
     "cycles_per_mac",
+    "draw_calibration",
+    "footprint",
     "load_profile",
     "measure",
     "measure_fleet",
@@ -49,6 +64,7 @@ __all__ = [
     "open_device",
     "profile_ids",
     "reference_primitives",
+    "refuse_matrix_unit",
     "require_fit",
     "this_machine",
 ]

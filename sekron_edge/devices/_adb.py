@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
-from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices import _hostinfo
 from sekron_edge.devices._adb_client import Adb
-from sekron_edge.devices._android_tools import TOOLS, Tool, read_operators
+from sekron_edge.devices._adb_workplace import Workplace
+from sekron_edge.devices._android_tools import TOOLS, Tool
 from sekron_edge.devices._connections import Connection
 from sekron_edge.devices._device import Deadline, Device
 from sekron_edge.devices._hostinfo import HostInfo
-from sekron_edge.devices._job import Answer, Job, Outcome, Timing, pieces, require_possible
+from sekron_edge.devices._job import Answer, Job, Outcome, require_possible
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 
 _ABOVE = "/data/local/tmp"
@@ -33,12 +28,6 @@ _NAME = "sekron-edge"  # what has this name there is ours to remove
 _COOLING_POLL_S = 5.0
 _CLEANING_S = 5.0
 _BUSY = 75
-_SIGNALLED = 128
-_KILLED = _SIGNALLED + signal.SIGKILL
-_STATUSES = {
-    126: "it cannot be executed there; is it for another processor?",
-    127: "it, or a library of it, is not there; is it for another processor?",
-}
 
 
 class AdbDevice(Device):
@@ -56,20 +45,22 @@ class AdbDevice(Device):
         self._serial = connection.host or alias
 
     def _carry(self, job: Job, timeout_s: float) -> Outcome:
-        tools = [self._tool(artifact, job) for artifact in job.artifacts]
+        tool, program = self._tool(job)
         deadline = Deadline(timeout_s)
         adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, job))
         folder = f"{self._connection.cache or _ABOVE}/{_NAME}"
         with _folder(adb, folder):
             before = self._cooled(adb)
             cores = job.affinity or HostInfo(before).big_cores
+            place = Workplace(adb, folder, tool, program, job, cores)
             started = time.monotonic()
-            measured = [
-                _Run(adb, folder, tool, program, artifact, job, cores).measure(index, traced=self._traces(artifact))
-                for index, (artifact, (tool, program)) in enumerate(zip(job.artifacts, tools, strict=True))
-            ]
+            if job.timed == "computation":
+                timings, outputs = place.time_in_turn(), []
+            else:
+                traces = self._connection.etdump if tool.traces else None
+                measured = [place.measure(index, traces) for index in range(len(job.artifacts))]
+                timings, outputs = [timing for timing, _ in measured], [values for _, values in measured]
             elapsed = time.monotonic() - started
-            self._fetch_traces(adb, folder, job)
             after = _texts(adb)
             machine, system = adb.require("uname -m; uname -sr").split("\n", maxsplit=2)[:2]
         answer = Answer(
@@ -83,20 +74,17 @@ class AdbDevice(Device):
             elapsed_s=elapsed,
             before=before,
             after=after,
-            timings=tuple(timing for timing, _ in measured),
+            timings=tuple(timings),
         )
         require_possible(job, answer, seconds=elapsed, device=self.name)
-        return Outcome(answer, tuple(outputs for _, outputs in measured))
+        return Outcome(answer, tuple(outputs))
 
-    def _tool(self, artifact: Artifact, job: Job) -> tuple[Tool, Path]:
-        tool = TOOLS.get(artifact.format)
+    def _tool(self, job: Job) -> tuple[Tool, Path]:
+        """Return what times the job's artifacts, which are of one format, and where it is."""
+        tool = TOOLS.get(job.artifacts[0].format)
         if tool is None:
             raise UnsupportedError(
-                f"{self.name}: {artifact.path.name} cannot be measured over adb, where {', '.join(TOOLS)} can"
-            )
-        if job.timed == "computation":
-            raise UnsupportedError(
-                f"{self.name}: {tool.name} times whole calls alone: nothing can be calibrated over adb"
+                f"{self.name}: {job.names} cannot be measured over adb, where {', '.join(TOOLS)} can"
             )
         program = self._connection.binaries.get(tool.name)
         if program is None or not program.expanduser().is_file():
@@ -112,135 +100,19 @@ class AdbDevice(Device):
         while True:
             found = _texts(adb)
             temperature = HostInfo(found).temperature_celsius
-            if limit is None or temperature is None or temperature <= limit:
+            if limit is None or (temperature is not None and temperature <= limit):
                 return found
+            if temperature is None:
+                raise DeviceError(
+                    f"{self.name}: it does not say how hot it is, and was to be no hotter than {limit:g} °C; leave "
+                    "cool_celsius out, and let it cool by hand"
+                )
             if adb.deadline.left < adb.deadline.seconds / 2:
                 raise DeviceError(
                     f"{self.name}: it is still at {temperature:g} °C after {adb.deadline.passed:.0f} s, and was to be "
                     f"no hotter than {limit:g}; let it cool, or raise cool_celsius"
                 )
             time.sleep(min(_COOLING_POLL_S, adb.deadline.seconds / 10))
-
-    def _traces(self, artifact: Artifact) -> bool:
-        return self._connection.etdump is not None and TOOLS[artifact.format].name == "executor_runner"
-
-    def _fetch_traces(self, adb: Adb, folder: str, job: Job) -> None:
-        for index, artifact in enumerate(job.artifacts):
-            if self._traces(artifact):
-                assert self._connection.etdump is not None
-                target = self._connection.etdump.expanduser()
-                target.mkdir(parents=True, exist_ok=True)
-                adb.pull(f"{folder}/{index}.etdump", target / f"{artifact.path.stem}.etdump")
-
-
-class _Run:
-    """One artifact in the program that times it."""
-
-    def __init__(
-        self, adb: Adb, folder: str, tool: Tool, program: Path, artifact: Artifact, job: Job, cores: Sequence[int]
-    ) -> None:
-        self._adb = adb
-        self._folder = folder
-        self._tool = tool
-        self._program = program
-        self._artifact = artifact
-        self._job = job
-        self._pin = f"taskset {sum(1 << core for core in cores):x} " if cores else ""
-
-    def measure(self, index: int, *, traced: bool) -> tuple[Timing, tuple[Array, ...]]:
-        """Send what is needed, check outputs where the program writes them, and time."""
-        job = self._job
-        model = f"{index}{self._artifact.path.suffix}"
-        self._adb.push(self._program, f"{self._folder}/{self._tool.name}")
-        self._adb.push(self._artifact.path, f"{self._folder}/{model}")
-        self._adb.require(f"chmod 755 {shlex.quote(f'{self._folder}/{self._tool.name}')}")
-        inputs = self._send_inputs(index)
-        outputs = self._outputs(model, inputs) if job.answered and self._tool.answers else ()
-        given = [f"--inputs={','.join(inputs[0])}"] if inputs and self._tool.answers else []
-        given += [f"--etdump_path={index}.etdump"] if traced else []
-        launches = self._tool.launches(model, runs=job.runs, warmup=job.warmup, threads=job.threads)
-        printed = [self._launch([*arguments, *given]) for arguments in launches]
-        try:
-            read = self._tool.read(printed, runs=job.runs, warmup=job.warmup)
-        except DeviceError as error:
-            raise DeviceError(f"{self._adb.device}: {self._artifact.path.name}: {error}") from error
-        profiled = job.operators and self._tool.profile
-        operators = read_operators(self._launch([*launches[-1], *self._tool.profile, *given])) if profiled else ()
-        timing = Timing(
-            runtime=self._tool.runtime,
-            runtime_version=f"{self._tool.name} {files.sha256(self._program)[:12]}",
-            measurable=True,
-            settled=True,
-            milliseconds=read.milliseconds,
-            averaged=read.averaged,
-            peak_memory_bytes=read.peak_memory_bytes,
-            operators=operators,
-        )
-        return timing, outputs
-
-    def _send_inputs(self, index: int) -> list[list[str]]:
-        """Send each batch of each input as a file of raw values; return their names, batch by batch."""
-        if self._job.inputs is None or not self._tool.answers:
-            return []
-        arrays = pieces(self._artifact, self._job.inputs).values()
-        batches = []
-        with tempfile.TemporaryDirectory() as local:
-            for batch, values in enumerate(zip(*arrays, strict=True)):
-                names = [f"{index}-{batch}-{number}.in" for number in range(len(values))]
-                for name, value in zip(names, values, strict=True):
-                    value.tofile(Path(local) / name)
-                    self._adb.push(Path(local) / name, f"{self._folder}/{name}")
-                batches.append(names)
-        return batches
-
-    def _outputs(self, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
-        """Run every batch once, and fetch what comes out, in PyTorch's layout."""
-        found: list[list[Array]] = [[] for _ in self._artifact.outputs]
-        with tempfile.TemporaryDirectory() as local:
-            path = Path(local) / "output"
-            for names in inputs:
-                self._launch([f"--model_path={model}", f"--inputs={','.join(names)}", "--output_file=out"])
-                for number, (spec, batches) in enumerate(zip(self._artifact.outputs, found, strict=True)):
-                    self._adb.pull(f"{self._folder}/out-{number}.bin", path)
-                    values = np.fromfile(path, spec.dtype)
-                    if values.size != np.prod(spec.shape):
-                        raise DeviceError(
-                            f"{self._adb.device}: {self._artifact.path.name} gave {values.size} values for an output "
-                            f"of shape {spec.shape}; is the file damaged?"
-                        )
-                    batches.append(values.reshape(spec.shape))
-        return tuple(
-            spec.to_torch(np.concatenate(values)) for spec, values in zip(self._artifact.outputs, found, strict=True)
-        )
-
-    def _launch(self, arguments: Sequence[str]) -> str:
-        """Run the program once, and return what it printed."""
-        seconds = max(1, int(self._adb.deadline.left))
-        # In a process group of its own, which nothing outlives.
-        launch = (
-            f"echo $$ > group; exec timeout -s KILL {seconds} {self._pin}./{self._tool.name} {shlex.join(arguments)}"
-        )
-        status, printed = self._adb.shell(
-            f"cd {shlex.quote(self._folder)} && {{ setsid sh -c {shlex.quote(launch)}; status=$?; "
-            "kill -9 -$(cat group) 2>/dev/null; (exit $status); }"
-        )
-        if not status:
-            return printed
-        if status == _KILLED and self._adb.deadline.left < 1:
-            raise self._adb.missed()
-        raise DeviceError(
-            f"{self._adb.device}: measuring {self._artifact.path.name} with {self._tool.name} failed: "
-            f"{self._reason(status)}\n{printed.strip()[-800:]}"
-        )
-
-    def _reason(self, status: int) -> str:
-        if status in _STATUSES:
-            return _STATUSES[status]
-        if status > _SIGNALLED:
-            with suppress(ValueError):
-                name = signal.Signals(status - _SIGNALLED).name
-                return f"it ended with {name}; {'is there enough memory?' if name == 'SIGKILL' else 'is it damaged?'}"
-        return f"status {status}; is the file damaged, or the program older than the exporter?"
 
 
 @contextmanager
@@ -279,11 +151,10 @@ def _texts(adb: Adb) -> dict[str, str]:
         path, _, text = block.partition("\n")
         found[path] = text.strip("\0 \n")
     found.setdefault(_hostinfo.CPUINFO, "")
-    return _named(adb, found)
-
-
-def _named(adb: Adb, found: dict[str, str]) -> dict[str, str]:
-    """Let a device that has no name among its files have the one among its properties."""
+    status, said = adb.shell(_hostinfo.THERMAL_SERVICE)
+    if not status:
+        found[_hostinfo.THERMAL_SERVICE] = said
+    # A device that has no name among its files has one among its properties.
     if HostInfo(found).cpu_model is None:
         status, said = adb.shell("getprop ro.product.manufacturer && getprop ro.product.model && getprop ro.soc.model")
         if not status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,9 @@ class Adb:
             raise DeviceError(f"{self.device}: its shell failed (status {status}): {_problem(printed)}")
         return printed
 
-    def push(self, source: Path, target: str) -> None:
-        """Send a file."""
-        self._run("push", str(source), target)
+    def push(self, sources: Sequence[Path], target: str) -> None:
+        """Send a file to a path there, or several into a folder."""
+        self._run("push", *map(str, sources), target)
 
     def pull(self, source: str, target: Path) -> None:
         """Fetch a file."""

@@ -1,7 +1,7 @@
 """The programs that time artifacts on Android: how they are called, and what they print.
 
-LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones the sum)
-and what comes out. Neither has a version to tell: the program's hash stands for it.
+LiteRT's ``benchmark_model`` states the mean of its runs, ExecuTorch's ``executor_runner`` each run (older ones their
+sum); both write what comes out. Neither has a version to tell: the program's hash stands for it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sekron_edge.artifacts import Artifact
+from sekron_edge.devices._job import Job
 from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
 
 _LAUNCHES = 5
 _NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
 _MIB = 1 << 20
+_OUTPUTS = "out"
+_LEAST_S = 0.01  # of a launch: its clock ticks in microseconds, and only the mean of many runs is finer
 _NEVER_S = 86_400  # the deadline ends it before
 
 
@@ -35,17 +39,17 @@ class Tool(ABC):
     Attributes:
         name: Of the program, and of its path in the user's file.
         runtime: What it runs artifacts with.
-        answers: Whether it writes outputs.
+        traces: Whether it writes a trace.
         silent_if: What it may be, if it states no times.
     """
 
     name: str
     runtime: str
-    answers: bool
+    traces: bool
     silent_if: str
 
     @abstractmethod
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch that the times are made from."""
 
     @property
@@ -54,7 +58,19 @@ class Tool(ABC):
         return []
 
     @abstractmethod
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:
+        """Return further arguments of a launch, by which it takes its inputs from files of raw values."""
+
+    @abstractmethod
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of a launch that runs a model once and writes its outputs."""
+
+    @abstractmethod
+    def answers(self, count: int) -> list[str]:
+        """Return the files in which so many outputs are then, one behind the other, as raw values."""
+
+    @abstractmethod
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Understand what the launches printed, but for a profile.
 
         Raises:
@@ -67,17 +83,18 @@ class BenchmarkModel(Tool):
 
     name = "benchmark_model"
     runtime = "litert"
-    answers = False
+    traces = False
     silent_if = "another program of that name"
 
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch."""
         arguments = [
             f"--graph={model}",
-            f"--num_threads={threads}",
-            f"--num_runs={self._each(runs)}",
-            f"--warmup_runs={max(1, warmup)}",
-            "--min_secs=0",
+            f"--num_threads={job.threads}",
+            f"--num_runs={_each(job)}",
+            f"--warmup_runs={max(1, job.warmup)}",
+            f"--warmup_min_secs={job.settle_seconds:g}",
+            f"--min_secs={max(_LEAST_S, job.least_seconds / len(job.artifacts) / _LAUNCHES):g}",
             f"--max_secs={_NEVER_S}",
         ]
         return [arguments] * _LAUNCHES
@@ -87,22 +104,40 @@ class BenchmarkModel(Tool):
         """Return the flag of the profiler, which takes time itself."""
         return ["--enable_op_profiling=true"]
 
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:  # noqa: ARG002
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:
+        """Return names, shapes and files of all inputs; a colon of a name is doubled before a file."""
+        specs = artifact.inputs
+        shapes = (",".join(map(str, spec.shape)) for spec in specs)
+        values = (f"{spec.name.replace(':', '::')}:{name}" for spec, name in zip(specs, names, strict=True))
+        return [
+            f"--input_layer={','.join(spec.name for spec in specs)}",
+            f"--input_layer_shape={':'.join(shapes)}",
+            f"--input_layer_value_files={','.join(values)}",
+        ]
+
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of the least that it can do."""
+        least = ["--num_runs=1", "--warmup_runs=1", "--warmup_min_secs=0", "--min_secs=0"]
+        return [f"--graph={model}", *least, f"--output_filepath={_OUTPUTS}"]
+
+    def answers(self, count: int) -> list[str]:  # noqa: ARG002
+        """Return the one file that has all."""
+        return [_OUTPUTS]
+
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
-        means, memory = [], []
+        means, memory, runs = [], [], []
         for text in printed:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
-            if not counts or mean is None or int(counts[-1]) < self._each(runs):
+            if not counts or mean is None or int(counts[-1]) < _each(job):
                 raise _not_understood(self, text)
+            runs.append(int(counts[-1]))
             means.append(float(mean[1]) / 1000.0)
             footprint = re.search(rf"Memory footprint delta.*overall={_NUMBER}", text)
             if footprint is not None:
                 memory.append(int(float(footprint[1]) * _MIB))
-        return Readings(tuple(means), self._each(runs), max(memory, default=None))
-
-    def _each(self, runs: int) -> int:
-        return -(-runs // _LAUNCHES)
+        return Readings(tuple(means), min(runs), max(memory, default=None))
 
 
 class ExecutorRunner(Tool):
@@ -110,19 +145,30 @@ class ExecutorRunner(Tool):
 
     name = "executor_runner"
     runtime = "executorch"
-    answers = True
+    traces = True
     silent_if = "built without EXECUTORCH_ENABLE_LOGGING=ON"
 
-    def launches(self, model: str, *, runs: int, warmup: int, threads: int) -> list[list[str]]:
+    def launches(self, model: str, job: Job) -> list[list[str]]:
         """Return the arguments of each launch, the first for the warm-up that the others begin with."""
-        shared = [f"--model_path={model}", f"--cpu_threads={threads}"]
-        cold = max(1, warmup)
-        each = cold + -(-runs // _LAUNCHES)
-        return [[*shared, f"--num_executions={count}"] for count in (cold, *[each] * _LAUNCHES)]
+        shared = [f"--model_path={model}", f"--cpu_threads={job.threads}"]
+        cold = max(1, job.warmup)
+        return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _LAUNCHES)]
 
-    def read(self, printed: Sequence[str], *, runs: int, warmup: int) -> Readings:
+    def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """Return the files of the inputs in their order."""
+        return [f"--inputs={','.join(names)}"]
+
+    def answering(self, model: str) -> list[str]:
+        """Return the arguments of one run."""
+        return [f"--model_path={model}", f"--output_file={_OUTPUTS}"]
+
+    def answers(self, count: int) -> list[str]:
+        """Return a file for each output."""
+        return [f"{_OUTPUTS}-{index}.bin" for index in range(count)]
+
+    def read(self, printed: Sequence[str], job: Job) -> Readings:
         """Read single runs where they are stated; otherwise means, of the sums without the warm-up's."""
-        cold, each = max(1, warmup), -(-runs // _LAUNCHES)
+        cold, each = max(1, job.warmup), _each(job)
         sums, single = [], []
         for text in printed:
             found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
@@ -133,6 +179,11 @@ class ExecutorRunner(Tool):
         if all(len(values) == cold + each for values in single[1:]):
             return Readings(tuple(value for values in single[1:] for value in values[cold:]), 1, None)
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
+
+
+def _each(job: Job) -> int:
+    """Return the least number of runs of a launch."""
+    return -(-job.runs // _LAUNCHES)
 
 
 def read_operators(text: str) -> tuple[OperatorTime, ...]:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from sekron_edge import files
-from sekron_edge.artifacts import Precision, PrimitiveExporter, get_exporter
+from sekron_edge.artifacts import (
+    Precision,
+    PrimitiveExporter,
+    TracedPrimitiveExporter,
+    calibratable,
+    get_exporter,
+)
 from sekron_edge.devices import _hostinfo
 from sekron_edge.devices._design import calibration_primitives
 from sekron_edge.devices._device import Device
+from sekron_edge.devices._drawing import draw_latency_model
 from sekron_edge.devices._latency import LatencyModel, fit
 from sekron_edge.devices._local import LocalDevice
+from sekron_edge.devices._measurement import Measurement
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.errors import DeviceError
+from sekron_edge.primitives import Primitive
 
 _HELD_OUT_EVERY = 4
 _RUNS = 24
+# So many primitives in one program: lowering takes longer than in proportion.
+_TRACED_TOGETHER = 60
+# What the tracer sees nothing of.
+_SHORTEST_MS = 1e-4
 # Raised when the same machine would be calibrated otherwise.
-_DESIGN = 7
+_DESIGN = 8
 
 
 def calibrate(
@@ -33,7 +47,7 @@ def calibrate(
     """Time primitives on a device and fit a latency model; every fourth only judges it.
 
     Args:
-        runtime: An export format whose exporter can write single primitives.
+        runtime: An export format whose exporter can write primitives.
         store: Keeps every measurement.
         precision: Of the primitives.
         threads: That the runtime may use.
@@ -41,36 +55,80 @@ def calibrate(
         device: One that the runner travels to; this machine if None.
 
     Raises:
-        DeviceError: If the exporter cannot write single primitives in this precision, the device is emulated, or the
+        DeviceError: If the exporter cannot write primitives in this precision, the device is emulated, or the
             measurement fails.
     """
-    exporter = get_exporter(runtime)
-    if not isinstance(exporter, PrimitiveExporter) or precision not in exporter.primitive_precisions:
+    if not calibratable(runtime, precision):
         raise DeviceError(
-            f"the {runtime} exporter writes no single primitives in {precision}, so nothing can be calibrated with it"
+            f"the {runtime} exporter writes no primitives in {precision}, so nothing can be calibrated with it"
         )
     chosen = device or LocalDevice()
     if chosen.emulated:
         raise _emulated(chosen)
-    primitives = calibration_primitives(exporter.primitive_count, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        artifacts = [
-            exporter.export_primitive(primitive, Path(folder) / f"{index}{exporter.suffix}", precision=precision)
-            for index, primitive in enumerate(primitives)
-        ]
-        measured = chosen.time_computations(artifacts, runs=_RUNS, threads=threads)
+    exporter = get_exporter(runtime)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if isinstance(exporter, TracedPrimitiveExporter):
+            primitives = calibration_primitives(exporter.primitive_count, seed)
+            measured = _timed_by_tracer(exporter, primitives, chosen, folder, precision, threads)
+            call = 0.0  # the tracer sees no call
+        else:
+            assert isinstance(exporter, PrimitiveExporter)
+            primitives = calibration_primitives(exporter.primitive_count, seed)
+            measured = _timed_alone(exporter, primitives, chosen, folder, precision, threads)
+            # What the cheapest takes is the call from Python, not the operator.
+            call = min(found.min_ms for found in measured)
     if measured[0].emulated:
         raise _emulated(chosen)
     store.add(precision, threads, primitives, measured)
-    # What the cheapest takes is the call from Python, not the operator.
-    call = min(found.min_ms for found in measured)
-    times = {p: max(found.median_ms - call, call / 10) for p, found in zip(primitives, measured, strict=True)}
+    least = call / 10 or _SHORTEST_MS
+    times = {p: max(found.median_ms - call, least) for p, found in zip(primitives, measured, strict=True)}
     held_out = {p: time for index, (p, time) in enumerate(times.items()) if index % _HELD_OUT_EVERY == 0}
     fitted = {p: time for p, time in times.items() if p not in held_out}
     cpu = measured[0].environment.cpu or measured[0].device
     source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
     said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+    if any(found.throttled for found in measured):
+        said += "; the device held its clock down meanwhile: let it cool, and calibrate again"
     return fit(fitted, held_out, source=said, precision=precision)
+
+
+def _timed_alone(
+    exporter: PrimitiveExporter,
+    primitives: Sequence[Primitive],
+    device: Device,
+    folder: Path,
+    precision: Precision,
+    threads: int,
+) -> list[Measurement]:
+    artifacts = [
+        exporter.export_primitive(primitive, folder / f"{index}{exporter.suffix}", precision=precision)
+        for index, primitive in enumerate(primitives)
+    ]
+    return device.time_computations(artifacts, runs=_RUNS, threads=threads)
+
+
+def _timed_by_tracer(
+    exporter: TracedPrimitiveExporter,
+    primitives: Sequence[Primitive],
+    device: Device,
+    folder: Path,
+    precision: Precision,
+    threads: int,
+) -> list[Measurement]:
+    parts = [primitives[start : start + _TRACED_TOGETHER] for start in range(0, len(primitives), _TRACED_TOGETHER)]
+    artifacts = [
+        exporter.export_primitives(part, folder / f"{index}{exporter.suffix}", precision=precision)
+        for index, part in enumerate(parts)
+    ]
+    found = []
+    for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
+        operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
+        found += [
+            whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})
+            for time, spread in exporter.primitive_times(part, operators)
+        ]
+    return found
 
 
 def _emulated(device: Device) -> DeviceError:
@@ -110,3 +168,23 @@ def cached_calibration(
     model = calibrate(runtime, store=store, precision=precision, threads=threads, device=device)
     files.write_text(path, model.model_dump_json(indent=2) + "\n")
     return model
+
+
+def draw_calibration(runtime: str, *, precision: Precision = "fp32", threads: int = 1) -> str:
+    """Return a page with this machine's latency model beside the timings that it was fitted to.
+
+    Args:
+        runtime: As for `calibrate`.
+        precision: As for `calibrate`.
+        threads: That the runtime may use.
+
+    Raises:
+        DeviceError: As `calibrate`.
+    """
+    model = cached_calibration(runtime, precision=precision, threads=threads)
+    store = MeasurementStore.default()
+    wanted = (runtime, precision, threads)
+    *_, last = [one for one in store.calibrations() if (one.runtime, one.precision, one.threads) == wanted]
+    medians = store.medians(last.id)
+    call = 0.0 if isinstance(get_exporter(runtime), TracedPrimitiveExporter) else min(medians.values())
+    return draw_latency_model(model, {p: time - call for p, time in medians.items() if time > call})

@@ -60,12 +60,21 @@ def connection(name: str) -> Connection:
     Raises:
         ConfigError: If the file is not correct; names the key.
     """
+    return connections().get(name, Connection())
+
+
+def connections() -> dict[str, Connection]:
+    """Return all tables of the user's file, none where there is no such file.
+
+    Raises:
+        ConfigError: If the file is not correct; names the key.
+    """
     path = connections_path()
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        found = TypeAdapter(dict[str, Connection]).validate_python(tables)
+        return TypeAdapter(dict[str, Connection]).validate_python(tables)
     except FileNotFoundError:
-        return Connection()
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except ValidationError as error:
@@ -74,4 +83,3 @@ def connection(name: str) -> Connection:
         near = get_close_matches(key, Connection.model_fields, n=1, cutoff=0.0)
         meant = f"; the nearest key is {near[0]}" if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}{meant}") from error
-    return found.get(name, Connection())

@@ -11,6 +11,8 @@ _SHARES = {
     "permute": 0.09, "reshape": 0.05, "add": 0.03, "clip": 0.02, "curve": 0.02, "max pool": 0.03, "mean pool": 0.02,
     "global mean": 0.02, "copy": 0.02,
 }  # fmt: skip
+# A fit needs so many, a quarter of which only judges it.
+_LEAST = 12
 _SIZES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 112)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 _FEATURES = (*_CHANNELS[4:], 10, 1000, 1024)
@@ -24,12 +26,12 @@ _MOST_VALUES = 2_000_000
 
 
 def calibration_primitives(count: int = 1000, seed: int = 0) -> list[Primitive]:
-    """Draw about ``count`` different primitives of all kinds."""
+    """Draw about ``count`` different primitives, enough of all kinds."""
     random = Random(seed)  # noqa: S311
     found: list[Primitive] = []
     for name, share in _SHARES.items():
         drawn: dict[Primitive, None] = {}
-        while len(drawn) < round(count * share):
+        while len(drawn) < max(_LEAST, round(count * share)):
             primitive = _draw(name, random)
             if primitive.macs <= _MOST_MACS and primitive.in_elements + primitive.out_elements <= _MOST_VALUES:
                 drawn[primitive] = None

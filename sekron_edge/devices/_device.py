@@ -14,7 +14,7 @@ from sekron_edge.devices._job import Job, Outcome
 from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._store import MeasurementStore
 from sekron_edge.devices._summary import summary
-from sekron_edge.errors import DeviceError
+from sekron_edge.errors import DeviceError, UnsupportedError
 
 RUNNER = Path(_runner.__file__)
 # Handed the outputs for all inputs, in PyTorch's layout: says what it found, or raises.
@@ -52,7 +52,7 @@ class Device(ABC):
     ) -> Measurement:
         """Measure one artifact in a process of its own. See `sekron_edge.devices.measure` for the arguments.
 
-        Where the device's own program gives no outputs, there is nothing that the judge could see.
+        Where the device's own program gives no outputs, the judge sees none, and nothing is called verified.
         """
         job = Job(
             (artifact,),
@@ -106,6 +106,24 @@ class Device(ABC):
         """
         job = Job(tuple(artifacts), runs=runs, warmup=2, settle_seconds=0.0, threads=threads, timed="computation")
         return self._do(job, timeout_s)[0]
+
+    def time_operators(
+        self, artifacts: Sequence[Artifact], *, threads: int, timeout_s: float = 600.0
+    ) -> list[Measurement]:
+        """Time the operators of artifacts of one format, on random values, by the runtime's own tracer.
+
+        Raises:
+            DeviceError: As `measure`, and if no tracer's times come from the device.
+        """
+        job = Job(
+            tuple(artifacts), runs=1, warmup=1, settle_seconds=0.0, least_seconds=0.0, threads=threads, operators=True
+        )
+        found = self._do(job, timeout_s)[0]
+        if not all(one.operators for one in found):
+            raise UnsupportedError(
+                f"{self.name}: no operators' times come from there, which {artifacts[0].format} is calibrated with"
+            )
+        return found
 
     def _do(self, job: Job, timeout_s: float) -> tuple[list[Measurement], tuple[tuple[Array, ...], ...]]:
         job.check()

@@ -60,10 +60,13 @@ class _Product:
         taps = float(prod(primitive.kernel))
         if isinstance(primitive, ConvTranspose):
             taps /= prod(primitive.stride)  # an output pixel sees one in so many
+        images, rows = primitive.in_shape[0], prod(primitive.out_spatial)
+        if taps == 1 and max(primitive.stride) == 1:
+            images, rows = 1, images * rows  # nothing tells the pixels of one image from those of the next
         return cls(
-            images=primitive.in_shape[0],
+            images=images,
             groups=primitive.groups,
-            rows=prod(primitive.out_spatial),
+            rows=rows,
             columns=primitive.out_channels // primitive.groups,
             depth=primitive.in_shape[1] // primitive.groups,
             taps=taps,
@@ -112,6 +115,9 @@ def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -
     outputs = float(product.images * product.groups * product.rows)
     weights = product.groups * product.columns * product.depth * product.taps
     strips = ceil(product.columns / tile.columns)
+    # Too few rows for a tile are left to a kernel of one row.
+    few = 2 * product.rows <= tile.rows
+    tile = tile.model_copy(update={"rows": 1}) if few else tile
     tiles = product.images * product.groups * ceil(product.rows / tile.rows) * strips
     depth = product.taps * _whole(product.depth, tile.depth)
     # The last strip of columns may be left to a kernel of half the width.
@@ -131,6 +137,7 @@ def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -
         float(rows * _whole(product.columns, half) * depth),
         _padded(primitive),
         _beyond((moved + weights) * width),
+        outputs * strips * tile.columns * depth if few else 0.0,
     )
 
 

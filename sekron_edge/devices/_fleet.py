@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.devices._device import Device, Judge
 from sekron_edge.devices._measurement import ComputeUnits, Measurement
+from sekron_edge.devices._microcontroller import Footprint
 from sekron_edge.devices._store import MeasurementStore
-from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError, VerificationError
+from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, UnsupportedError, VerificationError
 
 _RECENT = timedelta(days=1)
 _MOST_BACKOFF_S = 30.0
@@ -36,13 +37,17 @@ class Failure(BaseModel):
 
 
 class MeasurementReport(BaseModel):
-    """Measurements, and what could not be measured. ``docs/schemas/measurements.json`` is its JSON schema."""
+    """Measurements, what could not be measured, and what microcontrollers need.
+
+    ``docs/schemas/measurements.json`` is its JSON schema.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     measurements: tuple[Measurement, ...]
     failures: tuple[Failure, ...] = ()
+    footprints: tuple[Footprint, ...] = ()
 
 
 _Column = list[Measurement | Failure]
@@ -103,11 +108,11 @@ def measure_fleet(
         tell: Is told of each thing done, by several threads.
 
     Raises:
-        DeviceError: If a device is named twice.
+        ConfigError: If a device is named twice.
     """
     names = [device.name for device in devices]
     if len(set(names)) < len(names):
-        raise DeviceError(f"each device can be named once; got {', '.join(names)}")
+        raise ConfigError(f"each device can be named once; got {', '.join(names)}")
     stop = threading.Event()
     tours = [_Tour(device, conditions, tell, stop) for device in devices]
     columns = _at_once([partial(tour.measure, probes) for tour in tours], stop)
@@ -198,7 +203,8 @@ class _Tour:
         raise AssertionError("retries are not negative")
 
     def _failure(self, artifact_name: str, kind: FailureKind, message: str) -> Failure:
-        self._tell(f"not measured: {message}")
+        first = message.partition("\n")[0]
+        self._tell(f"not measured: {first}")
         return Failure(artifact_name=artifact_name, device=self._device.name, kind=kind, message=message)
 
     def _recent(self) -> list[Measurement]:
@@ -209,9 +215,8 @@ class _Tour:
         """Return the newest measurement that the same request made."""
         asked = self._conditions
         for found in recent:
-            alike = (found.artifact_sha256, found.threads, found.affinity or (), found.timed) == (
-                probe.artifact.sha256, asked.threads, asked.affinity, "call",
-            )  # fmt: skip
+            alike = (found.artifact_sha256, found.threads) == (probe.artifact.sha256, asked.threads)
+            alike = alike and asked.affinity == (() if found.affinity_by_device else found.affinity or ())
             alike = alike and found.compute_units in (None, asked.compute_units)
             alike = alike and (bool(found.operators) or not asked.operators)
             enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)

@@ -7,12 +7,15 @@ clock): what cannot be read is not guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+
+from sekron_edge.devices import _runner
 
 CPUINFO = "/proc/cpuinfo"
+MATRIX_UNIT = _runner.MATRIX_UNIT
 _ARCHITECTURE = "/proc/sys/kernel/arch"
 BOARD = "/proc/device-tree/model"
 _GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -23,15 +26,22 @@ _ZONE_TYPES = "/sys/class/thermal/thermal_zone*/type"
 _ZONES = "/sys/class/thermal/thermal_zone*/temp"
 _MOST_CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
 _THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+_COOLER_TYPES = "/sys/class/thermal/cooling_device*/type"
+_COOLERS = "/sys/class/thermal/cooling_device*/cur_state"
 READ = (
     CPUINFO, _ARCHITECTURE, BOARD, _GOVERNOR, _CLOCKS, _MOST_CLOCKS, _SENSOR_NAMES, _SENSORS, _ZONE_TYPES, _ZONES,
-    _THROTTLES,
+    _THROTTLES, _COOLER_TYPES, _COOLERS,
 )  # fmt: skip
+THERMAL_SERVICE = "dumpsys thermalservice"  # Android's command, which says what its files may not
 
 _X86_VENDORS = ("GenuineIntel", "AuthenticAMD")
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 _CPU_ZONES = ("x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "mtktscpu", "BIG", "acpitz")
 _CORE_ZONE = "cpu"  # what phones' zones of single cores begin with
+# What Linux calls coolers that lower a CPU's clock; those of x86 are called Processor.
+_CLOCK_COOLERS = ("cpufreq", "Processor")
+_SERVICE_TEMPERATURE = re.compile(r"Temperature\{mValue=([\d.]+), mType=0,")  # of a CPU
+_SERVICE_COOLER = re.compile(r"CoolingDevice\{mValue=(\d+), mType=2,")  # of a CPU
 
 # The parts of Arm Ltd. (implementer 0x41) that /proc/cpuinfo names only by number.
 _ARM_PARTS = {
@@ -78,11 +88,16 @@ class HostInfo:
             if value not in values:
                 values.append(value)
         if names := fields.get("model name"):
-            return names[0]
+            return f"{names[0]} without AMX" if self.texts.get(MATRIX_UNIT) == "refused" else names[0]
         if fields.get("cpu implementer") == ["0x41"] and "cpu part" in fields:
             parts = [_ARM_PARTS.get(int(part, 16), f"Arm part {part}") for part in fields["cpu part"]]
             return " + ".join(parts)
         return self.texts.get(BOARD, "").strip("\0 \n") or None
+
+    @property
+    def matrix_unit(self) -> bool:
+        """Whether there is an AMX unit that whoever read the texts may use."""
+        return self.texts.get(MATRIX_UNIT) == "lent"
 
     @property
     def is_x86(self) -> bool:
@@ -130,7 +145,18 @@ class HostInfo:
             if name in zones and (value := _celsius(self.texts.get(f"{zones[name]}/temp", ""))) is not None:
                 return value
         cores = [self.texts.get(f"{path}/temp", "") for name, path in zones.items() if name.startswith(_CORE_ZONE)]
-        return max((value for text in cores if (value := _celsius(text)) is not None), default=None)
+        own = [value for text in cores if (value := _celsius(text)) is not None]
+        # Cached readings come first, those of now behind them.
+        now = self.texts.get(THERMAL_SERVICE, "").rpartition("Current temperatures")[2]
+        return max(own or map(float, _SERVICE_TEMPERATURE.findall(now)), default=None)
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether the system holds the clock of a core down now, because something is hot."""
+        coolers = [path.rpartition("/")[0] for path, name in self._below(_COOLER_TYPES).items() if _lowers_clock(name)]
+        states = [self.texts.get(f"{path}/cur_state", "") for path in coolers]
+        states += _SERVICE_COOLER.findall(self.texts.get(THERMAL_SERVICE, ""))
+        return any(_number(state) > 0 for state in states)
 
     @property
     def throttles(self) -> int:
@@ -149,14 +175,11 @@ class HostInfo:
 
 def this_machine() -> HostInfo:
     """Return what the files of this machine say."""
-    found = {}
-    for pattern in READ:
-        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
-            try:
-                found[str(path)] = path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
-            except OSError:
-                continue
-    return HostInfo(found)
+    return HostInfo(_runner.system_texts(READ))
+
+
+def _lowers_clock(cooler: str) -> bool:
+    return any(part in cooler for part in _CLOCK_COOLERS)
 
 
 def _number(text: str) -> float:

@@ -150,13 +150,15 @@ class Job:
 class Timing(BaseModel):
     """What was seen of one artifact: each run in milliseconds, in order; whether warming up came to an end.
 
-    Of tools that state no single runs: the mean of every ``averaged`` runs.
+    Of tools that state no single runs: the mean of every ``averaged`` runs. ``timed`` is what a run was there, which a
+    runtime, or a program that times it, may not do as it was asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: str
     runtime_version: str
+    timed: Timed
     measurable: bool
     settled: bool
     milliseconds: tuple[float, ...]

@@ -21,9 +21,10 @@ from sekron_edge.primitives import Primitive
 
 Floats = npt.NDArray[np.float64]
 
+# Of vector units, and of matrix units (AMX, in int8), which take as long for 16 channels as for 64.
 _PRODUCT_TILES = tuple(
     Tile(rows=rows, columns=columns, depth=depth)
-    for rows, columns, depth in product((1, 4, 7, 14), (4, 8, 16, 32), (1, 4, 8))
+    for rows, columns, depth in product((1, 4, 7, 14, 16), (4, 8, 16, 32, 64), (1, 4, 8, 64))
 )
 _TILES: dict[str, tuple[Tile, ...]] = {
     **dict.fromkeys(
@@ -95,7 +96,7 @@ class LatencyModel(BaseModel):
         """Make a model from three figures, for a device that nobody has measured."""
         call, work, traffic = call_us * 1e-3, 1e-6 / gmacs_per_second, 1e-3 / values_per_microsecond
         # In the order of `features`.
-        of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0, 0, 0))
+        of_product = Coefficients(milliseconds=(call, work, 0, 0, 0, 0, 0, call, traffic, traffic, 0, 0, 0, 0))
         depthwise = Coefficients(milliseconds=(call, work, 0, 0, 0, traffic, 0, 0))
         kinds = dict.fromkeys(_TILES, of_product) | dict.fromkeys(("depthwise", "large depthwise"), depthwise)
         kinds |= dict.fromkeys(("add", "clip", "curve"), Coefficients(milliseconds=(call, traffic, 0, 0)))

@@ -12,9 +12,11 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
-from sekron_edge.devices import _runner
+from sekron_edge.devices import _matrix_unit, _runner
 from sekron_edge.devices._device import RUNNER, Deadline, Device
+from sekron_edge.devices._hostinfo import this_machine
 from sekron_edge.devices._job import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
 
 _EXPORTERS_OWN = "sekron_edge.devices._sessions:ExporterRuntime"
@@ -24,6 +26,8 @@ class LocalDevice(Device):
     """This machine."""
 
     name = "local"
+    # A program, with arguments, that turns into the runner when it has made its process fit for it.
+    launcher: ClassVar[tuple[str, ...]] = ()
 
     def _carry(self, job: Job, timeout_s: float) -> Outcome:
         deadline = Deadline(timeout_s)
@@ -32,7 +36,7 @@ class LocalDevice(Device):
             paths = [str(artifact.path.resolve()) for artifact in job.artifacts]
             answers = job.write(folder, paths, None if _runs_here(job) else _EXPORTERS_OWN)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
-            command = [sys.executable, "-P", str(RUNNER), JOB_NAME]
+            command = [*self.launcher, sys.executable, "-P", str(RUNNER), JOB_NAME]
             status, said, complained = _run(command, folder, {**os.environ, **job.environment}, deadline)
             if status is None:
                 raise deadline.missed(self.name, job)
@@ -41,6 +45,20 @@ class LocalDevice(Device):
             pairs = zip(job.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
+
+
+class VectorUnits(LocalDevice):
+    """This machine, its runtimes kept from the matrix unit."""
+
+    launcher = (sys.executable, "-P", _matrix_unit.__file__)
+
+    def __init__(self) -> None:
+        self.name = f"{this_machine().cpu_model} without AMX"
+
+
+def comparable_device() -> VectorUnits | None:
+    """Return what of this machine resembles phones and boards; None where that is all of it."""
+    return VectorUnits() if this_machine().matrix_unit else None
 
 
 def _run(

@@ -29,13 +29,17 @@ class Environment(BaseModel):
 
 
 class OperatorTime(BaseModel):
-    """What one operator took, on average over the runs, as the runtime's profiler says."""
+    """What one operator took, on average over the runs, as the runtime's profiler says.
+
+    ``spread_ms`` is the interquartile range; None of tools that state only averages.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: str
     milliseconds: float
+    spread_ms: float | None = None
 
 
 class Measurement(BaseModel):
@@ -45,9 +49,9 @@ class Measurement(BaseModel):
     runs, ``median_ms`` and ``min_ms`` are of the means, and the other quantiles None. ``peak_memory_bytes`` is the
     memory attributable to the model: the process's peak while loading and running, less what it held before.
     ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote; ``throttled`` when the device
-    lowered its clock meanwhile. ``affinity`` are the cores that it was bound to, ``compute_units`` those that Core ML
-    might use, ``verified`` is what a check of the outputs found there. An ``emulated`` latency says nothing about a
-    device, and is never stored.
+    lowered its clock meanwhile. ``affinity`` are the cores that it was bound to (``affinity_by_device`` if nobody had
+    asked for any), ``compute_units`` those that Core ML might use, ``verified`` is what a check of the outputs found
+    there. An ``emulated`` latency says nothing about a device, and is never stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +66,7 @@ class Measurement(BaseModel):
     runtime_version: str
     threads: int
     affinity: tuple[int, ...] | None = None
+    affinity_by_device: bool = False
     compute_units: ComputeUnits | None = None
     timed: Timed = "call"
     averaged: int = 1

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
+from sekron_edge.artifacts import Artifact
 from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._profile import DeviceProfile
 
@@ -88,3 +91,66 @@ def microcontroller_latency(profile: DeviceProfile) -> LatencyModel | None:
         f"{figure.core} with {figure.kernels}, from {figure.source}"
     )
     return model.model_copy(update={"source": said, "precision": "int8"})
+
+
+class Footprint(BaseModel):
+    """What a microcontroller needs for an artifact: counted, tested on this machine, or estimated.
+
+    Attributes:
+        artifact_name, artifact_sha256: Of its file.
+        format: What it is for.
+        flash_bytes: Of the file.
+        ram_bytes: To work in.
+        macs: Multiply-accumulates.
+        cycles: Of one inference; None where no core was named, or nothing is published of it.
+        latency_ms: Of so many cycles, typical.
+        latency_range_ms: The shortest and the longest, where networks differ.
+        source: Where memory, cycles and latency are from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact_name: str
+    artifact_sha256: str
+    format: str
+    flash_bytes: int
+    ram_bytes: int
+    macs: int | None
+    cycles: int | None = None
+    latency_ms: float | None = None
+    latency_range_ms: tuple[float, float] | None = None
+    source: str
+
+
+def footprint(artifact: Artifact, profile: DeviceProfile | None = None) -> Footprint | None:
+    """Say what a microcontroller needs for an artifact; None where it is for another kind of device.
+
+    Args:
+        artifact: For TensorFlow Lite Micro, or an accelerator beside it.
+        profile: Whose core's cycles are estimated; an accelerator's are its compiler's.
+    """
+    known = {
+        "artifact_name": artifact.path.name, "artifact_sha256": artifact.sha256, "format": artifact.format,
+        "flash_bytes": artifact.size_bytes, "macs": artifact.macs,
+    }  # fmt: skip
+    npu, arena = artifact.npu, artifact.arena
+    if npu is not None:
+        return Footprint(
+            **known, ram_bytes=npu.sram_bytes, cycles=npu.cycles, latency_ms=npu.latency_ms, source=str(npu)
+        )
+    if arena is None:
+        return None
+    said = f"arena tested with {arena.kernels}, {arena.margin:.0%} margin; most is live where {arena.peak}"
+    found = Footprint(**known, ram_bytes=arena.size_bytes, source=said)
+    figure = None if profile is None else cycles_per_mac(profile)
+    clock = None if profile is None or profile.facts.clock is None else profile.facts.clock.value
+    if figure is None or clock is None or artifact.macs is None or artifact.precision != "int8":
+        return found
+    typical, low, high = figure.milliseconds(artifact.macs, clock)
+    counted = f"{figure.typical:g} cycles a MAC on {figure.core} with {figure.kernels}, estimated from {figure.source}"
+    return found.model_copy(
+        update={
+            "cycles": round(figure.typical * artifact.macs), "latency_ms": typical, "latency_range_ms": (low, high),
+            "source": f"{said}; {counted}",
+        }
+    )  # fmt: skip

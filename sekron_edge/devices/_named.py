@@ -11,7 +11,7 @@ from sekron_edge.devices._device import Device
 from sekron_edge.devices._local import LocalDevice
 from sekron_edge.devices._measurement import ComputeUnits, Measurement
 from sekron_edge.devices._ssh import SshDevice
-from sekron_edge.errors import DeviceError
+from sekron_edge.errors import ConfigError
 
 _TRANSPORTS: dict[str, Callable[[str, Connection], Device]] = {"adb": AdbDevice, "ssh": SshDevice}
 
@@ -24,15 +24,14 @@ def open_device(name: str) -> Device:
             ssh knows; ``adb:NAME``, Android: such a table, or a serial number.
 
     Raises:
-        DeviceError: If there is no such device.
-        ConfigError: If the user's file is not correct.
+        ConfigError: If there is no such device, or the user's file is not correct.
     """
     if name == LocalDevice.name:
         return LocalDevice()
     transport, _, alias = name.partition(":")
     if transport in _TRANSPORTS and alias:
         return _TRANSPORTS[transport](alias, connection(alias))
-    raise DeviceError(
+    raise ConfigError(
         f"no device {name!r}; name {LocalDevice.name}, or {', or '.join(f'{t}:NAME' for t in _TRANSPORTS)}"
     )
 
@@ -67,7 +66,8 @@ def measure(
         timeout_s: After so many seconds the measurement is given up.
 
     Raises:
-        DeviceError: If there is no such device, the runtime cannot run there, crashes, or takes too long.
+        ConfigError: If there is no such device.
+        DeviceError: If the runtime cannot run there, crashes, or takes too long.
     """
     return open_device(device).measure(
         artifact,

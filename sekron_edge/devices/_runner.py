@@ -33,6 +33,10 @@ _TRACE = "trace.etdump"
 _LONGEST_TEXT = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _RESET_PEAK = "5"
+MATRIX_UNIT = "matrix unit"  # beside the paths of files
+_MATRIX_FLAG = " amx_tile"
+# arch_prctl of x86-64, to ask Linux for the tiles' registers.
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILES = 158, 0x1023, 18
 
 
 class Failure(Exception):  # noqa: N818 - it becomes an error where the job is from
@@ -130,14 +134,18 @@ class ExecuTorchSession:
         calls = {"Method::execute", "OPERATOR_CALL"}
         if any(event.delegate_debug_identifier is not None for event in events):
             calls.add("DELEGATE_CALL")
-        return [
-            {"name": event.name, "kind": event.name.partition(" #")[0], "milliseconds": mean(event.perf_data.raw[1:])}
-            for event in events
-            if event.name not in calls
-        ]
+        return [_operator(event.name, event.perf_data.raw[1:]) for event in events if event.name not in calls]
 
     def _tensors(self, inputs: Sequence[Any]) -> list[Any]:
         return [self._torch.from_numpy(value) for value in inputs]
+
+
+def _operator(name: str, seen: Sequence[float]) -> dict[str, Any]:
+    """Describe an operator by the mean of the middle half of its runs: some were interrupted."""
+    quarter, ordered = len(seen) // 4, sorted(seen)
+    middle = ordered[quarter : len(ordered) - quarter]
+    kind, spread = name.partition(" #")[0], middle[-1] - middle[0]
+    return {"name": name, "kind": kind, "milliseconds": mean(middle), "spread_ms": spread}
 
 
 class CoreML:
@@ -185,12 +193,12 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     # With several artifacts in one process nobody can say whose the memory is.
     counted = len(items) == 1 and before is not None and _reset_peak()
     sessions = _staged("load", lambda: [r.load(item, job["threads"]) for r, item in zip(runtimes, items)])
-    texts = _texts(job["read"])
+    texts = system_texts(job["read"])
     seen = _staged("run", lambda: _time(job, sessions, inputs))
     highest = _memory("VmHWM") if counted else None
     for record, session in zip(seen["timings"], sessions):
         record["runtime"], record["runtime_version"] = session.runtime, str(session.runtime_version)
-        record["measurable"] = session.measurable
+        record["measurable"], record["timed"] = session.measurable, _timed(session, job["timed"])
         record["peak_memory_bytes"] = None if highest is None or before is None else max(0, highest - before)
     for record, session, values in zip(seen["timings"], sessions, inputs):
         profile = getattr(session, "operators", None) if job["operators"] else None
@@ -202,7 +210,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cores": os.cpu_count(),
         "before": texts,
-        "after": _texts(job["read"]),
+        "after": system_texts(job["read"]),
         **seen,
     }
 
@@ -212,7 +220,7 @@ def _time(job: dict[str, Any], sessions: list[Any], inputs: list[list[Any]]) -> 
         if item["answers"] is not None:
             _answer_all(session, values, item["answers"])
     first = [[value[0] for value in values] for values in inputs]
-    computed = [_timed(session, values, job["timed"]) for session, values in zip(sessions, first)]
+    computed = [_computation(session, values, job["timed"]) for session, values in zip(sessions, first)]
     settled = [_settle(compute, job["warmup"], job["settle_seconds"]) for compute in computed]
     seen: list[list[float]] = [[] for _ in sessions]
     start = time.monotonic()
@@ -305,8 +313,13 @@ def _answer_all(session: Any, values: list[Any], path: str) -> None:
     np.savez(path, **stacked)
 
 
-def _timed(session: Any, inputs: list[Any], timed: str) -> Callable[[], object]:
-    if timed == "computation" and hasattr(session, "prepare"):
+def _timed(session: Any, asked: str) -> str:
+    """Say what a run is: the computation alone only where the runtime knows it apart from the call."""
+    return asked if hasattr(session, "prepare") else "call"
+
+
+def _computation(session: Any, inputs: list[Any], asked: str) -> Callable[[], object]:
+    if _timed(session, asked) == "computation":
         prepared: Callable[[], object] = session.prepare(inputs)
         return prepared
     return partial(session.run, inputs)
@@ -355,8 +368,11 @@ def _reset_peak() -> bool:
     return True
 
 
-def _texts(patterns: Sequence[str]) -> dict[str, str]:
-    """Return what small files of the system say; those that cannot be read are left out."""
+def system_texts(patterns: Sequence[str]) -> dict[str, str]:
+    """Return what small files of the system say, and whether it lends this process AMX.
+
+    What cannot be read is left out.
+    """
     found = {}
     for path in (path for pattern in patterns for path in sorted(glob.glob(pattern))):  # noqa: PTH207
         try:
@@ -364,6 +380,9 @@ def _texts(patterns: Sequence[str]) -> dict[str, str]:
                 found[path] = stream.read(_LONGEST_TEXT).strip("\0 \n")
         except OSError:
             continue
+    if any(_MATRIX_FLAG in text for text in found.values()):
+        lent = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILES) == 0
+        found[MATRIX_UNIT] = "lent" if lent else "refused"
     return found
 
 

@@ -18,17 +18,29 @@ from sekron_edge.devices._measurement import Environment, Measurement
 from sekron_edge.errors import ConfigError, DeviceError
 from sekron_edge.primitives import Primitive
 
-_TABLES = """
+_TIMINGS = """
+CREATE TABLE IF NOT EXISTS timings (
+    calibration INTEGER NOT NULL REFERENCES calibrations(id), kind TEXT NOT NULL, primitive TEXT NOT NULL,
+    median_ms REAL NOT NULL, iqr_ms REAL, min_ms REAL NOT NULL, runs INTEGER NOT NULL);
+"""
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS measurements (
     id INTEGER PRIMARY KEY, measured_at TEXT NOT NULL, device TEXT NOT NULL, artifact_name TEXT NOT NULL,
     artifact_sha256 TEXT NOT NULL, content TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calibrations (
     id INTEGER PRIMARY KEY, measured_at TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL,
     precision TEXT NOT NULL, threads INTEGER NOT NULL, environment TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS timings (
-    calibration INTEGER NOT NULL REFERENCES calibrations(id), kind TEXT NOT NULL, primitive TEXT NOT NULL,
-    median_ms REAL NOT NULL, iqr_ms REAL NOT NULL, min_ms REAL NOT NULL, runs INTEGER NOT NULL);
-"""
+{_TIMINGS}"""
+# Earlier files refused calibrations without quantiles, which devices that state means alone do not have.
+_REFUSES_MEANS = "SELECT 1 FROM pragma_table_info('timings') WHERE name = 'iqr_ms' AND \"notnull\""
+_TAKE_MEANS = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE timings RENAME TO earlier_timings;
+{_TIMINGS}
+INSERT INTO timings SELECT * FROM earlier_timings;
+DROP TABLE earlier_timings;
+COMMIT;
+"""  # noqa: S608
 _NAME = "measurements.sqlite"
 _WAIT_S = 60.0  # for another writer
 
@@ -182,6 +194,8 @@ class MeasurementStore:
             try:
                 database.row_factory = sqlite3.Row
                 database.executescript(_TABLES)
+                if database.execute(_REFUSES_MEANS).fetchone():
+                    database.executescript(_TAKE_MEANS)
                 with database:
                     yield database
             finally:

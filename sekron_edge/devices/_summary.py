@@ -15,6 +15,7 @@ from sekron_edge.devices._measurement import Environment, Measurement
 # A spread above the first, or a drift above the second, is too much to quote a median.
 _WIDEST_SPREAD = 0.25
 _LARGEST_DRIFT = 0.15
+_LEAST_HALF = 4  # runs, which fewer would say little about
 # A clock that fell below this share, while runs grew slower, was lowered and not merely idle.
 _LOWERED_CLOCK = 0.9
 _SLOWED = 1.05
@@ -47,7 +48,7 @@ def summary(
     emulated = emulated or (answer.machine not in ("x86_64", "i686", "AMD64") and HostInfo(answer.before).is_x86)
     remarks = _doubts(timing)
     if throttled:
-        remarks.append("throttled: the device lowered its clock while it ran; let it cool, and measure again")
+        remarks.append("throttled: the device held its clock down while it ran; let it cool, and measure again")
     if emulated:
         remarks.append("emulated: its time says nothing about the device")
     return Measurement(
@@ -60,8 +61,9 @@ def summary(
         runtime_version=timing.runtime_version,
         threads=job.threads,
         affinity=job.affinity or answer.pinned or None,
+        affinity_by_device=not job.affinity and bool(answer.pinned),
         compute_units=job.compute_units if timing.runtime == "coreml" else None,
-        timed=job.timed,
+        timed=timing.timed,
         warmup=job.warmup,
         averaged=timing.averaged,
         runs=len(seen) * timing.averaged,
@@ -93,7 +95,7 @@ def _doubts(timing: Timing) -> list[str]:
     if spread > _WIDEST_SPREAD:
         remarks.append(f"too noisy to quote: the interquartile range is {spread:.0%} of the median")
     half = len(seen) // 2
-    if half >= 4:
+    if half * timing.averaged >= _LEAST_HALF:
         first, second = median(seen[:half]), median(seen[half:])
         drift = abs(second - first) / min(first, second)
         if drift > _LARGEST_DRIFT:
@@ -102,9 +104,9 @@ def _doubts(timing: Timing) -> list[str]:
 
 
 def _throttled(answer: Answer, timing: Timing) -> bool:
-    """Say whether the device lowered its clock: it counts that, or the clock fell and runs grew slower."""
+    """Say whether the device lowered its clock: it says so, or the clock fell and runs grew slower."""
     before, after = HostInfo(answer.before), HostInfo(answer.after)
-    if after.throttles > before.throttles:
+    if after.throttles > before.throttles or before.is_slowed or after.is_slowed:
         return True
     seen = timing.milliseconds
     third = max(1, len(seen) // 3)

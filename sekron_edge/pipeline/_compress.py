@@ -19,7 +19,7 @@ from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_inputs, score_for
+from sekron_edge.pipeline._scores import calibration_inputs, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
@@ -48,14 +48,15 @@ def plan(
     runtime: str | None = None,
     precision: Precision = "fp32",
     threads: int | None = None,
+    measured_on: str | None = None,
     work: Path | None = None,
     seed: int = 0,
     narrator: Narrator | None = None,
 ) -> Plan:
     """Choose what each layer becomes, so that the exported artifact keeps the budget.
 
-    On this machine candidates are exported and measured, and the plan corrected by that; for another device latencies
-    are estimates, and the plan's ``latency_source`` says so.
+    On this machine, and on a device that is reached, candidates are exported and measured, and the plan corrected by
+    that; for another device latencies are estimates, and the plan's ``latency_source`` says so.
 
     Args:
         model: Left untouched.
@@ -66,6 +67,7 @@ def plan(
         runtime: Format whose latency and size count; by default the profile's.
         precision: Of the artifact.
         threads: That the runtime may use; by default the profile's.
+        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
         work: Folder for the artifacts that are tried; by default one that is removed again.
         seed: Recorded in the plan.
         narrator: Told what happens; by default the logger ``sekron_edge``.
@@ -76,7 +78,9 @@ def plan(
         UnsupportedLayerError: If a layer's weights are not finite.
     """
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
-    target = Target.choose(device, runtime=runtime, formats=(), precisions=(precision,), threads=threads)
+    target = Target.choose(
+        device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
+    )
     with tempfile.TemporaryDirectory() as folder:
         return plan_on(
             model,
@@ -103,26 +107,20 @@ def plan_on(
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
     target.require_known_latency(budget)
-    grounds = grounds_for(model, example_inputs, task, target, narrator)
+    (grounds,) = grounds_for(model, example_inputs, task, [target], narrator)
     return plan_for(grounds, target.with_device_limits(budget), work=work, seed=seed, narrator=narrator)
 
 
 def grounds_for(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, target: Target, narrator: Narrator
-) -> Grounds:
-    """Calibrate, score and measure sensitivities: what plans are made from, whatever the budget."""
-    with narrator.busy("calibrating the latency model, once for this machine"):
-        latency = target.latency_model()
-    narrator.say(f"latency model: {latency.source}")
-    scores = score_for(
-        model,
-        example_inputs,
-        task,
-        latency,
-        precision=target.precision,
-        file_costs=target.file_costs,
-        narrator=narrator,
-    )
+    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], narrator: Narrator
+) -> list[Grounds]:
+    """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
+    places = ", ".join(sorted({target.place for target in targets}))
+    with narrator.busy(f"calibrating the latency model, once for {places}"):
+        latencies = [target.latency_model() for target in targets]
+    for latency in latencies:
+        narrator.say(f"latency model: {latency.source}")
+    scores = scores_for(model, example_inputs, task, targets, latencies, narrator=narrator)
     calibration = calibration_inputs(task)
     judge = Judge(
         model,
@@ -130,7 +128,10 @@ def grounds_for(
         divergence=task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
     )
-    return Grounds(model, example_inputs, calibration, scores, target, judge)
+    return [
+        Grounds(model, example_inputs, calibration, own, target, judge)
+        for own, target in zip(scores, targets, strict=True)
+    ]
 
 
 def compress(
@@ -146,6 +147,7 @@ def compress(
     precisions: Sequence[Precision] = ("fp32",),
     threads: int | None = None,
     runs: int = 50,
+    measured_on: str | None = None,
     finetuning: TrainConfig | None = None,
     quantization: QuantizationConfig | None = None,
     name: str = "model",
@@ -167,6 +169,7 @@ def compress(
         precisions: Of the artifacts; the first is budgeted.
         threads: That the runtime may use; by default the profile's.
         runs: Least number of timed runs.
+        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
         finetuning: How to distil; by default two epochs.
         quantization: When to train against rounding, if a precision is int8.
         name: Of the bundle, and stem of its artifacts.
@@ -181,7 +184,15 @@ def compress(
     """
     narrator = narrator or LogNarrator()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
-    target = Target.choose(device, runtime=runtime, formats=formats, precisions=precisions, threads=threads, runs=runs)
+    target = Target.choose(
+        device,
+        runtime=runtime,
+        formats=formats,
+        precisions=precisions,
+        threads=threads,
+        runs=runs,
+        measured_on=measured_on,
+    )
     config, rounding = finetuning or FinetuneConfig(seed=seed), quantization or QuantizationConfig()
     out = Path(out)
     work = Work(out, _settings(model, task, budget, target, config, rounding, seed), resume=resume)
@@ -264,6 +275,7 @@ def _settings(
         "data": data_fingerprint(task),
         "budget": budget.model_dump_json(),
         "device": target.profile.id,
+        "measured_on": str(target.measured_on),
         "runtime": target.runtime,
         "formats": ", ".join(target.formats),
         "precision": ", ".join(target.precisions),

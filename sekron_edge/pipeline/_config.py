@@ -78,6 +78,8 @@ class TargetSection(_Section):
         precisions: Of the artifacts; the first is what is planned and measured against the budgets.
         threads: That the runtime may use; by default the profile's.
         runs: Least number of timed runs.
+        measured_on: Where the profile's device is reached, ``ssh:NAME`` or ``adb:NAME``: calibrated and measured there,
+            plans rest on no estimates.
     """
 
     profile: str = "host"
@@ -86,6 +88,7 @@ class TargetSection(_Section):
     precisions: tuple[Precision, ...] = Field(default=("fp32",), min_length=1)
     threads: int | None = Field(default=None, ge=1)
     runs: int = Field(default=50, ge=4)
+    measured_on: str | None = None
 
 
 class JobConfig(_Section):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter
 from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest, PixelNormalization, Score
 from sekron_edge.data import collate
-from sekron_edge.devices import require_fit
-from sekron_edge.errors import NotRunnableError
+from sekron_edge.devices import Measurement, require_fit
+from sekron_edge.errors import DeviceError, NotRunnableError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
@@ -102,12 +102,7 @@ def deliver(
                 f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}"
             )
         if measurable:
-            with narrator.busy(f"measuring {artifact.path.name} beside the dense model"):
-                before, after = measure_pair(dense, artifact, target)
-            steady = "" if before.stable and after.stable else " (too noisy to quote)"
-            narrator.say(
-                f"{artifact.path.name} measured: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}"
-            )
+            before, after = _measured(dense, artifact, target, narrator)
         deliveries.append(
             Delivery(
                 artifact=artifact,
@@ -125,6 +120,24 @@ def deliver(
             )
         )
     return tuple(deliveries)
+
+
+def _measured(
+    dense: Artifact, artifact: Artifact, target: Target, narrator: Narrator
+) -> tuple[Measurement | None, Measurement | None]:
+    """Measure a pair. Only what is budgeted must be measurable on a device that is elsewhere."""
+    name, where = artifact.path.name, f" on {target.place}" if target.is_elsewhere else ""
+    try:
+        with narrator.busy(f"measuring {name} beside the dense model{where}"):
+            before, after = measure_pair(dense, artifact, target)
+    except DeviceError as error:
+        if not target.is_elsewhere or (artifact.format, artifact.precision) == (target.runtime, target.precision):
+            raise
+        narrator.say(f"{name} was not measured: {error}")
+        return None, None
+    steady = "" if before.stable and after.stable else " (too noisy to quote)"
+    narrator.say(f"{name} measured{where}: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}")
+    return before, after
 
 
 def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:
@@ -167,9 +180,9 @@ def _result(entry: str, limit: float, found: float, how: str) -> BudgetResult:
 
 def _latency_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
     before, after = main.dense_measured, main.measured
-    if target.is_here and before is not None and after is not None:
+    if target.is_measured and before is not None and after is not None:
         allowed = limit.absolute(before.median_ms)
-        return _result("latency_ms", allowed, after.median_ms, "measured on this machine, median")
+        return _result("latency_ms", allowed, after.median_ms, f"measured on {target.place}, median")
     npu, dense_npu = main.artifact.npu, main.dense_npu
     if npu is not None and dense_npu is not None:
         how = f"estimated by the compiler for {npu.accelerator} at {npu.clock_mhz:g} MHz, not measured there"
@@ -181,8 +194,9 @@ def _latency_result(limit: Limit, main: Delivery, plan: Plan, target: Target) ->
 def _peak_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
     before = None if main.dense_measured is None else main.dense_measured.peak_memory_bytes
     after = None if main.measured is None else main.measured.peak_memory_bytes
-    if target.is_here and before and after:
-        return _result("peak_memory_bytes", limit.absolute(before), after, "measured on this machine, of the process")
+    if target.is_measured and before and after:
+        how = f"measured on {target.place}, of the process"
+        return _result("peak_memory_bytes", limit.absolute(before), after, how)
     arena, dense_arena = main.artifact.arena, main.dense_arena_bytes
     if arena is not None and dense_arena is not None and main.check is not None:
         how = f"arena, tested with {main.check.runtime} on this machine, {arena.margin:.0%} margin"

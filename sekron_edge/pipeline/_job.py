@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 from sekron_edge import files
 from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
-from sekron_edge.errors import ConfigError
-from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, grounds_for, plan_on
+from sekron_edge.errors import ConfigError, InfeasibleBudgetError
+from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, grounds_for
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._planning import BudgetedEntry, frontier_for
+from sekron_edge.pipeline._planning import Grounds, frontier_for, plan_for
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Plan
+from sekron_edge.planner import Budget, BudgetedEntry, Plan
 from sekron_edge.task import Normalization, Task
 from sekron_edge.training import train
 
@@ -54,6 +55,7 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
         precisions=target.precisions,
         threads=target.threads,
         runs=target.runs,
+        measured_on=target.measured_on,
         finetuning=config.finetune.model_copy(update={"seed": config.seed}),
         quantization=config.quantization,
         name=config.name,
@@ -63,40 +65,80 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
     )
 
 
-def plan_job(config: JobConfig, work: Path, *, narrator: Narrator | None = None) -> Plan:
-    """Plan the job of a config file, without fine-tuning; errors are those of `run_job`."""
+def plan_job(
+    config: JobConfig, work: Path, *, devices: Sequence[str] = (), narrator: Narrator | None = None
+) -> list[Plan]:
+    """Plan the job of a config file, without fine-tuning, for each device from one scoring.
+
+    Args:
+        config: The job.
+        work: Folder for the artifacts that are tried.
+        devices: Ids or files of profiles; the config's own if none.
+        narrator: Told what happens; by default the logger ``sekron_edge``.
+
+    Raises:
+        InfeasibleBudgetError: If one of them cannot keep the budget; names it.
+        SekronEdgeError: Others as `run_job`.
+    """
     narrator = narrator or LogNarrator()
-    task, target = load_task(config), _target(config)
-    model = trained_model(config, task, narrator)
-    return plan_on(
-        model, example_inputs(task), task, config.budget, target, work=work, seed=config.seed, narrator=narrator
-    )
+    plans = []
+    for target, grounds in _grounds(config, devices, config.budget, narrator):
+        budget = target.with_device_limits(config.budget)
+        try:
+            plans.append(plan_for(grounds, budget, work=work, seed=config.seed, narrator=narrator))
+        except InfeasibleBudgetError as error:
+            raise InfeasibleBudgetError(
+                f"{target.profile.id}: {error}", binding=error.binding, nearest=error.nearest
+            ) from error
+    return plans
 
 
 def frontier_job(
-    config: JobConfig, entry: BudgetedEntry, points: int, work: Path, *, narrator: Narrator | None = None
+    config: JobConfig,
+    entry: BudgetedEntry,
+    points: int,
+    work: Path,
+    *,
+    devices: Sequence[str] = (),
+    narrator: Narrator | None = None,
 ) -> list[Plan]:
     """Return the job's plans from the dense model to the least of one entry; the job's own budget is not asked.
 
-    Raises:
-        SekronEdgeError: As `run_job`.
+    Those for each device stand together; arguments and errors are those of `plan_job`.
     """
     narrator = narrator or LogNarrator()
-    task, target = load_task(config), _target(config)
+    found = []
+    for _, grounds in _grounds(config, devices, Budget(), narrator):
+        found += frontier_for(grounds, entry, points, work=work, seed=config.seed, narrator=narrator)
+    return found
+
+
+def _grounds(
+    config: JobConfig, devices: Sequence[str], budget: Budget, narrator: Narrator
+) -> list[tuple[Target, Grounds]]:
+    if len(devices) > 1 and config.target.measured_on is not None:
+        raise ConfigError(
+            f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, "
+            "or leave measured_on out"
+        )
+    task = load_task(config)
+    targets = [_target(config, device) for device in devices or (config.target.profile,)]
+    for target in targets:
+        target.require_known_latency(budget)
     model = trained_model(config, task, narrator)
-    grounds = grounds_for(model, example_inputs(task), task, target, narrator)
-    return frontier_for(grounds, entry, points, work=work, seed=config.seed, narrator=narrator)
+    return list(zip(targets, grounds_for(model, example_inputs(task), task, targets, narrator), strict=True))
 
 
-def _target(config: JobConfig) -> Target:
+def _target(config: JobConfig, device: str) -> Target:
     wanted = config.target
     return Target.choose(
-        load_profile(wanted.profile),
+        load_profile(device),
         runtime=wanted.runtime,
         formats=wanted.formats,
         precisions=wanted.precisions,
         threads=wanted.threads,
         runs=wanted.runs,
+        measured_on=wanted.measured_on,
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -17,7 +16,17 @@ from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, Trial
-from sekron_edge.planner import Budget, Judge, LayerCost, Limit, ModelScores, Plan
+from sekron_edge.planner import (
+    Budget,
+    BudgetedEntry,
+    Judge,
+    LayerCost,
+    Limit,
+    ModelScores,
+    Plan,
+    budgets_to_least,
+    frontier,
+)
 from sekron_edge.structure import Structure
 
 _ROUNDS = 4
@@ -32,7 +41,6 @@ _MOST_CORRECTION = 3.0
 # What sums may differ by, added up in another order.
 _ROUNDING = 1e-6
 
-BudgetedEntry = Literal["latency_ms", "artifact_bytes", "macs"]
 # What is predicted to miss a budget by less may keep it: it is tried.
 _TRIED_BEYOND = 1.25
 
@@ -82,6 +90,7 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
     limits = _absolute(budget, scores.dense)
     aims = _with_headroom(limits)
     best: Plan | None = None
+    rested_on = scores
     tried: list[Trial] = []
     seen: list[dict[str, Structure]] = []
     for attempt in range(1, _ROUNDS + 1):
@@ -103,7 +112,7 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
         shares = trial.shares(budget)
         if all(share <= 1 for share in shares.values()):
             if best is None or _diverges_less(plan, best):
-                best = plan
+                best, rested_on = plan, scores
             if "latency_ms" not in plan.solver.binding or shares.get("latency_ms", 1.0) >= _CLOSE:
                 break
         scores = _learned(scores, plan, trial, attempt)
@@ -111,7 +120,7 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
             aims = limits = _tightened(aims, "peak_memory_bytes", shares["peak_memory_bytes"])
     if best is None:
         raise _missed(tried, budget)
-    return best.model_copy(update={"budget": budget})
+    return best.model_copy(update={"budget": budget, "frontier": frontier(rested_on)})
 
 
 def frontier_for(
@@ -131,12 +140,9 @@ def frontier_for(
         narrator: Told what happens.
     """
     _, scores = grounds.anchored(work, narrator)
-    dense, least = float(getattr(scores.dense, entry)), scores.least(entry)
     found: list[Plan] = []
-    for index in range(points):
+    for index, budget in enumerate(budgets_to_least(scores, entry, points)):
         narrator.step("planning", index + 1, points)
-        limit = dense * (least / dense) ** (index / max(1, points - 1)) * (1 + _ROUNDING)
-        budget = Budget.model_validate({entry: limit})
         plan = grounds.judge.plan(
             scores, budget, profile=grounds.target.profile.id, runtime=grounds.target.runtime, seed=seed
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from sekron_edge.data import collate
 from sekron_edge.devices import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import Narrator
-from sekron_edge.planner import ModelScores, measure_sensitivity, score
-from sekron_edge.primitives import FileCosts
+from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import ModelScores, Pricing, measure_sensitivity, score_for_all, with_sensitivity_of
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
@@ -31,55 +32,75 @@ def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
     return inputs
 
 
-def score_for(
+def scores_for(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
     task: Task,
-    latency: LatencyModel,
+    targets: Sequence[Target],
+    latencies: Sequence[LatencyModel],
     *,
-    precision: str,
-    file_costs: FileCosts,
     narrator: Narrator,
     cache: Path | None = None,
-) -> ModelScores:
-    """Score a model's candidates, and measure each layer's sensitivity on calibration data.
+) -> list[ModelScores]:
+    """Score a model's candidates for each target, and measure each layer's sensitivity on calibration data.
 
-    The scores are kept: another budget for the same model, data and latency model is solved without scoring again.
+    What does not depend on the target is found once for all. The scores are kept: another budget for the same model,
+    data and latency model is solved without scoring again.
     """
     inputs = calibration_inputs(task)
-    key = files.fingerprint(
+    folder = cache or files.cache_folder()
+    stored = [
+        folder / f"scores-{_key(model, example_inputs, inputs, target, latency)}.json"
+        for target, latency in zip(targets, latencies, strict=True)
+    ]
+    found = [_kept(path, narrator) for path in stored]
+    absent = [index for index, scores in enumerate(found) if scores is None]
+    if absent:
+        prices = [Pricing(latencies[i], targets[i].precision, targets[i].file_costs) for i in absent]
+        with narrator.busy("scoring the candidates of every layer"):
+            made = score_for_all(model, example_inputs, prices, calibration=(inputs,))
+        considered = sum(layer.considered for layer in made[0].layers)
+        kept = sum(len(layer.candidates) for layer in made[0].layers)
+        narrator.say(
+            f"scored {considered:,} candidates of {len(made[0].layers)} layers, {kept:,} of them not dominated"
+        )
+        measured = next((scores for scores in found if scores is not None), None) or measure_sensitivity(
+            model,
+            made[0],
+            (inputs,),
+            divergence=task.distillation,
+            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+            progress=lambda done, total: narrator.step("measuring sensitivity", done, total),
+        )
+        for index, scores in zip(absent, made, strict=True):
+            priced = with_sensitivity_of(scores, measured)
+            files.write_text(stored[index], priced.model_dump_json())
+            found[index] = priced
+    return [scores for scores in found if scores is not None]
+
+
+def _key(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], inputs: Tensor, target: Target, latency: LatencyModel
+) -> str:
+    return files.fingerprint(
         sekron_edge.__version__,
         _SCORING,
         state_fingerprint(model),
         [tuple(value.shape) for value in example_inputs],
         inputs.numpy().tobytes(),
         latency.model_dump_json(),
-        precision,
-        asdict(file_costs),
+        target.precision,
+        asdict(target.file_costs),
     )
-    stored = (cache or files.cache_folder()) / f"scores-{key}.json"
-    if stored.is_file():
-        try:
-            found = ModelScores.model_validate_json(stored.read_bytes())
-        except ValidationError:
-            narrator.say(f"{stored} is of another release: scoring anew")
-        else:
-            narrator.say(f"scores of this model are in the cache: {stored}")
-            return found
-    with narrator.busy("scoring the candidates of every layer"):
-        scores = score(
-            model, example_inputs, latency, precision=precision, file_costs=file_costs, calibration=(inputs,)
-        )
-    considered = sum(layer.considered for layer in scores.layers)
-    kept = sum(len(layer.candidates) for layer in scores.layers)
-    narrator.say(f"scored {considered:,} candidates of {len(scores.layers)} layers, {kept:,} of them not dominated")
-    scores = measure_sensitivity(
-        model,
-        scores,
-        (inputs,),
-        divergence=task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-        progress=lambda done, total: narrator.step("measuring sensitivity", done, total),
-    )
-    files.write_text(stored, scores.model_dump_json())
-    return scores
+
+
+def _kept(stored: Path, narrator: Narrator) -> ModelScores | None:
+    if not stored.is_file():
+        return None
+    try:
+        found = ModelScores.model_validate_json(stored.read_bytes())
+    except ValidationError:
+        narrator.say(f"{stored} is of another release: scoring anew")
+        return None
+    narrator.say(f"scores of this model are in the cache: {stored}")
+    return found

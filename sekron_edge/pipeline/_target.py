@@ -9,17 +9,21 @@ from pathlib import Path
 
 from sekron_edge.artifacts import (
     Precision,
-    PrimitiveExporter,
     SizedExporter,
+    calibratable,
     exporter_family,
     exporter_names,
     get_exporter,
 )
 from sekron_edge.devices import (
+    Device,
     DeviceProfile,
     LatencyModel,
+    LocalDevice,
     cached_calibration,
+    comparable_device,
     microcontroller_latency,
+    open_device,
     reference_primitives,
 )
 from sekron_edge.errors import ConfigError
@@ -27,6 +31,21 @@ from sekron_edge.planner import Budget, Limit
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
 _CALIBRATED_BY_DEFAULT = "litert"
+
+
+def _where(profile: DeviceProfile, name: str | None) -> str | None:
+    """Return under which name artifacts are measured on a profile's device."""
+    if profile.kind == "host":
+        if name not in (None, LocalDevice.name):
+            raise ConfigError(f"{profile.id} is this machine; to measure on {name}, choose the profile of that device")
+        return LocalDevice.name
+    if name == LocalDevice.name:
+        raise ConfigError(f"{profile.id} is not this machine; to measure here, choose the profile host")
+    if name is not None:
+        if profile.kind == "microcontroller":
+            raise ConfigError(f"{profile.id} is a microcontroller: nothing is measured there, its latency is estimated")
+        open_device(name)  # refuses what is none
+    return name
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,8 @@ class Target:
         precisions: Of the artifacts, each format in those that it can; the first is budgeted.
         threads: That the runtime may use.
         runs: Least number of timed runs.
+        measured_on: The name under which the device is reached, as for `sekron_edge.devices.open_device`; None where
+            it is not, and latencies rest on estimates.
     """
 
     profile: DeviceProfile
@@ -48,6 +69,7 @@ class Target:
     precisions: tuple[Precision, ...]
     threads: int
     runs: int
+    measured_on: str | None = None
 
     @classmethod
     def choose(
@@ -59,11 +81,13 @@ class Target:
         precisions: Sequence[Precision] = ("fp32",),
         threads: int | None = None,
         runs: int = 50,
+        measured_on: str | None = None,
     ) -> Target:
         """Fill in what was not asked for from the profile.
 
         Raises:
-            ConfigError: If no exporter writes the runtime's format, or a format knows none of the precisions.
+            ConfigError: If no exporter writes the runtime's format, a format knows none of the precisions, or there is
+                no device of that name.
         """
         known = exporter_names()
         chosen = runtime or profile.runtime
@@ -89,7 +113,15 @@ class Target:
                 f"the first precision, {precisions[0]}, is what budgets are for, and {chosen} exports "
                 f"{', '.join(get_exporter(chosen).precisions)}; put one of those first"
             )
-        return cls(profile, chosen, delivered, tuple(precisions), threads or profile.threads, runs)
+        return cls(
+            profile,
+            chosen,
+            delivered,
+            tuple(precisions),
+            threads or profile.threads,
+            runs,
+            _where(profile, measured_on),
+        )
 
     @property
     def precision(self) -> Precision:
@@ -98,8 +130,27 @@ class Target:
 
     @property
     def is_here(self) -> bool:
-        """Whether artifacts can be measured on the device: it is this machine."""
-        return self.profile.kind == "host"
+        """Whether the device is this machine."""
+        return self.measured_on == LocalDevice.name
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether artifacts are measured on the device; elsewhere, what is measured of them is this machine's."""
+        return self.measured_on is not None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether artifacts are measured on a device that is reached from here."""
+        return self.is_measured and not self.is_here
+
+    @property
+    def place(self) -> str:
+        """The device where artifacts are measured, in words."""
+        return str(self.measured_on) if self.is_elsewhere else "this machine"
+
+    def measuring_device(self) -> Device:
+        """Return the device where artifacts are measured."""
+        return open_device(self.measured_on or LocalDevice.name)
 
     @property
     def file_costs(self) -> FileCosts:
@@ -109,21 +160,29 @@ class Target:
         return known.get(self.precision, WEIGHTS_ALONE)
 
     def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
-        """Return the latency model: measured on this machine, or estimated from it for another device.
+        """Return the latency model: measured on the device, or estimated for one that is not reached.
 
-        For another device this machine's calibration is scaled by a published latency of MobileNetV1 there; for a
-        microcontroller, cycles a MAC are taken from published networks. The model's ``source`` says so.
+        For such a device this machine's calibration, without a matrix unit, is scaled by a published latency of
+        MobileNetV1 there; for a microcontroller, cycles a MAC are taken from published networks. The model's
+        ``source`` says so.
+
+        Raises:
+            DeviceError: If the device cannot be calibrated.
         """
         counted = microcontroller_latency(self.profile)
         if counted is not None:
             return counted
         runtime, precision = self._calibrated()
-        calibrated = partial(cached_calibration, runtime, threads=self.threads if self.is_here else 1, cache=cache)
+        calibrated = partial(cached_calibration, runtime, threads=self.threads, cache=cache)
+        if self.is_elsewhere:
+            calibrated = partial(calibrated, device=self.measuring_device())
+        elif not self.is_here:
+            calibrated = partial(cached_calibration, runtime, device=comparable_device(), cache=cache)
         model = calibrated(precision=precision)
         if (runtime, precision) != (self.runtime, self.precision):
             said = f"estimated for {self.runtime} {self.precision}, which cannot be calibrated"
             model = model.scaled(1.0, said)
-        if self.is_here:
+        if self.is_measured:
             return model
         published = self.profile.facts.mobilenet_v1
         if published is None or published.value is None:
@@ -137,8 +196,7 @@ class Target:
     def _calibrated(self) -> tuple[str, Precision]:
         """Return the runtime and precision whose primitives say most about the target's."""
         for runtime in (self.runtime, _CALIBRATED_BY_DEFAULT):
-            exporter = get_exporter(runtime)
-            if isinstance(exporter, PrimitiveExporter) and self.precision in exporter.primitive_precisions:
+            if calibratable(runtime, self.precision):
                 return runtime, self.precision
         return _CALIBRATED_BY_DEFAULT, "fp32"
 
@@ -152,11 +210,12 @@ class Target:
         published = self.profile.facts.mobilenet_v1
         known = published is not None and published.value is not None
         known = known or microcontroller_latency(self.profile) is not None
-        if limit is None or limit.relative or self.is_here or known:
+        if limit is None or limit.relative or self.is_measured or known:
             return
         raise ConfigError(
             f"a budget of {limit} ms needs a latency that is known for {self.profile.id}, and its profile states none; "
-            'give a relative budget ("0.5x"), or state facts.mobilenet_v1 in a copy of the profile'
+            'give a relative budget ("0.5x"), say where it can be measured (target.measured_on), or state '
+            "facts.mobilenet_v1 in a copy of the profile"
         )
 
     def with_device_limits(self, budget: Budget) -> Budget:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import sekron_edge
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
-from sekron_edge.devices import LocalDevice, Measurement, this_machine
+from sekron_edge.devices import Measurement, this_machine
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Plan, decompose
 
@@ -71,7 +71,7 @@ class Trial:
 
 
 class Bench:
-    """Exports candidates for the target; measures them beside the dense model where the target is this machine."""
+    """Exports candidates for the target; measures them beside the dense model where the target can be reached."""
 
     def __init__(
         self, model: nn.Module, example_inputs: tuple[Tensor, ...], calibration: Tensor, target: Target, work: Path
@@ -84,17 +84,18 @@ class Bench:
         self.dense = self._export(model, "dense")
 
     def measured_dense(self) -> Measurement | None:
-        """Return what the dense artifact takes; None where the target is another machine."""
-        if not self._target.is_here:
+        """Return what the dense artifact takes; None where the target is not reached."""
+        target = self._target
+        if not target.is_measured:
             return None
-        measured = partial(LocalDevice().measure, self.dense, runs=self._target.runs, threads=self._target.threads)
+        measured = partial(target.measuring_device().measure, self.dense, runs=target.runs, threads=target.threads)
         (found,) = self._remembered([self.dense], lambda: [measured()])
         return found
 
     def trial(self, plan: Plan) -> Trial:
         """Export a plan with the weights as they were decomposed, and measure it."""
         artifact = self._export(decompose(self._model, plan), "trial")
-        if not self._target.is_here:
+        if not self._target.is_measured:
             return Trial(self.dense, artifact)
         pair = self._remembered([self.dense, artifact], lambda: list(measure_pair(self.dense, artifact, self._target)))
         return Trial(self.dense, artifact, *pair)
@@ -104,9 +105,8 @@ class Bench:
         versions = [sorted(artifact.versions.items()) for artifact in artifacts]
         hashes = [artifact.sha256 for artifact in artifacts]
         target = self._target
-        key = files.fingerprint(
-            sekron_edge.__version__, this_machine().cpu_model, hashes, versions, target.runs, target.threads
-        )
+        where = this_machine().cpu_model if target.is_here else target.measured_on
+        key = files.fingerprint(sekron_edge.__version__, where, hashes, versions, target.runs, target.threads)
         stored = files.cache_folder() / f"trial-{key}.json"
         if stored.is_file():
             with contextlib.suppress(ValidationError):  # of another release
@@ -130,7 +130,7 @@ class Bench:
 
 def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
     """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself."""
-    device = LocalDevice()
+    device = target.measuring_device()
     timed = device.measure_together([dense, artifact], runs=target.runs, threads=target.threads)
     alone = [device.measure(one, runs=4, warmup=1, threads=target.threads) for one in (dense, artifact)]
     first, second = (

@@ -5,19 +5,31 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 """
 
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, kronecker_splits, ranks_up_to
-from sekron_edge.planner._costs import CostModel
+from sekron_edge.planner._costs import CostModel, Pricing
 from sekron_edge.planner._errors import WeightErrors
+from sekron_edge.planner._frontier import BudgetedEntry, budgets_to_least, frontier
 from sekron_edge.planner._joint import Judge
-from sekron_edge.planner._plan import HALF_THE_TIME, Budget, LayerChoice, LayerCost, Limit, Plan, SolverResult
-from sekron_edge.planner._scoring import ModelScores, decompose, score
-from sekron_edge.planner._sensitivity import measure_sensitivity
+from sekron_edge.planner._plan import (
+    HALF_THE_TIME,
+    Budget,
+    FrontierPoint,
+    LayerChoice,
+    LayerCost,
+    Limit,
+    Plan,
+    SolverResult,
+)
+from sekron_edge.planner._scoring import ModelScores, decompose, score, score_for_all
+from sekron_edge.planner._sensitivity import measure_sensitivity, with_sensitivity_of
 from sekron_edge.planner._solver import solve
 
 __all__ = [
     "HALF_THE_TIME",
     "Budget",
+    "BudgetedEntry",
     "Candidate",
     "CostModel",
+    "FrontierPoint",
     "Judge",
     "LayerChoice",
     "LayerCost",
@@ -25,13 +37,18 @@ __all__ = [
     "Limit",
     "ModelScores",
     "Plan",
+    "Pricing",
     "SolverResult",
     "WeightErrors",
+    "budgets_to_least",
     "decompose",
     "enumerate_structures",
+    "frontier",
     "kronecker_splits",
     "measure_sensitivity",
     "ranks_up_to",
     "score",
+    "score_for_all",
     "solve",
+    "with_sensitivity_of",
 ]

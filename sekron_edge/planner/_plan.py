@@ -125,7 +125,10 @@ class LayerChoice(BaseModel):
 
 
 class SolverResult(BaseModel):
-    """How the choice was made: HiGHS's status, the objective, and the proven bound on it."""
+    """How the choice was made: HiGHS's status, the objective, and the proven bound on it.
+
+    ``binding`` are the limits without which there would be a better choice.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -135,12 +138,22 @@ class SolverResult(BaseModel):
     binding: tuple[str, ...]
 
 
+class FrontierPoint(BaseModel):
+    """What the best choice for some budget costs, and its predicted loss: the objective of the solver."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cost: LayerCost
+    predicted_loss: float
+
+
 class Plan(BaseModel):
     """Which structure each layer gets, why, and what it is predicted to cost.
 
     ``dense`` and ``cost`` are whole-model figures; ``latency_source`` says whether the latency model was
     measured on the device or is only estimated, ``error_source`` what the layers' errors are errors of. ``divergence``
     is that of the decomposed model's outputs from the original's, measured on calibration data; None if nobody did.
+    ``frontier`` is what other budgets of latency alone would give, as predicted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,6 +172,7 @@ class Plan(BaseModel):
     latency_source: str
     error_source: str
     divergence: float | None = None
+    frontier: tuple[FrontierPoint, ...] = ()
 
     def structures(self) -> dict[str, Structure]:
         """Return the layers that change, by name."""
@@ -176,7 +190,13 @@ class Plan(BaseModel):
             f"(dense {self.dense.macs:,}), predicted {self.cost.latency_ms:.4g} ms (dense "
             f"{self.dense.latency_ms:.4g}; {self.latency_source}); solver: {self.solver.status}"
         )
+        lines += [f"{entry} <= {limit:.6g} {self._said(entry)}" for entry, limit in self.limits.items()]
         return "\n".join(lines)
+
+    def _said(self, entry: str) -> str:
+        """Say whether a limit decided anything, and what the plan takes of it."""
+        taken = getattr(self.cost, "peak_bytes" if entry == "peak_memory_bytes" else entry)
+        return f"{'binds' if entry in self.solver.binding else 'does not bind'}: {taken:.6g} predicted"
 
     def to_json(self) -> str:
         """Return the plan as JSON: stable order, diff-able."""

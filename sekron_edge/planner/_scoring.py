@@ -214,40 +214,76 @@ def score(
         UnsupportedLayerError: If a layer's weights are not finite; names it.
         ExportError: If the model cannot be traced.
     """
+    target = Pricing(cost_model, precision, file_costs)
+    (scores,) = score_for_all(model, example_inputs, [target], calibration=calibration, families=families)
+    return scores
+
+
+def score_for_all(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    targets: Sequence[Pricing],
+    *,
+    calibration: Sequence[Tensor] | None = None,
+    families: Collection[str] = DEFAULT_FAMILIES,
+) -> list[ModelScores]:
+    """Score for several targets at once: each keeps the candidates that nothing beats there, errors are found once.
+
+    Args:
+        model: As for `score`.
+        example_inputs: As for `score`.
+        targets: Their prices.
+        calibration: As for `score`.
+        families: As for `score`.
+
+    Raises:
+        UnsupportedLayerError: As `score`.
+        ExportError: As `score`.
+    """
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules())
     names = [*supported, *refused]
-    target = Pricing(cost_model, precision, file_costs)
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
     moments: dict[str, Tensor] = {}
     if calibration is not None:
         moments = input_moments(model, calibration, {name: modules[name] for name in supported})
 
-    def scored(name: str) -> LayerScores:
+    def scored(name: str) -> list[LayerScores]:
+        if name in refused:
+            return [_refused(name, modules[name], calls[name], target, refused[name]) for target in targets]
         try:
             return _score_layer(
-                name,
-                modules[name],
-                calls[name],
-                target=target,
-                refused=refused.get(name, ""),
-                moment=moments.get(name),
-                families=families,
+                name, modules[name], calls[name], targets=targets, moment=moments.get(name), families=families
             )
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
 
     # A layer that never runs costs nothing.
-    layers = each_on_a_thread(scored, [name for name in names if name in calls])
-    counted = sum(layer.candidates[0].cost.parameters for layer in layers)
+    by_layer = each_on_a_thread(scored, [name for name in names if name in calls])
+    counted = sum(layers[0].candidates[0].cost.parameters for layers in by_layer)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
-    return ModelScores(
-        precision=precision,
-        latency_source=cost_model.source,
-        error_source="layers' weights" if calibration is None else "layers' outputs on calibration data",
-        layers=tuple(layers),
-        rest=rest_cost(others, graph, target),
+    return [
+        ModelScores(
+            precision=target.precision,
+            latency_source=target.cost_model.source,
+            error_source="layers' weights" if calibration is None else "layers' outputs on calibration data",
+            layers=tuple(layers[index] for layers in by_layer),
+            rest=rest_cost(others, graph, target),
+        )
+        for index, target in enumerate(targets)
+    ]
+
+
+def _refused(name: str, layer: nn.Module, calls: Sequence[Call], target: Pricing, reason: str) -> LayerScores:
+    cost = refused_cost(layer, calls, target)
+    return LayerScores(
+        name=name,
+        kind=type(layer).__name__.removeprefix("Parametrized"),
+        weight_shape=weight_shape(layer),
+        considered=1,
+        candidates=(Candidate(family="dense", structure=None, cost=cost),),
+        refused=reason,
     )
 
 
@@ -256,45 +292,53 @@ def _score_layer(
     layer: nn.Module,
     calls: Sequence[Call],
     *,
-    target: Pricing,
-    refused: str,
+    targets: Sequence[Pricing],
     moment: Tensor | None,
     families: Collection[str],
-) -> LayerScores:
-    if refused:
-        cost = refused_cost(layer, calls, target)
-        return LayerScores(
-            name=name,
-            kind=type(layer).__name__.removeprefix("Parametrized"),
-            weight_shape=weight_shape(layer),
-            considered=1,
-            candidates=(Candidate(family="dense", structure=None, cost=cost),),
-            refused=refused,
-        )
+) -> list[LayerScores]:
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
     as_it_is = Structure(factors=(Factor(shape=shape),), ranks={})
-    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, target))
+    structures = list(enumerate_structures(shape, families))
     errors = WeightErrors(weight)
-    found = []
-    for family, structure in enumerate_structures(shape, families):
-        cost = layer_cost(structure, layer, calls, target)
-        error = errors(structure)
-        # Until sensitivities are measured, a layer's loss is its squared relative error: all layers count alike.
-        found.append(
-            Candidate(family=family, structure=structure, cost=cost, relative_error=error, predicted_loss=error**2)
-        )
-    kept = [candidate for candidate in undominated([dense, *found]) if candidate.structure is not None]
+    found = [(family, structure, errors(structure)) for family, structure in structures]
+    kept = [_worthwhile(as_it_is, found, layer, calls, target) for target in targets]
     if moment is not None:
-        seen = output_errors(weight, moment, [c.structure for c in kept if c.structure is not None])
+        offered = {c.structure: c.relative_error for candidates in kept for c in candidates if c.structure is not None}
+        seen = dict(zip(offered, output_errors(weight, moment, list(offered)), strict=True))
         kept = [
-            c.model_copy(update={"relative_error": error, "predicted_loss": error**2})
-            for c, error in zip(kept, seen, strict=True)
+            [c if c.structure is None else _with_error(c, seen[c.structure]) for c in candidates] for candidates in kept
         ]
-    return LayerScores(
-        name=name,
-        kind=type(layer).__name__,
-        weight_shape=weight_shape(layer),
-        considered=len(found) + 1,
-        candidates=(dense, *kept),
-    )
+    return [
+        LayerScores(
+            name=name,
+            kind=type(layer).__name__,
+            weight_shape=weight_shape(layer),
+            considered=len(found) + 1,
+            candidates=tuple(candidates),
+        )
+        for candidates in kept
+    ]
+
+
+def _worthwhile(
+    as_it_is: Structure,
+    found: Sequence[tuple[str, Structure, float]],
+    layer: nn.Module,
+    calls: Sequence[Call],
+    target: Pricing,
+) -> list[Candidate]:
+    """Price a layer as it is, and with every structure; return it first, then those that nothing beats."""
+    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, target))
+    priced = [
+        _with_error(
+            Candidate(family=family, structure=structure, cost=layer_cost(structure, layer, calls, target)), error
+        )
+        for family, structure, error in found
+    ]
+    return [dense, *(candidate for candidate in undominated([dense, *priced]) if candidate.structure is not None)]
+
+
+def _with_error(candidate: Candidate, error: float) -> Candidate:
+    # Until sensitivities are measured, a layer's loss is its squared relative error: all layers count alike.
+    return candidate.model_copy(update={"relative_error": error, "predicted_loss": error**2})

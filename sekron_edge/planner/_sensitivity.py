@@ -54,6 +54,16 @@ def measure_sensitivity(
     return scores.model_copy(update={"layers": tuple(measured)})
 
 
+def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScores:
+    """Price errors by the slopes that were measured with other scores of the same model, for another target."""
+    slopes = [
+        max((c.predicted_loss / c.relative_error**2 for c in layer.candidates if c.relative_error > 0), default=0.0)
+        for layer in measured.layers
+    ]
+    layers = [_with_slope(layer, slope) for layer, slope in zip(scores.layers, slopes, strict=True)]
+    return scores.model_copy(update={"layers": tuple(layers)})
+
+
 def _slope(
     model: nn.Module,
     layer: LayerScores,

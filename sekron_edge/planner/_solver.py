@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from sekron_edge.planner._plan import LayerCost, SolverResult
 # Entries of a budget that add up over layers; peak memory is a maximum and bounds each candidate by itself.
 ADDITIVE = ("latency_ms", "artifact_bytes", "macs")
 _TOLERANCE = 1e-9
+# What is better by less is so by rounding.
+_BETTER = 1e-6
 
 
 def total(costs: Sequence[LayerCost]) -> LayerCost:
@@ -46,12 +49,23 @@ def solve(
     Raises:
         InfeasibleBudgetError: If no choice keeps all limits; names those that bind and the nearest point.
     """
+    picked, status, bound = _best(layers, rest, limits)
+    objective = sum(candidate.predicted_loss for candidate in picked)
+    return picked, SolverResult(
+        status=status, objective=objective, bound=bound, binding=_binding(layers, rest, limits, objective)
+    )
+
+
+def _best(
+    layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float]
+) -> tuple[list[Candidate], Literal["optimal", "feasible"], float]:
+    """Return the choice, whether it is proven to be the best, and the bound on its loss."""
     peak = limits.get("peak_memory_bytes", float("inf"))
     options = [[c for c in layer.candidates if c.cost.peak_bytes <= peak] for layer in layers]
     _require_peak(layers, rest, peak)
     if not options:
         _require_rest(rest, limits)
-        return [], SolverResult(status="optimal", objective=0.0, bound=0.0, binding=())
+        return [], "optimal", 0.0
     flat = [candidate for remaining in options for candidate in remaining]
     bounded = [entry for entry in ADDITIVE if entry in limits]
     cost = np.array([[getattr(c.cost, entry) for c in flat] for entry in bounded], dtype=float)
@@ -74,16 +88,27 @@ def solve(
     )
     if found.x is None:
         raise _infeasible(cost, room, one_each, bounded, limits)
-    picked = np.flatnonzero(found.x > 0.5)
-    slack = room - cost[:, picked].sum(axis=1)
-    smallest = cost.min(axis=1, initial=np.inf)
-    binding = tuple(e for e, s, least in zip(bounded, slack, smallest, strict=True) if s <= max(least, 0))
-    return [flat[index] for index in picked], SolverResult(
-        status="optimal" if found.status == 0 else "feasible",
-        objective=float(loss[picked].sum()),
-        bound=float(found.mip_dual_bound) * spread,
-        binding=binding,
-    )
+    picked = [flat[index] for index in np.flatnonzero(found.x > 0.5)]
+    return picked, "optimal" if found.status == 0 else "feasible", float(found.mip_dual_bound) * spread
+
+
+def _binding(
+    layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float], objective: float
+) -> tuple[str, ...]:
+    """Return the limits without which there would be a better choice; all of them, where each alone is enough."""
+    least = sum(min(candidate.predicted_loss for candidate in layer.candidates) for layer in layers)
+    better = objective - _BETTER * max(objective, _TOLERANCE)
+    if least >= better:
+        return ()
+    if len(limits) == 1:
+        return tuple(limits)
+    without = {entry: {e: limit for e, limit in limits.items() if e != entry} for entry in limits}
+    found = [
+        entry
+        for entry, others in without.items()
+        if sum(candidate.predicted_loss for candidate in _best(layers, rest, others)[0]) < better
+    ]
+    return tuple(found or limits)
 
 
 def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]:

@@ -2,11 +2,17 @@
 
 import errno
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import sekron_edge as se
 from sekron_edge.cli import _app, main
 
 
@@ -96,3 +102,49 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
     assert [artifact["format"] for artifact in half] == ["coreml", "litert"]
     (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)["measurements"]
     assert timing["median_ms"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "macs"),
+    [("ad_fc", 264_192), ("kws_dscnn", 2_656_768), ("vww_96", 7_489_664), ("ic_resnet8", 12_501_632)],
+)
+def test_files_of_others_are_benched_for_microcontrollers(network, macs, monkeypatch, capsys):
+    folder = os.environ.get("SEKRON_EDGE_DATA")
+    if folder is None:
+        pytest.skip("SEKRON_EDGE_DATA is not set: MLPerf Tiny's networks are not here")
+    path = Path(folder) / "mlperf_tiny" / f"{network}_int8.tflite"
+    code, out, _ = run(monkeypatch, capsys, "bench", path, "--format", "tflm", "--profile", "stm32l4r5", "--json")
+    (needs,) = json.loads(out)["footprints"]
+    assert code == 0
+    assert (needs["flash_bytes"], needs["macs"]) == (path.stat().st_size, macs)
+    assert 0 < needs["ram_bytes"] < 640 * 1024
+    assert needs["latency_range_ms"][0] < needs["latency_ms"] < needs["latency_range_ms"][1]
+    code, out, _ = run(monkeypatch, capsys, "bench", path, "--format", "ethos-u:u65-256", "--json")
+    (compiled,) = json.loads(out)["footprints"]
+    assert code == 0
+    assert compiled["artifact_name"] == f"{network}_int8.u65-256.tflite"
+    # Faster than one multiply-accumulate a cycle, slower than all 256 at once.
+    assert macs / 256 < compiled["cycles"] < macs
+    assert not list(path.parent.glob("*.u65-256.*"))
+
+
+@pytest.mark.slow
+def test_bench_of_what_does_not_fit_or_is_nothing_of_the_kind_is_refused(tmp_path, monkeypatch, capsys):
+    rubbish = tmp_path / "net.tflite"
+    rubbish.write_text("no model at all")
+    for arguments, code, said in [
+        ((rubbish, "--format", "tflm"), 2, "no .tflite file"),
+        ((rubbish, "--format", "coreml"), 2, "coreml takes no files .*ethos-u, tflm do"),
+        ((tmp_path / "absent.tflite", "--format", "tflm"), 2, "there is none"),
+    ]:
+        found, _, err = run(monkeypatch, capsys, "bench", *arguments)
+        assert found == code, err
+        assert re.search(said, " ".join(err.split()))
+    wide = nn.Sequential(nn.Conv2d(3, 96, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.randn(8, 3, 64, 64)
+    made = se.export(wide, (x[:1],), format="tflm", precision="int8", out=tmp_path, calibration=(x,))
+    found, _, err = run(monkeypatch, capsys, "bench", made.path, "--format", "tflm", "--profile", "nano-33-ble-sense")
+    assert found == 3
+    assert f"{made.arena.size_bytes:,} bytes" in " ".join(err.split())
+    assert "CONV_2D" in err

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -83,6 +84,20 @@ class Board:
                 if f"/{pattern}/" in f"{child.cwd()}/":
                     return True
         return not pattern
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let nothing come from it, while no connection is cut: the network's cable is out."""
+        found = [
+            one for one in psutil.Process(self._sshd.pid).children(recursive=True) if one.name().startswith("sshd")
+        ]
+        for process in found:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in found:
+                process.resume()
 
     def stop(self) -> None:
         """Switch it off."""

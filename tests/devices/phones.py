@@ -24,10 +24,14 @@ _MOST = 1 << 18
 _MARK = "SEKRON_EDGE_TEST_PHONE"
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
 
+# Their outputs are their inputs, for a model that does the same.
 BENCHMARK_MODEL = """#!/bin/sh
-for a in "$@"; do case $a in --graph=*) model=${a#*=} ;; --num_runs=*) runs=${a#*=} ;; esac; done
+for a in "$@"; do case $a in --graph=*) model=${a#*=} ;; --num_runs=*) runs=${a#*=} ;;
+--input_layer_value_files=*) inputs=${a##*:} ;; --output_filepath=*) output=${a#*=} ;;
+esac; done
 [ -r "$model" ] || exit 1
 . ./fault 2>/dev/null
+[ -n "$output" ] && cp "$inputs" "$output"
 echo 'Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.'
 echo 'count=61 first=9000 curr=8100 min=8000 max=9000 avg=8100.5 std=90'
 echo "count=$runs first=8010 curr=8020 min=7990 max=8040 avg=8020.25 std=12"
@@ -42,7 +46,6 @@ esac
 echo 'Memory footprint delta from the start of the tool (MB): init=2.5 overall=4.5'
 """
 
-# Its outputs are its inputs, for a model that does the same.
 EXECUTOR_RUNNER = """#!/bin/sh
 for a in "$@"; do case $a in
 --model_path=*) model=${a#*=} ;; --num_executions=*) runs=${a#*=} ;; --inputs=*) inputs=${a#*=} ;;
@@ -81,6 +84,8 @@ class Phone:
         self.serial = f"127.0.0.1:{self._socket.getsockname()[1]}"
         for name, text in (("benchmark_model", BENCHMARK_MODEL), ("executor_runner", EXECUTOR_RUNNER)):
             (folder / name).write_text(text)
+        self._commands = folder / "bin"
+        self._commands.mkdir()
         # A server of the test's own, so that no phone on somebody's desk is touched.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.environment = {"ANDROID_ADB_SERVER_PORT": str(probe.getsockname()[1])}
@@ -102,6 +107,14 @@ class Phone:
             path.write_text(text)
             programs[name] = str(path)
         return {"host": self.serial, "cache": str(self.above), "binaries": programs, **changes}
+
+    def says(self, thermal: str | None) -> None:
+        """Let its thermal service say this; a phone has none that is older than Android 10."""
+        command = self._commands / "dumpsys"
+        command.unlink(missing_ok=True)
+        if thermal is not None:
+            command.write_text(f"#!/bin/sh\ncat <<'END'\n{thermal}\nEND\n")
+            command.chmod(0o755)
 
     def plug_in(self) -> None:
         """Let the client find it."""
@@ -152,7 +165,7 @@ class Phone:
             threading.Thread(target=_Link(connection, self._features, self._environment()).serve, daemon=True).start()
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, _MARK: str(self.folder)}
+        return {**os.environ, _MARK: str(self.folder), "PATH": f"{self._commands}:{os.environ['PATH']}"}
 
 
 class _Link:

@@ -8,10 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from sekron_edge.artifacts import Artifact, TensorSpec
-from sekron_edge.devices import MeasurementStore, calibrate, open_device
+from sekron_edge.artifacts import Artifact, TensorSpec, get_exporter
+from sekron_edge.devices import MeasurementStore, _adb, calibrate, open_device
 from sekron_edge.devices._android_tools import BenchmarkModel, ExecutorRunner
 from sekron_edge.devices._hostinfo import HostInfo
+from sekron_edge.devices._job import Job
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from tests.devices.phones import Phone
 
@@ -28,6 +29,7 @@ def at_phone(phone, at_board, monkeypatch):
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
     at_board.write(phone=phone.settings())
     yield phone
+    phone.says(None)
     phone.wait_for_silence()
 
 
@@ -46,6 +48,7 @@ def test_litert_states_means(at_phone, doubler):
     assert found.runtime_version.startswith("benchmark_model ")
     assert found.median_ms == pytest.approx(8.02025)
     assert (found.p90_ms, found.iqr_ms) == (None, None)
+    assert found.timed == "computation"
     assert found.peak_memory_bytes == int(4.5 * 2**20)
     seen = [(operator.kind, operator.name, operator.milliseconds) for operator in found.operators]
     assert seen == [("CONV_2D", "conv;relu", 6.001), ("FULLY_CONNECTED", "linear", 2.019)]
@@ -67,6 +70,36 @@ def test_executorch_states_runs_and_its_outputs_are_checked(at_phone, at_board, 
     assert 4 <= found.median_ms < 5
     assert found.p90_ms is not None
     assert (tmp_path / "traces" / f"{same.path.stem}.etdump").read_text() == "trace\n"
+
+
+def test_litert_outputs_are_checked_where_the_program_writes_them(at_phone, at_board, same):
+    spec = TensorSpec(name="x:0", shape=(1, 2), dtype="float32")
+    model = same.model_copy(update={"format": "litert", "inputs": (spec,)})
+    inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
+    seen = []
+
+    def judge(outputs):
+        seen.append(outputs[0])
+        return "the same"
+
+    found = open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+    np.testing.assert_array_equal(seen[0], inputs)
+    assert found.verified == "the same"
+    at_board.write(phone=at_phone.settings("output="))  # one of before it could
+    assert open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge).verified is None
+    at_board.write(phone=at_phone.settings('[ -n "$output" ] && { echo >"$output"; output=; }'))
+    with pytest.raises(DeviceError, match="gave 1 bytes for outputs of 8"):
+        open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+    assert len(seen) == 1
+
+
+def test_what_is_asked_of_benchmark_model_names_all_inputs(same):
+    specs = [TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in (("a:0", (1, 2)), ("b", (1, 3, 4)))]
+    assert BenchmarkModel().given(same.model_copy(update={"inputs": tuple(specs)}), ["0.in", "1.in"]) == [
+        "--input_layer=a:0,b",
+        "--input_layer_shape=1,2:1,3,4",
+        "--input_layer_value_files=a::0:0.in,b:1.in",
+    ]
 
 
 def test_an_old_phone_hands_no_status_on(at_board, doubler, monkeypatch, tmp_path):
@@ -150,12 +183,12 @@ def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at
     assert not at_phone.work.exists()
 
 
-def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, tmp_path):
+def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, same):
     device = open_device("adb:phone")
+    with pytest.raises(UnsupportedError, match="executorch is calibrated with"):
+        device.time_operators([same], threads=1)
     with pytest.raises(UnsupportedError, match="cannot be measured over adb"):
         device.measure(doubler.model_copy(update={"format": "coreml"}))
-    with pytest.raises(UnsupportedError, match="nothing can be calibrated over adb"):
-        calibrate("litert", store=MeasurementStore(tmp_path / "x.sqlite"), device=device)
     at_board.write(phone={"host": at_phone.serial})
     with pytest.raises(DeviceError, match=r"benchmark_model is needed.*binaries"):
         open_device("adb:phone").measure(doubler)
@@ -164,11 +197,73 @@ def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, t
         open_device("adb:phone").measure(doubler, timeout_s=30)
 
 
-def test_a_hot_phone_is_given_up_when_it_does_not_cool(at_phone, at_board, doubler, monkeypatch):
-    monkeypatch.setattr(HostInfo, "temperature_celsius", 50.0)
+def thermal(celsius, slowed=0):
+    return (
+        "Thermal Status: 0\nCurrent temperatures from HAL:\n"
+        f" Temperature{{mValue={celsius}, mType=0, mName=cpu0, mStatus=0}}\n"
+        f"Current cooling devices from HAL:\n CoolingDevice{{mValue={slowed}, mType=2, mName=thermal-cpufreq-0}}"
+    )
+
+
+@pytest.fixture
+def warm_phone(at_phone, at_board, monkeypatch):
+    # This machine's own sensors are none of the phone's.
+    monkeypatch.setattr(_adb._hostinfo, "READ", (_adb._hostinfo.CPUINFO,))
     at_board.write(phone=at_phone.settings(cool_celsius=40.0))
+    return at_phone
+
+
+def test_a_hot_phone_is_waited_for(warm_phone, doubler):
+    warm_phone.says(thermal(50.5))
+    cooled = threading.Timer(3.0, warm_phone.says, [thermal(39.5)])
+    cooled.start()
+    found = open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+    cooled.join()
+    assert found.environment.temperature_celsius == 39.5
+    assert not found.throttled
+
+
+def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone, doubler):
+    warm_phone.says(thermal(50))
     with pytest.raises(DeviceError, match="still at 50 °C"):
         open_device("adb:phone").measure(doubler, timeout_s=8)
+    warm_phone.says(None)
+    with pytest.raises(DeviceError, match="does not say how hot it is"):
+        open_device("adb:phone").measure(doubler, timeout_s=8)
+    assert MeasurementStore.default().measurements() == []
+
+
+def test_a_phone_that_holds_its_clock_down_is_marked(warm_phone, doubler):
+    warm_phone.says(thermal(30, slowed=2))
+    found = open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+    assert found.throttled
+    assert not found.stable
+
+
+@pytest.mark.slow
+def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
+    """In the place of the program that times is one that states a time for every ten thousand bytes of the file."""
+    line = 'echo "count=$runs"; echo "Inference (avg): $(($(wc -c <"$model") / 10000 + 2))"; exit 0'
+    at_board.write(phone=at_phone.settings(line))
+    at_phone.says(thermal(30, slowed=1))
+    exporter = get_exporter("litert")
+    monkeypatch.setattr(type(exporter), "primitive_count", 50)
+    store = MeasurementStore(tmp_path / "measurements.sqlite")
+    model = calibrate("litert", store=store, device=open_device("adb:phone"))
+    assert "measured on" in model.source
+    assert "held its clock down" in model.source
+    (kept,) = store.calibrations()
+    assert kept.timings == len(store.medians(kept.id)) > 40
+    assert kept.runtime_version.startswith("benchmark_model ")
+    for primitive, milliseconds in list(store.medians(kept.id).items())[::10]:
+        size = exporter.export_primitive(primitive, tmp_path / "one.tflite", precision="fp32").path.stat().st_size
+        assert milliseconds == (size // 10000 + 2) / 1000
+    assert MeasurementStore.default().measurements() == []
+
+    at_board.write(phone=at_phone.settings("case $model in 7.*) kill -SEGV $$ ;; esac"))
+    with pytest.raises(DeviceError, match=r"(?s)measuring 7\.tflite with benchmark_model failed: .*SIGSEGV"):
+        calibrate("litert", store=store, device=open_device("adb:phone"))
+    assert len(store.calibrations()) == 1
 
 
 def test_big_cores_are_those_that_are_not_slowest():
@@ -182,16 +277,17 @@ def test_big_cores_are_those_that_are_not_slowest():
     assert HostInfo({}).big_cores == ()
 
 
-def test_an_older_executor_runner_states_sums():
+def test_an_older_executor_runner_states_sums(doubler):
     tool = ExecutorRunner()
     cold = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 10 time(s) in 120.0 ms."
     warm = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 20 time(s) in 220.0 ms."
-    assert len(tool.launches("m", runs=50, warmup=10, threads=1)) == 6
-    found = tool.read([cold, *[warm] * 5], runs=50, warmup=10)
+    job = Job((doubler,), runs=50, warmup=10)
+    assert len(tool.launches("m", job)) == 6
+    found = tool.read([cold, *[warm] * 5], job)
     assert found.milliseconds == (10.0,) * 5
     assert found.averaged == 10
     with pytest.raises(DeviceError, match="printed no times"):
-        BenchmarkModel().read(["count=3 avg=1\nInference (avg): 1"], runs=50, warmup=1)
+        BenchmarkModel().read(["count=3 avg=1\nInference (avg): 1"], job)
 
 
 def test_the_adb_client_is_the_real_one():

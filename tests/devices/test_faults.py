@@ -1,6 +1,7 @@
 """Two hundred faults over ssh and adb: none outlasts its time, none leaves a process or a file, none leaves a number.
 
-Which fault comes when is drawn from a seed. Where a fault does not break the measurement, the measurement is right.
+Which fault comes when is drawn from a seed. Between them are measurements that nothing breaks: these are right, and
+are not counted.
 """
 
 import random
@@ -22,10 +23,11 @@ TIMEOUT_S = 20.0
 GRACE_S = 40.0
 SSH_FAULTS = (
     *["crash", "child", "exit", "memory", "garbage", "runtime", "version", "clock", "backwards", "wrong", "flood"],
-    *["cut", "old", "absent", "foreign", "quota", "noise", "refused", "stranger", "unplugged", "hang"],
-    *["lasting", "greeting"],
+    *["cut", "old", "absent", "foreign", "quota", "noise", "refused", "stranger", "unplugged", "hang", "silent"],
 )
-HARMLESS = ("lasting", "greeting")
+# What is odd there, and breaks nothing: a child that outlives the runtime, a shell that greets.
+HARMLESS = ("lasting", "greeting", "stub")
+HARMLESS_OVER_SSH, HARMLESS_OVER_ADB = 12, 6
 ADB_FAULTS = {
     "crash": "kill -SEGV $$",
     "killed": "kill -KILL $$",
@@ -34,15 +36,23 @@ ADB_FAULTS = {
     "garbage": "head -c 999 /dev/urandom; exit 0",
     "silent": "exit 0",
     "clock": "echo 'count=99'; echo 'Inference (avg): 9e15'; exit 0",
+    "backwards": "echo 'count=99'; echo 'Inference (avg): 0'; exit 0",
     "orphan": "sleep 1000 >/dev/null 2>&1 & exit 1",
+    "hang": "sleep 1000",
 }
+
+
+def drawn(faults, count, harmless, seed):
+    """Return the numbered faults, every kind about as often, with what is harmless between them."""
+    found = [fault for _ in range(-(-count // len(faults))) for fault in faults][:count] + list(harmless)
+    random.Random(seed).shuffle(found)
+    return list(enumerate(found))
 
 
 @pytest.mark.slow
 def test_150_faults_over_ssh(at_board, doubler):
-    names = [fault for fault in SSH_FAULTS for _ in range(-(-OVER_SSH // len(SSH_FAULTS)))]
-    random.Random(0).shuffle(names)
-    faults = list(enumerate(names[:OVER_SSH]))
+    faults = drawn(SSH_FAULTS, OVER_SSH, HARMLESS * (HARMLESS_OVER_SSH // len(HARMLESS)), seed=0)
+    assert len([fault for _, fault in faults if fault not in HARMLESS]) == OVER_SSH
     (at_board.folder / "nobody").write_text("")
     at_board.write(**{f"n{index}": settings(at_board, index, fault) for index, fault in faults})
     before = at_board.files()
@@ -61,7 +71,7 @@ def test_150_faults_over_ssh(at_board, doubler):
             threading.Thread(target=unplug, args=(at_board, f"cache {index}", done), daemon=True).start()
         failure = ""
         try:
-            allowed = 2.0 if fault == "hang" else TIMEOUT_S
+            allowed = 2.0 if fault in ("hang", "silent") else TIMEOUT_S
             found = device.measure(doubler, [inputs], runs=4, warmup=1, timeout_s=allowed, judge=judge)
         except (DeviceError, VerificationError) as error:
             failure = str(error)
@@ -107,21 +117,26 @@ def unplug(board, cache, done):
 def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
     phone = Phone(tmp_path)
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
-    names = [fault for fault in (*ADB_FAULTS, "none") for _ in range(-(-OVER_ADB // (len(ADB_FAULTS) + 1)))]
-    random.Random(1).shuffle(names)
-    tables = {
-        f"n{index}": phone.settings(ADB_FAULTS.get(fault, ":"), cache=f"{phone.above}/{index}")
-        for index, fault in enumerate(names[:OVER_ADB])
-    }
-    for index in range(OVER_ADB):
+    faults = drawn((*ADB_FAULTS, "full", "unplugged"), OVER_ADB, ["none"] * HARMLESS_OVER_ADB, seed=1)
+    assert len([fault for _, fault in faults if fault != "none"]) == OVER_ADB
+    lines = {**ADB_FAULTS, "unplugged": ADB_FAULTS["hang"]}
+    at_board.write(
+        **{
+            f"n{index}": phone.settings(lines.get(fault, ":"), cache=f"{phone.above}/{index}")
+            for index, fault in faults
+        }
+    )
+    for index, fault in faults:
         (phone.above / str(index)).mkdir()
-    at_board.write(**tables)
+        if fault == "full":
+            (phone.above / str(index) / "limit").write_text("1000")
 
     def measured(index, fault):
         started = time.monotonic()
         failure = ""
         try:
-            found = open_device(f"adb:n{index}").measure(doubler, runs=10, timeout_s=TIMEOUT_S)
+            allowed = 3.0 if fault in ("hang", "unplugged") else TIMEOUT_S
+            found = open_device(f"adb:n{index}").measure(doubler, runs=10, timeout_s=allowed)
         except DeviceError as error:
             failure = str(error)
         assert time.monotonic() - started < TIMEOUT_S + GRACE_S, fault
@@ -130,11 +145,28 @@ def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
 
     try:
         with ThreadPoolExecutor(3) as pool:
-            for one in [pool.submit(measured, *fault) for fault in enumerate(names[:OVER_ADB])]:
+            for one in [pool.submit(measured, *fault) for fault in faults if fault[1] != "unplugged"]:
                 one.result()
+        for index, fault in faults:  # one by one: every connection is cut
+            if fault == "unplugged":
+                cut = threading.Thread(target=pull_the_cable, args=(phone, index))
+                cut.start()
+                measured(index, fault)
+                cut.join()
+                phone.plug_in()
         phone.wait_for_silence()
-        assert not [path for path in phone.above.rglob("*") if path.parent != phone.above]
-        kept = {one.measurement.device for one in MeasurementStore.default().measurements()}
-        assert kept == {f"adb:n{index}" for index, fault in enumerate(names[:OVER_ADB]) if fault == "none"}
+        left = [path for path in phone.above.rglob("*") if path.parent != phone.above and path.name != "limit"]
+        assert not left
+        kept = [one.measurement.device for one in MeasurementStore.default().measurements()]
+        assert sorted(kept) == sorted(f"adb:n{index}" for index, fault in faults if fault == "none")
     finally:
         phone.stop()
+
+
+def pull_the_cable(phone, index):
+    """Cut the phone's connections once the job of this number runs."""
+    end = time.monotonic() + TIMEOUT_S
+    while not (phone.above / str(index) / "sekron-edge" / "group").exists():
+        assert time.monotonic() < end, "the job never ran"
+        time.sleep(0.02)
+    phone.unplug()

@@ -1,10 +1,14 @@
 """Several devices at once, the store, and what may be compared."""
 
+import contextlib
 import json
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,11 +28,13 @@ from sekron_edge.devices import (
     MeasurementReport,
     MeasurementStore,
     Probe,
+    _store,
     compare_latencies,
     measure_fleet,
     open_device,
 )
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, VerificationError
+from sekron_edge.primitives import Linear
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "measurements.json"
 QUICK = Conditions(runs=4, timeout_s=30, retries=2, backoff_s=0.01)
@@ -116,13 +122,26 @@ def test_what_was_measured_under_the_same_conditions_is_not_measured_again(at_bo
     assert measure_fleet([Probe(doubler, judge=lambda _: "checked")], [broken], resumed).failures
 
 
+def test_what_a_device_chose_by_itself_is_measured_again_only_where_it_was_asked_for(doubler):
+    now = {"artifact_sha256": doubler.sha256, "device": "lost", "measured_at": datetime.now(UTC)}
+    chosen = a_measurement(**now, affinity=(4, 5), affinity_by_device=True, timed="computation")
+    MeasurementStore.default().keep(chosen)
+    lost = Lost(99)
+    asked = Conditions(retries=0, resume=True)
+    assert measure_fleet([Probe(doubler)], [lost], asked).measurements == (chosen,)
+    assert measure_fleet([Probe(doubler)], [lost], replace(asked, affinity=(4, 5))).failures
+    given = chosen.model_copy(update={"affinity_by_device": False})
+    MeasurementStore.default().keep(given)
+    assert measure_fleet([Probe(doubler)], [lost], replace(asked, affinity=(4, 5))).measurements == (given,)
+
+
 def test_a_device_is_tried_again_as_often_as_asked(doubler):
     for times, calls in [(2, 3), (3, 3)]:
         device = Lost(times)
         report = measure_fleet([Probe(doubler)], [device], QUICK)
         assert device.calls == calls
         assert ("cannot be reached" in report.failures[0].message) == (times == 3)
-    with pytest.raises(DeviceError, match="named once"):
+    with pytest.raises(ConfigError, match="named once"):
         measure_fleet([], [LocalDevice(), LocalDevice()], QUICK)
 
 
@@ -155,6 +174,22 @@ CHANGES = {
     "compute units": {"compute_units": "CPU_ONLY"},
     "what is timed": {"timed": "computation"},
 }
+
+
+def test_a_store_of_before_takes_calibrations_without_quantiles(tmp_path):
+    path = tmp_path / "measurements.sqlite"
+    before = re.sub(r"iqr_ms REAL,", "iqr_ms REAL NOT NULL,", _store._TABLES)
+    measured = [a_measurement()]
+    store = MeasurementStore(path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(before)
+        old = (1, "Linear", json.dumps(asdict(Linear(1, 2, 3))), 2.0, 0.1, 1.9, 50)
+        database.execute("INSERT INTO timings VALUES (?, ?, ?, ?, ?, ?, ?)", old)
+        database.execute("INSERT INTO calibrations VALUES (1, 'x', 'litert', '1', 'fp32', 1, '{}')")
+        database.commit()
+    number = store.add("fp32", 1, [Linear(1, 8, 8)], [measured[0].model_copy(update={"iqr_ms": None})])
+    assert store.medians(1) == {Linear(1, 2, 3): 2.0}
+    assert store.medians(number) == {Linear(1, 8, 8): 2.0}
 
 
 @given(chosen=st.sets(st.sampled_from(sorted(CHANGES))))
@@ -216,6 +251,9 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
     code, _, err = run(monkeypatch, capsys, "bench", doubler.path, "--cores", "a")
     assert code == 2
     assert "cores are numbers" in err
+    code, _, err = run(monkeypatch, capsys, "bench", doubler.path, "--device", "moon")
+    assert code == 2
+    assert "no device 'moon'" in err
 
     code, out, _ = run(monkeypatch, capsys, "measurements", "list", "--device", "ssh:second", "--json")
     kept = json.loads(out)
@@ -258,12 +296,14 @@ def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubl
     doubler.path.with_name(f"{doubler.path.name}.json").write_text(doubler.model_dump_json())
     at_board.write(board=at_board.settings("stub"), stuck=at_board.settings("hang", cache=str(at_board.home / "stuck")))
     running = subprocess.Popen(
-        [sys.executable, "-m", "sekron_edge", "bench", doubler.path, "--device", "ssh:board", "--device", "ssh:stuck"],
+        [sys.executable, "-m", "sekron_edge", "bench", doubler.path, "--device", "ssh:board", "--device", "ssh:stuck",
+         "--timeout", "120"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    # Its first line says that the board is done.
-    line = running.stderr.readline()
-    assert "on ssh:board" in line, line + running.stderr.read()
+    said = []
+    while not said or "on ssh:board: " not in said[-1]:  # the board is done
+        said.append(running.stderr.readline())
+        assert said[-1], said
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(at_board.home.glob("stuck/sekron-edge-job-*")):
         time.sleep(0.02)

@@ -81,5 +81,5 @@ def test_this_machine_is_calibrated_once(tmp_path):
     medians = store.medians(kept.id)
     assert len(medians) == kept.timings
     assert set(medians) == set(calibration_primitives())
-    with pytest.raises(DeviceError, match="executorch"):
-        cached_calibration("executorch", cache=tmp_path)
+    with pytest.raises(DeviceError, match="coreml"):
+        cached_calibration("coreml", cache=tmp_path)

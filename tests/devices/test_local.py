@@ -12,7 +12,7 @@ from torch import nn
 from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.devices import LocalDevice, Measurement, measure
-from sekron_edge.errors import DeviceError, UnsupportedError
+from sekron_edge.errors import ConfigError, DeviceError, UnsupportedError
 from tests.devices.boards import STUB
 
 
@@ -71,7 +71,7 @@ def test_bad_arguments_name_what_was_wrong(tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(b"x")
     nothing = Artifact.describe(path, format="litert", precision="fp32", inputs=[], outputs=[], versions={})
-    with pytest.raises(DeviceError, match="no device 'moon'"):
+    with pytest.raises(ConfigError, match="no device 'moon'"):
         measure(nothing, "moon")
     with pytest.raises(DeviceError, match="at least 1"):
         measure(nothing, threads=0)

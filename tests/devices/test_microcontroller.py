@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from sekron_edge.artifacts import Arena, Artifact
-from sekron_edge.devices import CYCLES_PER_MAC, cycles_per_mac, load_profile, microcontroller_latency, require_fit
+from sekron_edge.devices import (
+    CYCLES_PER_MAC,
+    cycles_per_mac,
+    footprint,
+    load_profile,
+    microcontroller_latency,
+    require_fit,
+)
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.primitives import Conv
 
@@ -52,3 +59,20 @@ def test_other_devices_have_none():
     assert microcontroller_latency(load_profile("raspberry-pi-5")) is None
     assert microcontroller_latency(load_profile("corstone-300-u55")) is None
     assert all(figure.low <= figure.typical <= figure.high for figure in CYCLES_PER_MAC)
+
+
+def test_a_footprint_says_what_is_counted_tested_and_estimated():
+    board, found = load_profile("stm32l4r5"), artifact(100_000, ARENA).model_copy(update={"macs": 12_000_000})
+    figure = cycles_per_mac(board)
+    needs = footprint(found, board)
+    assert (needs.flash_bytes, needs.ram_bytes, needs.macs) == (100_000, 210_000, 12_000_000)
+    assert needs.cycles == round(figure.typical * 12_000_000)
+    assert needs.latency_ms == pytest.approx(needs.cycles / 120_000)
+    low, high = needs.latency_range_ms
+    assert low < needs.latency_ms < high
+    assert "tested with x, 5% margin" in needs.source
+    assert "estimated from" in needs.source
+    # Nobody said where it runs, or published how floats run there.
+    for other in (footprint(found), footprint(found.model_copy(update={"precision": "fp32"}), board)):
+        assert (other.ram_bytes, other.cycles, other.latency_ms) == (210_000, None, None)
+    assert footprint(artifact(100, None), board) is None

@@ -14,6 +14,7 @@ from torch import nn
 
 from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter, predict
 from sekron_edge.devices import LocalDevice, _runner
+from sekron_edge.devices._hostinfo import HostInfo
 from sekron_edge.devices._job import Answer, Job, Timing, read_answer
 from sekron_edge.devices._summary import summary
 from sekron_edge.errors import DeviceError, VerificationError
@@ -21,6 +22,21 @@ from sekron_edge.errors import DeviceError, VerificationError
 STARTED = datetime(2026, 11, 25, tzinfo=UTC)
 CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
 THROTTLES = "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+COOLERS = "/sys/class/thermal/cooling_device{}/{}"
+# Of a Pixel.
+THERMAL_SERVICE = """
+Thermal Status: 0
+Cached temperatures:
+\tTemperature{mValue=57.2, mType=0, mName=cpu3-silver-usr, mStatus=0}
+HAL Ready: true
+Current temperatures from HAL:
+\tTemperature{mValue=31.7, mType=0, mName=cpu0-gold-usr, mStatus=0}
+\tTemperature{mValue=32.300003, mType=0, mName=cpu0-silver-usr, mStatus=0}
+\tTemperature{mValue=39.6, mType=2, mName=maxfg, mStatus=0}
+Current cooling devices from HAL:
+\tCoolingDevice{mValue=1, mType=1, mName=battery}
+\tCoolingDevice{mValue=0, mType=2, mName=thermal-cpufreq-0}
+"""
 
 
 @pytest.mark.parametrize(("name", "needed"), [("_runner.py", {"numpy"}), ("_attendant.py", set())])
@@ -69,13 +85,17 @@ def job(tmp_path):
     return Job((artifact,), runs=4)
 
 
-def answered(job, milliseconds=(1.0,) * 9, *, settled=True, machine="x86_64", before=None, after=None, elapsed_s=1.0):
+def answered(
+    job, milliseconds=(1.0,) * 9, *, settled=True, machine="x86_64", before=None, after=None, elapsed_s=1.0, averaged=1
+):
     timing = Timing(
         runtime="litert",
         runtime_version="1",
+        timed="call",
         measurable=True,
         settled=settled,
         milliseconds=milliseconds,
+        averaged=averaged,
         peak_memory_bytes=None,
     )
     return Answer(
@@ -105,10 +125,17 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(job):
     cold, hot = {CLOCK: "2000000", THROTTLES: "3"}, {CLOCK: "1200000", THROTTLES: "3"}
     for given, reason in [
         ({"settled": False}, "did not settle"),
+        ({"milliseconds": (1.0, 1.0, 1.2, 1.2, 1.2), "averaged": 10}, "median moved"),
         ({"milliseconds": (1.0, 2.0) * 6}, "interquartile range"),
         ({"milliseconds": slowing}, "median moved"),
         ({"milliseconds": slowing, "before": cold, "after": hot}, "throttled"),
         ({"before": cold, "after": {**cold, THROTTLES: "4"}}, "throttled"),
+        ({"after": cooler("thermal-cpufreq-0", 2)}, "throttled"),
+        ({"before": cooler("Processor", 1)}, "throttled"),
+        (
+            {"after": {"dumpsys thermalservice": THERMAL_SERVICE.replace("mValue=0, mType=2", "mValue=3, mType=2")}},
+            "throttled",
+        ),
         ({"machine": "aarch64", "before": {"/proc/cpuinfo": "vendor_id : AuthenticAMD"}}, "emulated"),
     ]:
         found = summed_up(job, **given)
@@ -119,6 +146,17 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(job):
     idle = summed_up(job, before=cold, after=hot)  # no run was slower: the clock fell when all was done
     assert idle.stable
     assert not idle.throttled
+    for calm in (cooler("thermal-cpufreq-0", 0), cooler("pwm-fan", 3), {"dumpsys thermalservice": THERMAL_SERVICE}):
+        assert summed_up(job, before=calm, after=calm).stable
+    assert summed_up(job, milliseconds=(1.0, 1.0, 1.2, 1.2, 1.2)).stable  # five runs say little; five means do not
+
+
+def cooler(name, state):
+    return {COOLERS.format(0, "type"): name, COOLERS.format(0, "cur_state"): str(state)}
+
+
+def test_android_says_how_hot_it_is_now():
+    assert HostInfo({"dumpsys thermalservice": THERMAL_SERVICE}).temperature_celsius == 32.300003
 
 
 def test_what_cannot_be_true_is_refused(job):

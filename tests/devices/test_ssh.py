@@ -59,6 +59,7 @@ def test_a_board_is_calibrated(at_board, tmp_path):
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     model = calibrate("litert", store=store, device=open_device("ssh:board"))
     assert "measured on" in model.source
+    assert "clock" not in model.source
     (kept,) = store.calibrations()
     assert kept.timings > 500
     assert {Path(name).name for name in set(at_board.files()) - set(before)} <= {
@@ -163,6 +164,29 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
     assert at_board.files() == before
 
 
+@pytest.mark.slow
+def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(at_board, doubler):
+    at_board.write(board=at_board.settings("hang", cache=str(at_board.home / "new")))
+    before = at_board.files()
+    failed = []
+
+    def measure():
+        try:
+            open_device("ssh:board").measure(doubler, runs=4, timeout_s=300)
+        except UnreachableError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    while thread.is_alive() and not [name for name in at_board.files() if "edge-job-" in name]:
+        time.sleep(0.02)
+    with at_board.silent():
+        thread.join(timeout=60)
+    assert "connection was lost" in failed[0]
+    at_board.wait_for_silence()
+    assert at_board.files() == before
+
+
 def test_a_board_that_is_busy_or_away_may_be_tried_again(at_board, doubler):
     at_board.cache.mkdir(exist_ok=True)
     busy = os.open(at_board.cache, os.O_RDONLY)
@@ -202,7 +226,7 @@ def test_what_does_not_fit_the_board_is_said_before(at_board, doubler):
     at_board.write(board=at_board.settings(host="-oProxyCommand=touch x"))
     with pytest.raises(DeviceError, match="is no host"):
         measured(doubler)
-    with pytest.raises(DeviceError, match="no device 'ssh:'"):
+    with pytest.raises(ConfigError, match="no device 'ssh:'"):
         open_device("ssh:")
 
 

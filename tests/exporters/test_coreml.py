@@ -29,7 +29,7 @@ MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 class TestCoreML(ExporterContract):
     format = "coreml"
-    tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.05}
+    tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.05, "int8-weights": 0.05}
 
 
 class _Each(nn.Module):
@@ -509,17 +509,49 @@ def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
             assert error <= 1e-3, f"{name}, {declared.name}: {error}"
 
 
-@pytest.mark.slow
-def test_weights_in_int8_take_a_quarter(tmp_path):
+def _int8_network():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
-    model = replace_layers(dense, {"0": tucker2((64, 64, 3, 3), 32, 32)})
-    x = torch.randn(4, 64, 8, 8)
+    return replace_layers(dense, {"0": tucker2((64, 64, 3, 3), 32, 32)}), torch.randn(16, 64, 8, 8)
+
+
+@pytest.mark.slow
+def test_weights_in_int8_take_a_quarter(tmp_path):
+    model, x = _int8_network()
+    expected = model(x).detach().numpy()
     sizes = {}
-    for precision in ("fp32", "int8"):
-        artifact = export(model, (x[:1],), format="coreml", precision=precision, out=tmp_path)
+    for precision, most in (("fp32", 1e-5), ("int8-weights", 0.02), ("int8", 0.05)):
+        artifact = export(model, (x[:1],), format="coreml", precision=precision, out=tmp_path, calibration=(x[4:],))
         sizes[precision] = artifact.size_bytes
         (found,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
-        expected = model(x).detach().numpy()
-        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected), precision
-    assert sizes["int8"] < 0.3 * sizes["fp32"]
+        assert np.linalg.norm(found - expected) < most * np.linalg.norm(expected), precision
+    assert sizes["int8-weights"] < 0.3 * sizes["fp32"]
+    assert sizes["int8"] < 0.32 * sizes["fp32"]
+
+
+@pytest.mark.slow
+def test_in_int8_every_convolution_takes_and_multiplies_integers(tmp_path):
+    from sekron_edge.exporters._mil import _main, _read_model
+
+    model, x = _int8_network()
+    artifact = export(model, (x[:1],), format="coreml", precision="int8", out=tmp_path, calibration=(x,))
+    _, block = _main(_read_model(artifact.path)[0])
+    made_by = {value.name: operation.type for operation in block.operations for value in operation.outputs}
+    convolutions = [operation for operation in block.operations if operation.type == "conv"]
+    assert len(convolutions) == 4
+    for operation in convolutions:
+        assert made_by[operation.inputs["x"].arguments[0].name] == "dequantize"
+        assert made_by[operation.inputs["weight"].arguments[0].name] == "constexpr_affine_dequantize"
+
+
+@pytest.mark.slow
+def test_int8_takes_its_ranges_from_the_calibration_data(tmp_path):
+    model, x = _int8_network()
+    expected = model(x).detach().numpy()
+    errors = []
+    for calibration in (x, 0.1 * x):
+        artifact = export(model, (x[:1],), format="coreml", precision="int8", out=tmp_path, calibration=(calibration,))
+        (found,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
+        errors.append(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    assert errors[0] < 0.05
+    assert errors[1] > 0.5  # a tenth of the range cuts off nearly everything

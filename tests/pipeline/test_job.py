@@ -172,6 +172,19 @@ def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole)
 
 
 @pytest.mark.slow
+def test_several_devices_are_planned_for_from_one_scoring(folder, whole):
+    devices = ("--device", "raspberry-pi-4", "--device", "raspberry-pi-5")
+    arguments = ("plan", folder / "job.toml", *devices, "--latency-ms", "0.6x", "--json")
+    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    assert code == 0, err
+    assert err.count("scored") <= 1
+    plans = [Plan.model_validate(plan) for plan in json.loads(out)]
+    assert [plan.profile for plan in plans] == ["raspberry-pi-4", "raspberry-pi-5"]
+    assert plans[0].dense.latency_ms > plans[1].dense.latency_ms
+    assert all(plan.cost.latency_ms <= 0.6 * plan.dense.latency_ms for plan in plans)
+
+
+@pytest.mark.slow
 def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
     code, out, err = finished(command("verify", whole[0], "--json", cache=folder / "cache"))
     assert code == 0, err

@@ -54,6 +54,16 @@ def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_a
     assert "none is known" in phone.latency_model().source
 
 
+def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_of_all_it_has(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "cached_calibration", lambda *_, device=None, **__: asked.append(device) or HERE)
+    monkeypatch.setattr(module, "comparable_device", lambda: "vector units")
+    Target.choose(load_profile("raspberry-pi-4"), precisions=["int8"]).latency_model()
+    assert asked == ["vector units"] * 2
+    Target.choose(load_profile("host")).latency_model()
+    assert asked[2:] == [None]
+
+
 def test_milliseconds_need_a_known_latency():
     phone = Target.choose(load_profile("pixel-8"), runtime="litert")
     phone.require_known_latency(Budget(latency_ms="0.5x"))
@@ -67,3 +77,33 @@ def test_a_devices_memory_is_a_limit_where_none_is_given():
     assert pi.profile.facts.usable_ram.value
     assert pi.with_device_limits(Budget()).peak_memory_bytes.value == pi.profile.facts.usable_ram.value
     assert pi.with_device_limits(Budget(peak_memory_bytes=5)).peak_memory_bytes.value == 5
+
+
+def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch):
+    asked = {}
+
+    def calibrated(runtime, **how):
+        asked.update(how, runtime=runtime)
+        return HERE
+
+    monkeypatch.setattr(module, "cached_calibration", calibrated)
+    pi = Target.choose(load_profile("raspberry-pi-4"), measured_on="ssh:board")
+    assert pi.latency_model(cache=None) is HERE
+    assert (asked["device"].name, asked["threads"], asked["runtime"]) == ("ssh:board", 4, "litert")
+    assert (pi.is_here, pi.is_measured, pi.place) == (False, True, "ssh:board")
+    phone = Target.choose(load_profile("pixel-8"), runtime="litert", measured_on="adb:pixel")
+    phone.require_known_latency(Budget(latency_ms=8.0))
+    assert phone.measuring_device().name == "adb:pixel"
+    here = Target.choose(load_profile("host"))
+    assert (here.is_here, here.place, here.measuring_device().name) == (True, "this machine", "local")
+
+
+def test_where_to_measure_must_be_the_profiles_device():
+    with pytest.raises(ConfigError, match="host is this machine"):
+        Target.choose(load_profile("host"), measured_on="ssh:board")
+    with pytest.raises(ConfigError, match="raspberry-pi-5 is not this machine"):
+        Target.choose(load_profile("raspberry-pi-5"), measured_on="local")
+    with pytest.raises(ConfigError, match="stm32h743 is a microcontroller"):
+        Target.choose(load_profile("stm32h743"), precisions=["int8"], measured_on="ssh:board")
+    with pytest.raises(ConfigError, match="no device 'moon'"):
+        Target.choose(load_profile("raspberry-pi-5"), measured_on="moon")

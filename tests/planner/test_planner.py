@@ -18,11 +18,15 @@ from sekron_edge.planner import (
     LayerCost,
     LayerScores,
     Plan,
+    Pricing,
     WeightErrors,
     decompose,
+    frontier,
     measure_sensitivity,
     score,
+    score_for_all,
     solve,
+    with_sensitivity_of,
 )
 from sekron_edge.planner._candidates import enumerate_structures, undominated
 from sekron_edge.tensor import decompose_tensor
@@ -37,6 +41,15 @@ class MacsAreTime:
 
     def latency_ms(self, primitives):
         return sum(primitive.macs * 1e-6 + 1e-3 for primitive in primitives)
+
+
+class CallsAreTime:
+    """Another device: nothing but the number of operations counts."""
+
+    source = "another device"
+
+    def latency_ms(self, primitives):
+        return 1e-3 * len(primitives)
 
 
 def candidate(loss, latency, size, macs):
@@ -351,3 +364,48 @@ def test_the_least_is_what_a_plan_can_reach(scores):
         assert getattr(plan.cost, entry) == pytest.approx(least, rel=1e-5)
         with pytest.raises(InfeasibleBudgetError):
             scores.plan(Budget.model_validate({entry: least * 0.99}), profile="host", runtime="litert")
+
+
+def test_a_limit_that_decides_nothing_is_named(scores):
+    budget = Budget(macs="0.5x", artifact_bytes="1.0x", peak_memory_bytes="1.0x")
+    plan = scores.plan(budget, profile="host", runtime="litert")
+    assert plan.solver.binding == ("macs",)
+    said = str(plan)
+    assert f"artifact_bytes <= {plan.limits['artifact_bytes']:.6g} does not bind" in said
+    assert f"macs <= {plan.limits['macs']:.6g} binds" in said
+    both = scores.plan(Budget(macs="0.5x", artifact_bytes="0.1x"), profile="host", runtime="litert")
+    assert both.solver.binding == ("artifact_bytes",)
+    assert scores.plan(Budget(macs="1.0x"), profile="host", runtime="litert").solver.binding == ()
+
+
+def test_the_frontier_costs_ever_less_and_diverges_ever_more(scores):
+    points = frontier(scores, points=6)
+    times = [point.cost.latency_ms for point in points]
+    losses = [point.predicted_loss for point in points]
+    assert len(points) > 3
+    assert times == sorted(times, reverse=True)
+    assert losses == sorted(losses)
+    assert times[0] == pytest.approx(scores.dense.latency_ms)
+    assert times[-1] == pytest.approx(scores.least("latency_ms"))
+
+
+def test_one_scoring_serves_several_devices():
+    torch.manual_seed(0)
+    model, x = network(), torch.randn(64, 3, 12, 12)
+    targets = [Pricing(MacsAreTime()), Pricing(CallsAreTime(), "int8")]
+    first, second = score_for_all(model, (x[:1],), targets, calibration=(x,))
+    alone = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    assert [layer.candidates[0] for layer in first.layers] == [layer.candidates[0] for layer in alone.layers]
+    offered = [{c.structure for c in layer.candidates} for layer in first.layers]
+    assert offered == [{c.structure for c in layer.candidates} for layer in alone.layers]
+    assert second.latency_source == "another device"
+    assert second.dense.latency_ms != first.dense.latency_ms
+    assert second.dense.artifact_bytes < first.dense.artifact_bytes
+    errors = [{c.structure: c.relative_error for c in layer.candidates} for layer in first.layers]
+    for layer, known in zip(second.layers, errors, strict=True):
+        assert all(known.get(c.structure, c.relative_error) == c.relative_error for c in layer.candidates)
+    measured = measure_sensitivity(model, first, (x,), divergence=lambda out, reference: (out - reference).abs().mean())
+    priced = with_sensitivity_of(second, measured)
+    for one, other in zip(measured.layers, priced.layers, strict=True):
+        slopes = [c.predicted_loss / c.relative_error**2 for c in (*one.candidates[1:], *other.candidates[1:])]
+        assert slopes == pytest.approx(slopes[:1] * len(slopes))

@@ -1,0 +1,244 @@
+"""sekron-edge against its peers, at equal measured latency and after the same one epoch of distillation.
+
+The networks of two example jobs, in LiteRT and float32, one thread. Each peer's strength is turned until its artifact
+takes the wanted share of the dense one's time; then all are distilled alike. What was reached is kept in the cache, so
+that a run that was interrupted goes on; at the end all artifacts of a network are timed in turn. Needs `torch-pruning`
+and `aimet-torch`, best in a virtual environment of their own; CIFAR images and weights are read from
+``SEKRON_EDGE_DATA``. ``--quick`` distils on 2000 images of Fashion-MNIST, at one latency.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+from torch.utils.data import Subset
+
+from benchmarks._peer_methods import Compress, spatial_svd_greedy, structured_pruning, tucker2_vbmf
+from benchmarks._result import Claim, parser, publish
+from sekron_edge import files
+from sekron_edge.artifacts import Artifact, export
+from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.devices import LocalDevice
+from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.nn import operations
+from sekron_edge.pipeline import (
+    calibration_inputs,
+    example_inputs,
+    load_config,
+    load_task,
+    plan,
+    state_fingerprint,
+    trained_model,
+)
+from sekron_edge.planner import Budget, decompose
+from sekron_edge.task import Task
+from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+_NETWORKS = {"ResNet on Fashion-MNIST": "fashion_mnist", "ResNet-20 on CIFAR-10": "cifar_resnet"}
+_SHARES = (0.5, 0.3)
+_OURS = "sekron-edge"
+_PEERS: dict[str, Callable[[nn.Module, Task], Compress]] = {
+    "Tucker-2, VBMF ranks": tucker2_vbmf,
+    "spatial SVD, greedy ranks": spatial_svd_greedy,
+    "structured pruning": structured_pruning,
+}
+_STEPS = 8
+# A model that uses so much of the time it may take is taken.
+_CLOSE = 0.97
+_RUNS = 100
+_QUICK_IMAGES = 2000
+# Raised when the same networks would be compressed otherwise.
+_METHODS = 1
+
+
+class _Reached(BaseModel):
+    """What a method came to at a share of the dense time; ``artifact`` is None where it cannot be that fast.
+
+    ``share`` is what was measured when its strength was chosen: of the fastest model, where none is fast enough.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float
+    macs: int = 0
+    parameters: int = 0
+    before: float = 0.0
+    after: float = 0.0
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class _Network:
+    name: str
+    model: nn.Module
+    task: Task
+    config: TrainConfig
+    work: Path
+
+    @classmethod
+    def load(cls, name: str, images: int | None, work: Path) -> _Network:
+        """Load or train the network of an example job."""
+        config = load_config(_EXAMPLES / f"{_NETWORKS[name]}.toml")
+        task = load_task(config)
+        model = trained_model(config, task, ConsoleNarrator())
+        if images is not None and images < len(task.train):  # type: ignore[arg-type]
+            order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+            task = replace(task, train=Subset(task.train, order[:images].tolist()))
+        settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed})
+        return cls(name, model, task, settings, work)
+
+    @cached_property
+    def dense(self) -> Artifact:
+        """The artifact that all others are timed beside."""
+        return self.exported(self.model, "dense")
+
+    def exported(self, model: nn.Module, name: str = "model") -> Artifact:
+        """Export to the runtime that the latencies are of, in place of what has this name."""
+        return export(model, example_inputs(self.task), format="litert", out=self.work, name=name)
+
+    def share(self, model: nn.Module) -> float:
+        """Return the time that a model's artifact takes, of the dense one's."""
+        slow, fast = LocalDevice().measure_together([self.dense, self.exported(model)], runs=_RUNS)
+        return fast.median_ms / slow.median_ms
+
+    def compressed(self, method: str, share: float, peers: dict[str, Compress]) -> tuple[nn.Module | None, float]:
+        """Return what a method makes of the network for a share of its time, or None; and the share measured."""
+        if method == _OURS:
+            budget = Budget.model_validate({"latency_ms": f"{share}x"})
+            try:
+                chosen = plan(
+                    self.model, example_inputs(self.task), "host",
+                    task=self.task, budget=budget, runtime="litert", threads=1, narrator=ConsoleNarrator(),
+                )  # fmt: skip
+            except InfeasibleBudgetError as error:
+                return None, error.nearest[0]["latency_ms"] / LocalDevice().measure(self.dense, runs=_RUNS).median_ms
+            small = decompose(self.model, chosen, calibration=(calibration_inputs(self.task),))
+            return small, self.share(small)
+        if method not in peers:
+            peers[method] = _PEERS[method](self.model, self.task)
+        return self._turned(peers[method], share)
+
+    def _turned(self, compress: Compress, share: float) -> tuple[nn.Module | None, float]:
+        """Bisect the strength of a method for the slowest model that takes no more than a share of the time."""
+        low, high = 0.0, 1.0
+        best: nn.Module | None = None
+        reached, least = 0.0, 1.0
+        for _ in range(_STEPS):
+            strength = (low + high) / 2
+            model = compress(strength)
+            found = self.share(model)
+            least = min(least, found)
+            if found > share:
+                low = strength
+                continue
+            high = strength
+            if found > reached:
+                best, reached = model, found
+            if found >= _CLOSE * share:
+                break
+        return best, reached if best is not None else least
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compress, distil, time."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--networks", nargs="+", choices=_NETWORKS, default=list(_NETWORKS), metavar="NETWORK")
+    options.add_argument("--images", type=int, help="training samples in the epoch; by default all of them")
+    given = options.parse_args(arguments)
+    images = _QUICK_IMAGES if given.quick else given.images
+    names = list(_NETWORKS)[:1] if given.quick else given.networks
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            network = _Network.load(name, images, Path(folder))
+            rows += _rows(network, _SHARES[:1] if given.quick else _SHARES)
+    publish(rows, list(_claims(rows)), given.json)
+
+
+def _rows(network: _Network, shares: Sequence[float]) -> Iterator[dict[str, Any]]:
+    peers: dict[str, Compress] = {}
+    methods = (_OURS, *_PEERS)
+    found = {(share, method): _reached(network, method, share, peers) for share in shares for method in methods}
+    artifacts = [reached.artifact for reached in found.values() if reached.artifact is not None]
+    slow, *measured = LocalDevice().measure_together([network.dense, *artifacts], runs=_RUNS)
+    times = {artifact.sha256: one.median_ms / slow.median_ms for artifact, one in zip(artifacts, measured, strict=True)}
+    dense = evaluate(network.model, network.task)
+    for (share, method), reached in found.items():
+        kept = reached.artifact is not None
+        yield {
+            "network": network.name,
+            "of the dense latency": share,
+            "method": method,
+            "images": len(network.task.train),  # type: ignore[arg-type]
+            "measured": times[reached.artifact.sha256] if reached.artifact is not None else reached.share,
+            "reached": kept,
+            "dense accuracy": dense,
+            "before distillation": reached.before if kept else None,
+            "after one epoch": reached.after if kept else None,
+            "MACs": reached.macs if kept else None,
+            "bytes": reached.artifact.size_bytes if reached.artifact is not None else None,
+        }
+
+
+def _reached(network: _Network, method: str, share: float, peers: dict[str, Compress]) -> _Reached:
+    """Compress and distil, unless that is in the cache."""
+    images = len(network.task.train)  # type: ignore[arg-type]
+    settings = network.config.model_dump_json(exclude={"threads"})
+    key = files.fingerprint(_METHODS, state_fingerprint(network.model), settings, images, method, share)
+    stored = files.cache_folder() / f"peer-{key}.json"
+    narrator = ConsoleNarrator()
+    if not stored.is_file():
+        with narrator.busy(f"{network.name}, {share} of the latency: {method}"):
+            model, measured = network.compressed(method, share, peers)
+            reached = _Reached(share=measured) if model is None else _distilled(network, model, measured, stored)
+        files.write_text(stored, reached.model_dump_json(indent=2) + "\n")
+    reached = _Reached.model_validate_json(stored.read_bytes())
+    narrator.say(f"{network.name}, {share} of the latency: {method}: {reached.share:.3f}, {reached.after:.4f}")
+    return reached
+
+
+def _distilled(network: _Network, model: nn.Module, share: float, stored: Path) -> _Reached:
+    task = network.task
+    start = reestimate_batch_norm(model, task.calibration)
+    small = finetune(start, network.model, task, config=network.config, progress=False)
+    artifact = network.exported(small)
+    path = stored.with_suffix(artifact.path.suffix)
+    shutil.copyfile(artifact.path, path)
+    computed = (
+        one.macs for operation in operations(small, example_inputs(task)).operations for one in operation.primitives
+    )
+    return _Reached(
+        share=share,
+        macs=sum(computed),
+        parameters=sum(parameter.numel() for parameter in small.parameters()),
+        before=evaluate(start, task),
+        after=evaluate(small, task),
+        artifact=artifact.model_copy(update={"path": path}),
+    )
+
+
+def _claims(rows: Sequence[dict[str, Any]]) -> Iterator[Claim]:
+    for network, share in dict.fromkeys((row["network"], row["of the dense latency"]) for row in rows):
+        point = {
+            row["method"]: row for row in rows if (row["network"], row["of the dense latency"]) == (network, share)
+        }
+        where = f"{network}, {share} of the latency"
+        best = max(
+            (row["after one epoch"] for name, row in point.items() if row["reached"] and name != _OURS), default=0.0
+        )
+        ours = point[_OURS]["after one epoch"] or 0.0
+        yield Claim(name=f"{where}: ours above the best peer", value=ours - best, relation=">=", limit=0.0)
+
+
+if __name__ == "__main__":
+    main()
