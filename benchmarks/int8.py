@@ -27,14 +27,16 @@ from sekron_edge.devices import LocalDevice, cached_calibration, refuse_matrix_u
 from sekron_edge.errors import ConfigError, DataError, InfeasibleBudgetError
 from sekron_edge.nn import factorize
 from sekron_edge.pipeline import calibration_inputs
-from sekron_edge.planner import Budget, score
+from sekron_edge.planner import Budget, ModelScores, Plan, score
 from sekron_edge.task import Task
 from sekron_edge.verification import score_artifact
 
 # Most accuracy lost, least times faster and smaller, in LiteRT.
 _JOBS = {"fashion_mnist_int8": (0.005, 2.0, 3.0), "cifar_resnet32_int8": (0.015, 1.0, 2.0)}
 _RUNTIMES = ("litert", "executorch")
-_RESNET18 = Budget.model_validate({"macs": "0.25x", "latency_ms": "0.4x"})
+# A quarter of the MACs; of the dense model's latency the first of these that a plan is predicted to keep.
+_RESNET18_MACS = "0.25x"
+_RESNET18_LATENCY = ("0.4x", "0.5x", "0.6x", "0.8x", "1.0x", "2.0x")
 _FASTER = 2.4
 _RUNS = 100
 
@@ -80,7 +82,7 @@ def _resnet18_rows() -> list[dict[str, Any]]:
     narrator = ConsoleNarrator()
     with narrator.busy("scoring ResNet-18"):
         scores = score(model, (x[:1],), latency, precision="int8", file_costs=file_costs)
-    plan = scores.plan(_RESNET18, profile="host", runtime="litert")
+    plan = _quarter_of_the_macs(scores, narrator)
     costs = (
         f"{plan.cost.macs:,} MACs of {plan.dense.macs:,}, {plan.cost.latency_ms:.4g} ms of {plan.dense.latency_ms:.4g}"
     )
@@ -88,6 +90,16 @@ def _resnet18_rows() -> list[dict[str, Any]]:
     structures = plan.structures()
     small = settled(factorize(model, lambda name, *_: structures.get(name)))
     return [_row("ResNet-18, 224x224", runtime, model, small, x, None) for runtime in _RUNTIMES]
+
+
+def _quarter_of_the_macs(scores: ModelScores, narrator: ConsoleNarrator) -> Plan:
+    for latency in _RESNET18_LATENCY:
+        budget = Budget.model_validate({"macs": _RESNET18_MACS, "latency_ms": latency})
+        try:
+            return scores.plan(budget, profile="host", runtime="litert")
+        except InfeasibleBudgetError as error:
+            narrator.say(str(error))
+    raise AssertionError("a quarter of the MACs takes more than twice the time of all of them")
 
 
 def _row(

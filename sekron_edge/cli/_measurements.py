@@ -71,8 +71,7 @@ def bench(
     devices = [open_device(name) for name in device or ["local"]]
     narrator, chosen = ConsoleNarrator(), None if profile is None else load_profile(profile)
     with tempfile.TemporaryDirectory() as folder:
-        with narrator.busy(f"reading {path}"):
-            probes = _probes(path) if format is None else _adopted(path, format, Path(folder))
+        probes = _probes(path) if format is None else _adopted(path, format, Path(folder), narrator)
         footprints = {probe.artifact.path: footprint(probe.artifact, chosen) for probe in probes}
         timed = [probe for probe in probes if footprints[probe.artifact.path] is None]
         report = measure_fleet(timed, devices, asked, tell=narrator.say)
@@ -213,13 +212,14 @@ def _compute_units(text: str) -> ComputeUnits:
     raise ConfigError(f"compute units are one of {', '.join(known)}; got {text!r}")
 
 
-def _adopted(path: Path, format: str, folder: Path) -> list[Probe]:
+def _adopted(path: Path, format: str, folder: Path, narrator: ConsoleNarrator) -> list[Probe]:
     from sekron_edge.artifacts import adopt
     from sekron_edge.devices import Probe
 
     if not path.is_file():
         raise ConfigError(f"{path} must be a file of the format {format}; there is none")
-    return [Probe(adopt(path, format=format, folder=folder))]
+    with narrator.busy(f"running {path.name} in less and less memory"):
+        return [Probe(adopt(path, format=format, folder=folder))]
 
 
 def _probes(path: Path) -> list[Probe]:
