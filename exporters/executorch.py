@@ -35,7 +35,7 @@ class ExecuTorchExporter:
     """
 
     variants: ClassVar[tuple[str, ...]] = tuple(name for name in TARGETS if name)
-    primitive_count = 240
+    primitive_count = 180
 
     def __init__(self, variant: str = "") -> None:
         self.name = f"executorch:{variant}" if variant else "executorch"

@@ -12,7 +12,7 @@ _SHARES = {
     "global mean": 0.02, "copy": 0.02,
 }  # fmt: skip
 # A fit needs so many, a quarter of which only judges it.
-_LEAST = 12
+_LEAST = 10
 _SIZES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 112)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 _FEATURES = (*_CHANNELS[4:], 10, 1000, 1024)
