@@ -483,13 +483,12 @@ def basic_pitch(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     program = Program(basic_pitch / "nmp.mlpackage")
-    twin = Interpreter(str(basic_pitch / "nmp.tflite"))
-    twin.allocate_tensors()
-    # The converter numbered the outputs :0, :1, :2 in the order that the package has them in.
-    details = sorted(twin.get_output_details(), key=lambda detail: detail["name"])
+    path = str(basic_pitch / "nmp.tflite")
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    twins = [Interpreter(path), Interpreter(path, experimental_op_resolver_type=plain)]
     samples = program.interface.inputs[0].shape[1]
     seconds = np.arange(samples) / 22050
     generator = np.random.default_rng(0)
@@ -502,11 +501,22 @@ def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
     }
     for name, sound in sounds.items():
         x = sound.astype(np.float32).reshape(1, samples, 1)
-        twin.set_tensor(twin.get_input_details()[0]["index"], x)
-        twin.invoke()
-        for declared, actual, detail in zip(program.interface.outputs, program.run([x]), details, strict=True):
-            error = np.abs(actual - twin.get_tensor(detail["index"])).max()
-            assert error <= 1e-3, f"{name}, {declared.name}: {error}"
+        found = (program.run([x]), *(outputs_of(twin, x) for twin in twins))
+        for declared, actual, one, other in zip(program.interface.outputs, *found, strict=True):
+            error = np.abs(actual - one).max()
+            # The network takes the logarithm of near silence, which is rounding: there LiteRT's kernels disagree among
+            # themselves, on processors with wide vectors by more than a thousandth.
+            allowed = max(1e-3, np.abs(one - other).max())
+            assert error <= allowed <= 5e-3, f"{name}, {declared.name}: {error}"
+
+
+def outputs_of(twin, x):
+    twin.allocate_tensors()
+    twin.set_tensor(twin.get_input_details()[0]["index"], x)
+    twin.invoke()
+    # The converter numbered the outputs :0, :1, :2 in the order that the package has them in.
+    details = sorted(twin.get_output_details(), key=lambda detail: detail["name"])
+    return [twin.get_tensor(detail["index"]) for detail in details]
 
 
 def _int8_network():
