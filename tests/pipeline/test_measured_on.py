@@ -49,5 +49,5 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     assert "measured on ssh:board" in report
     assert "measured here" not in report
     (calibration,) = MeasurementStore.default().calibrations()
-    assert calibration.timings == 120
+    assert calibration.timings >= 120  # each kind of operation has some at least
     assert {kept.measurement.device for kept in MeasurementStore.default().measurements()} == {"ssh:board"}
