@@ -299,6 +299,8 @@ def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubl
         [sys.executable, "-m", "sekron_edge", "bench", doubler.path, "--device", "ssh:board", "--device", "ssh:stuck",
          "--timeout", "120"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Shells start what runs in the background with the signal ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock of that
     )  # fmt: skip
     said = []
     while not said or "on ssh:board: " not in said[-1]:  # the board is done
