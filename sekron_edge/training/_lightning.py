@@ -92,11 +92,11 @@ class Training(LightningModule):
         inputs, targets = batch
         if self._channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        outputs = self.student(inputs)
+        outputs = _in_single(self.student(inputs))
         loss = self._task.loss(outputs, targets)
         for teacher in self._teacher:
             with torch.no_grad():
-                reference = teacher(inputs)
+                reference = _in_single(teacher(inputs))
             alpha = self._config.alpha
             loss = alpha * self._task.distillation(outputs, reference) + (1 - alpha) * loss
         if not torch.isfinite(loss):
@@ -115,7 +115,7 @@ class Training(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Count a batch of the calibration data."""
         del batch_index
-        self._metric.update(self.student(batch[0]), batch[1])
+        self._metric.update(_in_single(self.student(batch[0])), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         """Stop if the metric has not improved for long enough."""
@@ -165,6 +165,11 @@ class Training(LightningModule):
             "teacher": bool(self._teacher),
             "steps": self._steps,
         }
+
+
+def _in_single(outputs: Tensor) -> Tensor:
+    """Bring what mixed precision computed to float32: losses are sums of small differences."""
+    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
 
 
 def _takes_channels_last(model: nn.Module, task: Task) -> bool:

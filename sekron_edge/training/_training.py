@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from sekron_edge.training._config import FinetuneConfig, TrainConfig
 from sekron_edge.training._order import EpochOrder
 
 CHECKPOINT_NAME = "last.ckpt"
+_LIGHTNING_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size: int = 256) -> float:
@@ -142,6 +143,7 @@ def _fit(
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=1,
+            precision=_LIGHTNING_PRECISION[config.precision],
             max_epochs=config.epochs,
             callbacks=callbacks,
             plugins=[WholeFileIO()],

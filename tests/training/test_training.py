@@ -158,3 +158,17 @@ def test_published_resnet20_reaches_its_baseline():
     data = image_folder(Path(folder) / "cifar10_jpeg.zip")
     task = classification(data, normalization=Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     assert evaluate(model, task) == pytest.approx(0.8827, abs=5e-4)
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
+    task = classification(digits())
+    teacher = train(make_model(), task, config=TrainConfig(epochs=4), progress=False)
+    seen: list[torch.dtype] = []
+    student = make_model(1)
+    student.register_forward_hook(
+        lambda module, inputs, outputs: seen.append(outputs.dtype) if module.training else None
+    )
+    small = finetune(student, teacher, task, config=TrainConfig(epochs=8, precision="bf16"), progress=False)
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.float32}
+    assert evaluate(small, task) > 0.9
