@@ -28,6 +28,7 @@ from sekron_edge.structure import (
 _SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.5625, 0.625, 0.75)
 _RANK_MULTIPLE = 4
 _COARSE = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75)
+_NEXT_TO_NOTHING = 0.02
 # The errors of all but CP are known in closed form, for every rank at once; CP's few candidates are decomposed.
 DEFAULT_FAMILIES = ("weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp")
 
@@ -191,7 +192,11 @@ _FAMILIES: dict[str, Callable[[Shape], Iterator[Structure]]] = {
 
 
 def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop each candidate that another one beats, or equals, in latency, bytes, MACs, peak and error at once."""
+    """Drop each candidate that has no less error than another one, and saves next to nothing beside it.
+
+    That is less than 2 % in each of latency, bytes, MACs and peak: errors that are not yet those of refined factors say
+    less than that.
+    """
 
     def figures(candidate: Candidate) -> tuple[float, ...]:
         cost = candidate.cost
@@ -203,13 +208,14 @@ def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
             float(cost.peak_bytes),
         )
 
-    # In this order nothing that comes later beats what was kept.
+    # In this order nothing that comes later has less error than what was kept.
     ordered = sorted(candidates, key=figures)
     values = np.array([figures(candidate) for candidate in ordered])
+    enough = np.array([1.0, *[1 + _NEXT_TO_NOTHING] * (values.shape[1] - 1)])
     kept: list[int] = []
     best = np.empty_like(values)
     for index, own in enumerate(values):
-        if not (best[: len(kept)] <= own).all(axis=1).any():
+        if not (best[: len(kept)] <= own * enough).all(axis=1).any():
             best[len(kept)] = own
             kept.append(index)
     return [ordered[index] for index in kept]

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import check_weight, decompose_tensor, orthogonal_split, refine, unfold
+from sekron_edge.tensor import FactorizedTensor, check_weight, decompose_tensor, orthogonal_split, refine, unfold
 
 _SWEEPS = 20
+# Multiplications of all sweeps of a candidate: those of the largest layers get fewer, but so many.
+_WORK = 6e10
+_FEWEST_SWEEPS = 5
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
-# Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
+# Of the inputs of a layer: from so many on, sweeps for the output are in float32. In half the time; what that changes is
+# less than candidates differ by.
+_SINGLE_FROM = 256
+# From so many on, errors are of a subspace narrower by so much, if it leaves out no more than
 # this share of their energy.
 _REDUCED_FROM = 1024
 _NARROWER = 8
@@ -34,6 +40,9 @@ class WeightErrors:
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
 
+    Attributes:
+        decomposed: Of the latter, a decomposition for each group.
+
     Raises:
         UnsupportedLayerError: If the weight is not finite.
     """
@@ -43,6 +52,7 @@ class WeightErrors:
         self.weight = weight.double()
         self.norm = float(torch.linalg.vector_norm(self.weight))
         self.cache: dict[tuple[str, tuple[Shape, ...]], _Discarded] = {}
+        self.decomposed: dict[Structure, list[FactorizedTensor]] = {}
 
     def __call__(self, structure: Structure) -> float:
         """Return the relative error over all groups."""
@@ -53,16 +63,16 @@ class WeightErrors:
         closed = {("full", 2): self._two, ("chain", 3): self._train, ("full", 3): self._sekron}
         spectra = closed.get((structure.coupling, len(shapes)))
         if spectra is None:
-            return self._decomposed(structure)
+            return self._after_decomposition(structure)
         if key not in self.cache:
             self.cache[key] = spectra(shapes)
         discarded = self.cache[key](tuple(structure.ranks.values()))
         return sqrt(max(0.0, discarded)) / self.norm
 
-    def _decomposed(self, structure: Structure) -> float:
-        sweeps = _sweeps(structure)
-        rebuilt = [decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in self.weight]
-        return float(torch.linalg.vector_norm(self.weight - torch.stack(rebuilt))) / self.norm
+    def _after_decomposition(self, structure: Structure) -> float:
+        found = self.decomposed[structure] = _decomposed(self.weight, structure)
+        rebuilt = torch.stack([group.reconstruct() for group in found])
+        return float(torch.linalg.vector_norm(self.weight - rebuilt)) / self.norm
 
     def _two(self, shapes: tuple[Shape, ...]) -> _Discarded:
         """Return the energy that each rank discards."""
@@ -136,18 +146,18 @@ def sweeps_for_outputs(weight: Tensor) -> int:
     return _SWEEPS_FOR_OUTPUTS if work <= _REFINED_UP_TO else 0
 
 
-def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure]) -> list[float]:
+def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Structure]) -> list[float]:
     """Return the relative errors of a layer's output, ``sqrt(tr(dW Sigma dW^T) / tr(W Sigma W^T))``.
 
     Of factors that were refined for that error, a little: without, it says next to nothing about what they can reach.
 
     Args:
-        weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
+        errors: Of the layer's weight; what it decomposed is not decomposed again.
         moment: ``E[x x^T]`` of each group's patches, ``(groups, n, n)`` with ``n = C / groups * prod(kernel)``.
         structures: Of one group's weight.
     """
+    weight = errors.weight
     sweeps = sweeps_for_outputs(weight)
-    weight = weight.double()
     metrics = [_Metric(group) for group in moment]
     total = sum(metric.energy(dense) for metric, dense in zip(metrics, weight, strict=True))
     if total == 0:
@@ -160,22 +170,27 @@ def output_errors(weight: Tensor, moment: Tensor, structures: Sequence[Structure
         shared = structure.coupling == "chain" or len(structure.factors) == 2
         cut = ranks[:-1] if shared else ranks
         families[(structure.factors, *cut)].append(index)
-    errors = [0.0] * len(structures)
+    found = [0.0] * len(structures)
     for members in families.values():
         largest = max((structures[index] for index in members), key=lambda structure: list(structure.ranks.values()))
-        groups = [decompose_tensor(group, largest, sweeps=_sweeps(largest)) for group in weight]
+        groups = errors.decomposed.get(largest) or _decomposed(weight, largest)
         for index in members:
             (label, rank), *_ = reversed(structures[index].ranks.items())
-            found = [group.truncated(label, rank) for group in groups]
+            refined = [group.truncated(label, rank) for group in groups]
             if sweeps:
-                given = zip(found, weight, metrics, strict=True)
-                found = [refine(group, dense, sigma=metric.sigma, sweeps=sweeps) for group, dense, metric in given]
+                given = zip(refined, weight, metrics, strict=True)
+                refined = [refine(group, dense, sigma=metric.sigma, sweeps=sweeps) for group, dense, metric in given]
             left = [
                 metric.energy(dense - group.reconstruct())
-                for metric, dense, group in zip(metrics, weight, found, strict=True)
+                for metric, dense, group in zip(metrics, weight, refined, strict=True)
             ]
-            errors[index] = (sum(left) / total) ** 0.5
-    return errors
+            found[index] = (sum(left) / total) ** 0.5
+    return found
+
+
+def _decomposed(weight: Tensor, structure: Structure) -> list[FactorizedTensor]:
+    sweeps = _sweeps(structure)
+    return [decompose_tensor(group, structure, sweeps=sweeps) for group in weight]
 
 
 class _Metric:
@@ -189,8 +204,7 @@ class _Metric:
     """
 
     def __init__(self, moment: Tensor) -> None:
-        # Refined for the output, what is so large differs by less than candidates do, in half the time.
-        self.sigma = moment.float() if len(moment) >= _REDUCED_FROM else moment
+        self.sigma = moment.float() if len(moment) >= _SINGLE_FROM else moment
         self._root, self._basis, self._rest = self._reduced()
 
     def energy(self, change: Tensor) -> float:
@@ -223,4 +237,7 @@ class _Metric:
 
 def _sweeps(structure: Structure) -> int:
     """Return few sweeps where there is no direct algorithm, else none: scoring sees many candidates."""
-    return 0 if structure.coupling in ("full", "chain", "star") else _SWEEPS
+    if structure.coupling in ("full", "chain", "star"):
+        return 0
+    work = len(structure.factors) * prod(structure.shape) * max(structure.ranks.values())
+    return max(_FEWEST_SWEEPS, min(_SWEEPS, int(_WORK / work)))

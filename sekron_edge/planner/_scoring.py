@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -259,8 +260,11 @@ def score_for_all(
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
 
-    # A layer that never runs costs nothing.
-    by_layer = each_on_a_thread(scored, [name for name in names if name in calls])
+    # A layer that never runs costs nothing. The largest take longest, and none may be left for the end.
+    running = [name for name in names if name in calls]
+    by_size = sorted(running, key=lambda name: -prod(weight_shape(modules[name])))
+    of = dict(zip(by_size, each_on_a_thread(scored, by_size), strict=True))
+    by_layer = [of[name] for name in running]
     counted = sum(layers[0].candidates[0].cost.parameters for layers in by_layer)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
     return [
@@ -305,7 +309,7 @@ def _score_layer(
     kept = [_worthwhile(as_it_is, found, layer, calls, target) for target in targets]
     if moment is not None:
         offered = {c.structure: c.relative_error for candidates in kept for c in candidates if c.structure is not None}
-        seen = dict(zip(offered, output_errors(weight, moment, list(offered)), strict=True))
+        seen = dict(zip(offered, output_errors(errors, moment, list(offered)), strict=True))
         kept = [
             [c if c.structure is None else _with_error(c, seen[c.structure]) for c in candidates] for candidates in kept
         ]

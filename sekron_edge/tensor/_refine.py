@@ -126,30 +126,35 @@ class _Output:
         self._shapes = [factor.shape for factor in structure.factors]
         self._weight = weight
         self._sigma = sigma
+        # (W - What) Sigma of the cores as they are: multiplying by Sigma is what takes the time.
+        self._weighted: Tensor
 
     def error(self, cores: list[Tensor]) -> float:
-        """Return the error of the cores."""
-        rows = (self._weight - self._dense(cores)).flatten(1)
-        return float(((rows @ self._sigma) * rows).sum().clamp_min(0).sqrt())
+        """Return the error of the cores, and begin from them."""
+        change = self._weight - self._dense(cores)
+        self._weighted = self._times_sigma(change)
+        return float((self._weighted * change).sum().clamp_min(0).sqrt())
 
     def reached(self, cores: list[Tensor]) -> float:
-        """Return the error of the cores."""
+        """Return the error of the cores; what rounding left in ``(W - What) Sigma`` ends here."""
         return self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
         """Go down from core ``k`` by conjugate gradients, the others held."""
         core = cores[k]
-        residual = self._adjoint(self._weight - self._dense(cores), cores, k)
+        residual = self._projected(self._weighted, cores, k)
         direction, energy = residual, float(residual.square().sum())
         for _ in range(_CG_STEPS):
             if energy == 0:
                 break
-            image = self._adjoint(self._dense([*cores[:k], direction, *cores[k + 1 :]]), cores, k)
+            weighted = self._times_sigma(self._dense([*cores[:k], direction, *cores[k + 1 :]]))
+            image = self._projected(weighted, cores, k)
             curvature = float((direction * image).sum())
             if curvature <= 0:
                 break
             step = energy / curvature
             core = core + step * direction
+            self._weighted = self._weighted - step * weighted
             residual = residual - step * image
             before, energy = energy, float(residual.square().sum())
             direction = residual + energy / before * direction
@@ -158,6 +163,8 @@ class _Output:
     def _dense(self, cores: list[Tensor]) -> Tensor:
         return fold(self._network.full(cores), self._shapes)
 
-    def _adjoint(self, weight: Tensor, cores: list[Tensor], k: int) -> Tensor:
-        weighted = (weight.flatten(1) @ self._sigma).reshape(weight.shape)
+    def _times_sigma(self, weight: Tensor) -> Tensor:
+        return (weight.flatten(1) @ self._sigma).reshape(weight.shape)
+
+    def _projected(self, weighted: Tensor, cores: list[Tensor], k: int) -> Tensor:
         return self._network.project(unfold(weighted, self._shapes), cores, k)

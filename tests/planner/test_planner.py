@@ -329,6 +329,13 @@ def test_dominated_candidates_are_dropped():
     assert undominated([worse, best]) == [best]
 
 
+def test_candidates_that_save_next_to_nothing_are_dropped():
+    better = candidate(0.1, 1, 100, 100)
+    assert undominated([better, candidate(0.2, 0.99, 99, 99)]) == [better]
+    for saves in (candidate(0.2, 0.97, 100, 100), candidate(0.2, 1, 97, 100), candidate(0.2, 1, 100, 97)):
+        assert undominated([better, saves]) == [better, saves]
+
+
 def softened(outputs, reference):
     return (outputs - reference).square().mean()
 
