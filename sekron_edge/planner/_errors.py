@@ -19,15 +19,14 @@ _FEWEST_SWEEPS = 5
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
-# Of the inputs of a layer: from so many on, sweeps for the output are in float32. In half the time; what that changes is
-# less than candidates differ by.
-_SINGLE_FROM = 256
-# From so many on, errors are of a subspace narrower by so much, if it leaves out no more than
+# Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
 # this share of their energy.
 _REDUCED_FROM = 1024
 _NARROWER = 8
 _MOST_LEFT = 0.02
-# Of a layer: outputs times squared inputs. Beyond, a sweep takes seconds.
+# Of a layer: outputs times squared inputs. From the first on, arithmetic is in float32: half the time, and what that
+# changes is less than candidates differ by. Beyond the last, a sweep takes seconds.
+_SINGLE_FROM = 1e7
 _REFINED_UP_TO = 2e8
 
 
@@ -142,8 +141,12 @@ def sweeps_for_outputs(weight: Tensor) -> int:
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
     """
-    work = weight.shape[1] * prod(weight.shape[2:]) ** 2
-    return _SWEEPS_FOR_OUTPUTS if work <= _REFINED_UP_TO else 0
+    return _SWEEPS_FOR_OUTPUTS if _work(weight) <= _REFINED_UP_TO else 0
+
+
+def _work(weight: Tensor) -> int:
+    """Return what multiplying one group's change by its inputs' moments takes."""
+    return int(weight.shape[1] * prod(weight.shape[2:]) ** 2)
 
 
 def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Structure]) -> list[float]:
@@ -158,7 +161,7 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
     """
     weight = errors.weight
     sweeps = sweeps_for_outputs(weight)
-    metrics = [_Metric(group) for group in moment]
+    metrics = [_Metric(group) for group in (moment.float() if _work(weight) >= _SINGLE_FROM else moment)]
     total = sum(metric.energy(dense) for metric, dense in zip(metrics, weight, strict=True))
     if total == 0:
         return [0.0 for _ in structures]
@@ -197,14 +200,14 @@ class _Metric:
     """``dW -> tr(dW Sigma dW^T)`` for many ``dW``.
 
     A large Sigma is replaced by its action on a subspace that holds nearly all of its trace, found by a randomised
-    range finder (Halko et al. 2011), in float32, and a multiple of the identity beside: what is left out is known.
+    range finder (Halko et al. 2011), and a multiple of the identity beside: what is left out is known.
 
     Args:
-        moment: ``E[x x^T]`` of one group's patches, ``(n, n)``.
+        sigma: ``E[x x^T]`` of one group's patches, ``(n, n)``; arithmetic is in its type.
     """
 
-    def __init__(self, moment: Tensor) -> None:
-        self.sigma = moment.float() if len(moment) >= _SINGLE_FROM else moment
+    def __init__(self, sigma: Tensor) -> None:
+        self.sigma = sigma
         self._root, self._basis, self._rest = self._reduced()
 
     def energy(self, change: Tensor) -> float:
@@ -225,7 +228,7 @@ class _Metric:
         if size < _REDUCED_FROM or trace == 0:
             return None, None, 0.0
         generator = torch.Generator().manual_seed(0)
-        start = self.sigma @ torch.randn(size, width, generator=generator)
+        start = self.sigma @ torch.randn(size, width, generator=generator, dtype=self.sigma.dtype)
         basis = torch.linalg.qr(self.sigma @ torch.linalg.qr(start).Q).Q
         inner = basis.mT @ self.sigma @ basis
         left = trace - float(inner.diagonal().sum(dtype=torch.float64))
