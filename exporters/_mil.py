@@ -22,11 +22,11 @@ import torch
 from sekron_edge.exporters import _mil_layers  # noqa: F401
 from sekron_edge.exporters._mil_ops import OPERATIONS, Operation
 from sekron_edge.exporters._mil_weights import Blobs, held
-from sekron_edge.exporters._silence import silenced
 from torch import Tensor
 
 from sekron_edge.artifacts import Array
 from sekron_edge.errors import ExportError
+from sekron_edge.silence import silenced
 
 Value = Tensor | str
 _DEFAULT_FUNCTION = "main"

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from sekron_edge.exporters._prepare import calibration_batches, prepared
-from sekron_edge.exporters._silence import last_words, silenced
 from sekron_edge.exporters._tflite_compact import compact
 from sekron_edge.exporters._tflite_quantize import in_own_layout, quantized_model, with_small_weights
 
@@ -19,6 +18,7 @@ from sekron_edge.artifacts import Precision, Quantization, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
+from sekron_edge.silence import last_words, silenced
 
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"

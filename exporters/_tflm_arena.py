@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sekron_edge.exporters._silence import silenced
+
+from sekron_edge.silence import silenced
 
 _STEP = 16
 _FIRST = 1 << 16

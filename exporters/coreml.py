@@ -13,12 +13,12 @@ from uuid import NAMESPACE_URL, uuid5
 
 import torch
 from sekron_edge.exporters._prepare import calibration_batches, prepared
-from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, Session, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.nn import equalize_labels_
+from sekron_edge.silence import last_words, silenced
 
 if TYPE_CHECKING:
     from sekron_edge.exporters._mil import TensorType

@@ -12,13 +12,13 @@ import torch
 from sekron_edge.exporters._executorch_primitives import Primitives, times_of
 from sekron_edge.exporters._executorch_targets import TARGETS, computing_share
 from sekron_edge.exporters._prepare import calibration_batches, prepared
-from sekron_edge.exporters._silence import last_words, silenced
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
+from sekron_edge.silence import last_words, silenced
 
 _MAGIC = b"ET12"
 _METHOD = "forward"

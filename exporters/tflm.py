@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sekron_edge.exporters import _tflm_sources
-from sekron_edge.exporters._silence import silenced
 from sekron_edge.exporters._tflite import FILE_COSTS, interpreter, model_content, versions, write_tflite
 from sekron_edge.exporters._tflite_adopt import described, macs
 
 from sekron_edge import files
 from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.silence import silenced
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._plan import LayerCost, SolverResult
+from sekron_edge.silence import silenced
 
 # Entries of a budget that add up over layers; peak memory is a maximum and bounds each candidate by itself.
 ADDITIVE = ("latency_ms", "artifact_bytes", "macs")
@@ -79,7 +80,7 @@ def _best(
     if bounded:
         constraints.append(LinearConstraint(cost / scale[:, None], -np.inf, room / scale))
     spread = max(float(loss.max()), _TOLERANCE)
-    found = milp(
+    found = _solved(
         loss / spread,
         constraints=constraints,
         integrality=np.ones(len(flat)),
@@ -90,6 +91,12 @@ def _best(
         raise _infeasible(cost, room, one_each, bounded, limits)
     picked = [flat[index] for index in np.flatnonzero(found.x > 0.5)]
     return picked, "optimal" if found.status == 0 else "feasible", float(found.mip_dual_bound) * spread
+
+
+def _solved(objective: npt.NDArray[np.float64], **problem: Any) -> Any:
+    """Run HiGHS, which at times prints a line for its developers to stdout, where results go (ERGO-Code/HiGHS#2783)."""
+    with silenced():
+        return milp(objective, **problem)
 
 
 def _binding(
@@ -157,7 +164,7 @@ def _infeasible(
     count = cost.shape[1]
     overrun = np.hstack([cost / limit[:, None], -np.ones((len(bounded), 1))])
     choose = np.hstack([one_each, np.zeros((len(one_each), 1))])
-    found = milp(
+    found = _solved(
         np.append(np.zeros(count), 1.0),
         constraints=[LinearConstraint(overrun, -np.inf, -fixed / limit), LinearConstraint(choose, 1, 1)],
         integrality=np.append(np.ones(count), 0),

@@ -1,14 +1,15 @@
-"""Keeping converters quiet: they print from Python, from C++ and through logging."""
+"""Keeping converters and solvers quiet: they print from Python, from C and C++, and through logging."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 _SPOKEN_CHARACTERS = 2000
@@ -17,8 +18,7 @@ _SPOKEN_CHARACTERS = 2000
 @contextmanager
 def silenced() -> Iterator[IO[bytes]]:
     """Send what an SDK prints to the file that is yielded, and drop its warnings."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     saved = [os.dup(1), os.dup(2)]
     before = logging.root.manager.disable
     with tempfile.TemporaryFile() as spoken, warnings.catch_warnings():
@@ -30,11 +30,18 @@ def silenced() -> Iterator[IO[bytes]]:
             yield spoken
         finally:
             logging.disable(before)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             for target, original in zip((1, 2), saved, strict=True):
                 os.dup2(original, target)
                 os.close(original)
+
+
+def _flush() -> None:
+    """Write out what Python and C hold back: into a pipe C writes when its buffer is full, or at the end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with suppress(AttributeError, OSError, TypeError):  # where the C library is not to be had by no name
+        ctypes.CDLL(None).fflush(None)
 
 
 def last_words(spoken: IO[bytes]) -> str:
