@@ -32,7 +32,7 @@ from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
 from sekron_edge.data import collate
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.nn import evaluation_mode
+from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.pipeline import (
     LogNarrator,
     calibration_inputs,
@@ -248,7 +248,7 @@ def _reached(network: _Network, family: str, point: str, plan: Plan, seed: int |
 
 def _heldout_scores(model: nn.Module, task: Task) -> tuple[float, tuple[float, ...]]:
     """Return the score on all held-out samples, and on each of so many equal parts of them; the model runs once."""
-    with torch.no_grad(), evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model), rebuilt_kernels(model):
         batches = [(model(inputs), targets) for inputs, targets in DataLoader(task.heldout, 256, collate_fn=collate)]
     outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
 

@@ -1,8 +1,8 @@
 """Layers that compute with factors, and rewriting a model with them.
 
-Requirements kept here: the dense weight is never rebuilt in a forward pass; what is exported contains only
-static reshape, permute, pad, convolution and linear; a rewritten model is a new one; a module that the user's model
-shares stays shared.
+Requirements kept here: the dense weight is never rebuilt in a forward pass, but within `rebuilt_kernels`, for training;
+what is exported contains only static reshape, permute, pad, convolution and linear; a rewritten model is a new one; a
+module that the user's model shares stays shared.
 """
 
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
@@ -14,6 +14,7 @@ from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_l
 from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._operations import Operation, OperationGraph, layer_primitives, peak_elements
+from sekron_edge.nn._rebuilt import rebuilt_kernels
 from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
 from sekron_edge.nn._taps import ConvGeometry
@@ -40,6 +41,7 @@ __all__ = [
     "layer_weight",
     "operations",
     "peak_elements",
+    "rebuilt_kernels",
     "replace_layers",
     "schedule",
     "separate_batch_norms_",

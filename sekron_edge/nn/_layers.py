@@ -103,6 +103,7 @@ class _Factorized(nn.Module):
             nn.Parameter(_stored(values.detach(), steps[k])) for k, values in enumerate(factors)
         )
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.rebuilds = False  # see `rebuilt_kernels`
 
     def factor_values(self, k: int) -> Tensor:
         """Return the values of factor ``k``, of shape ``(groups, *structure.value_shape(k))``."""
@@ -170,6 +171,11 @@ class _Factorized(nn.Module):
         groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*factors, strict=True)]
         return joined_weight(groups, transposed=self.geometry.transposed)
 
+    def _kernel(self) -> Tensor:
+        """Return what `reconstruct` does, in the factors' own precision also where PyTorch mixes precisions."""
+        with torch.autocast(self.weights[0].device.type, enabled=False):
+            return self.reconstruct()
+
     def extra_repr(self) -> str:
         """Show the structure."""
         return str(self.structure)
@@ -194,6 +200,8 @@ class FactorizedLinear(_Factorized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(*, C)``."""
+        if self.rebuilds:
+            return F.linear(x, self._kernel(), self.bias)
         return _run(self._prepared(x), list(self.weights), self.bias, self.plan, 0).reshape(*x.shape[:-1], -1)
 
     def _prepared(self, x: Tensor) -> Tensor:
@@ -232,7 +240,21 @@ class FactorizedConv(_Factorized):
         if x.ndim == dims + 1:
             sample: Tensor = self.forward(x[None])[0]
             return sample
-        return _run(self._prepared(x), list(self.weights), self.bias, self.plan, dims)
+        state = self._prepared(x)
+        return self._convolved(state) if self.rebuilds else _run(state, list(self.weights), self.bias, self.plan, dims)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        """Convolve with the kernel that the factors stand for."""
+        own = self.geometry
+        if own.transposed:
+            spread: Tensor = _CONV_TRANSPOSE[own.spatial_axes](
+                x, self._kernel(), self.bias, own.stride, own.padding, own.output_padding, own.groups, own.dilation
+            )
+            return spread
+        gathered: Tensor = _CONV[own.spatial_axes](
+            x, self._kernel(), self.bias, own.stride, own.padding, own.dilation, own.groups
+        )
+        return gathered
 
     def _prepared(self, x: Tensor) -> Tensor:
         if not self.explicit_padding:

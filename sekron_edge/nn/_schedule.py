@@ -102,6 +102,11 @@ class Schedule:
         # By its length: torch.export does not know `not` of a tuple.
         return len(self.final_moves) == 0 and self.steps[-1].fold == 1
 
+    @property
+    def rearranges(self) -> bool:
+        """Whether channels are moved or folded into the batch on the way."""
+        return len(self.final_moves) > 0 or any(len(step.moves) > 0 or step.fold > 1 for step in self.steps)
+
     def primitives(self, in_shape: Sequence[int]) -> tuple[Primitive, ...]:
         """Return the operations on an input ``(batch, C, *spatial)``, for counting and for latency models."""
         batch, spatial = in_shape[0], tuple(in_shape[2:])

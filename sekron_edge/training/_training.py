@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, DataError
-from sekron_edge.nn import evaluation_mode
+from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
 from sekron_edge.training._config import FinetuneConfig, TrainConfig
@@ -156,7 +156,8 @@ def _fit(
             default_root_dir=checkpoints,
         )
         validation = None if config.patience is None else _loader(task.calibration, 256)
-        trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+        with rebuilt_kernels(module.student):
+            trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
     return _settled(module.student)

@@ -2,6 +2,7 @@
 
 import copy
 from math import prod
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sekron_edge as se
-from sekron_edge.nn import factorize_layer, input_moments, layer_weight
+from sekron_edge.nn import FakeQuantized, factorize_layer, input_moments, layer_weight, rebuilt_kernels
 from sekron_edge.planner._costs import Call, Pricing, layer_cost
 from sekron_edge.structure import chain, diagonal, full, ring, star
 from sekron_edge.tensor import FactorizedTensor
@@ -108,6 +109,40 @@ def test_the_layer_is_the_dense_one_with_the_reconstructed_weight(kind):
         assert sum(weight.numel() for weight in new.weights) == structure.num_params * getattr(layer, "groups", 1)
 
     holds()
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+@given(cases().filter(lambda case: factorized(case[0], case[1]).plan.rearranges), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=150)
+def test_a_rebuilt_kernel_gives_the_same_outputs_and_gradients(case, seed):
+    torch.manual_seed(seed)
+    layer, structure, x = case
+    new = factorized(layer, structure).double()
+    x = x.double()
+
+    def found():
+        new.zero_grad()
+        outputs = new(x)
+        outputs.square().sum().backward()
+        return outputs.detach(), [parameter.grad.clone() for parameter in new.parameters()]
+
+    expected, gradients = found()
+    with rebuilt_kernels(new), mock.patch("sekron_edge.nn._layers._run", side_effect=AssertionError):
+        outputs, rebuilt = found()
+    assert (outputs - expected).abs().max() <= 1e-10 * max(1.0, expected.abs().max())
+    for actual, wanted in zip(rebuilt, gradients, strict=True):
+        assert (actual - wanted).abs().max() <= 1e-10 * max(1.0, wanted.abs().max())
+    assert torch.equal(new(x), expected)
+
+
+def test_what_is_rounded_is_the_factors():
+    structure = full([(2, 3, 1, 3), (3, 2, 3, 1)], [2])
+    new = factorized(nn.Conv2d(6, 6, 3), structure)
+    with rebuilt_kernels(FakeQuantized(nn.Sequential(new), [(torch.randn(2, 6, 8, 8),)])):
+        assert not new.rebuilds
+    with rebuilt_kernels(nn.Sequential(new)):
+        assert new.rebuilds
+    assert not new.rebuilds
 
 
 class Counting(TorchDispatchMode):
