@@ -191,9 +191,10 @@ def _set_threads(threads: int) -> None:
     _runtime()
     from executorch.extension.pybindings import portable_lib
 
-    # Resetting the pool while another method holds it hangs: only where it changes anything.
-    if portable_lib._threadpool_get_thread_count() != threads:
-        with silenced():
+    # Resetting the pool while another method holds it hangs: only where it changes anything. Asking looks at the
+    # processor first, and says so.
+    with silenced():
+        if portable_lib._threadpool_get_thread_count() != threads:
             portable_lib._unsafe_reset_threadpool(threads)
 
 
