@@ -43,8 +43,13 @@ def settle_rounding(
         f"that is more than {config.tolerance:g}: distilling against rounding for {config.epochs} "
         f"epoch{'s' if config.epochs > 1 else ''}"
     )
+    # In float32: bfloat16 would round what the simulated integers stand for once more.
     settings = finetuning.model_copy(
-        update={"epochs": config.epochs, "learning_rate": config.learning_rate * finetuning.learning_rate}
+        update={
+            "epochs": config.epochs,
+            "learning_rate": config.learning_rate * finetuning.learning_rate,
+            "precision": "fp32",
+        }
     )
     trained = finetune(
         rounded, teacher, task,
