@@ -1,7 +1,7 @@
 """Each family of structures alone, and all together: scores at equal parameters and at equal MACs.
 
-Before distillation and after one epoch of it, with the settings of the example jobs (ResNet-20 in mixed precision);
-one planner, one set of calibration data. No latency is involved: which family is faster is the runtime's question. What
+Before distillation and after one epoch of it, with the settings of the example jobs (ResNet-20 in mixed precision where
+the processor has instructions for bfloat16); one planner, one set of calibration data. No latency is involved: which family is faster is the runtime's question. What
 a plan reached is kept in the cache, so that a run that was interrupted goes on; several may run at once, each on points
 of its own. The CIFAR images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution
 network alone.
@@ -37,6 +37,7 @@ from sekron_edge.pipeline import (
     LogNarrator,
     calibration_inputs,
     example_inputs,
+    judge_for,
     load_config,
     load_task,
     state_fingerprint,
@@ -48,9 +49,10 @@ from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
+_QUICK_IN_BF16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 # The job, and the precision that distillation computes in: differences between images are finer than bfloat16.
 _NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
-    "ResNet-20": ("cifar_resnet", {"precision": "bf16"}),
+    "ResNet-20": ("cifar_resnet", {"precision": "bf16" if _QUICK_IN_BF16 else "fp32"}),
     "EDSR x2": ("super_resolution", {"precision": "fp32"}),
 }
 # A weight SVD is a Kronecker product of two factors too; the planner lists it under its own name.
@@ -154,16 +156,18 @@ class _Network:
             for family, members in _FAMILIES.items()
         }
 
-        def settled(changed: nn.Module) -> nn.Module:
-            return reestimate_batch_norm(changed, task.calibration)
-
         union = measure_sensitivity(
-            model, _joined(list(alone.values())), (inputs,), divergence=task.distillation, settle=settled
+            model,
+            _joined(list(alone.values())),
+            (inputs,),
+            divergence=task.distillation,
+            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
         )
-        judge = Judge(model, (inputs,), divergence=task.distillation, settle=settled)
         families = {family: union.only(members) for family, members in _FAMILIES.items()} | {_UNION: union}
         settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed, **precision})
-        return cls(name, model, _Remembering(deepcopy(model).eval()), task, inputs, settings, families, judge)
+        return cls(
+            name, model, _Remembering(deepcopy(model).eval()), task, inputs, settings, families, judge_for(model, task)
+        )
 
 
 def _joined(scores: Sequence[ModelScores]) -> ModelScores:

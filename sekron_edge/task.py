@@ -35,6 +35,8 @@ class Task:
         heldout: Samples that only final figures are computed on.
         loss: ``(outputs, targets) -> scalar``: the supervised loss.
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
+        divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for those who
+            use it; chooses among plans. None: that of distillation, which may look at more than what is used.
         metric: Makes a new torchmetrics metric; higher is better.
         metric_name: What reports call it.
         metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
@@ -53,3 +55,4 @@ class Task:
     metric_unit: str = "%"
     labels: tuple[str, ...] = ()
     normalization: Normalization | None = None
+    divergence: Callable[[Tensor, Tensor], Tensor] | None = None

@@ -59,6 +59,7 @@ def classification(
         metric_name="accuracy",
         labels=data.labels,
         normalization=normalization,
+        divergence=partial(_softened_divergence, temperature=1.0),
     )
 
 

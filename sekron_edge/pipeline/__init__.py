@@ -9,7 +9,7 @@ from sekron_edge.pipeline._config import JobConfig, load_config
 from sekron_edge.pipeline._job import example_inputs, frontier_job, load_task, plan_job, run_job, trained_model
 from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._scores import calibration_inputs
+from sekron_edge.pipeline._scores import calibration_inputs, judge_for
 from sekron_edge.pipeline._target import Target
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "compress",
     "example_inputs",
     "frontier_job",
+    "judge_for",
     "load_config",
     "load_model",
     "load_task",

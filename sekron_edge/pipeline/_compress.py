@@ -19,10 +19,10 @@ from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import LogNarrator, Narrator
 from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_inputs, scores_for
+from sekron_edge.pipeline._scores import calibration_inputs, judge_for, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import HALF_THE_TIME, Budget, Judge, Plan, decompose
+from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
 from sekron_edge.quantization import QuantizationConfig, report_quantization
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune, reestimate_batch_norm
@@ -121,13 +121,7 @@ def grounds_for(
     for latency in latencies:
         narrator.say(f"latency model: {latency.source}")
     scores = scores_for(model, example_inputs, task, targets, latencies, narrator=narrator)
-    calibration = calibration_inputs(task)
-    judge = Judge(
-        model,
-        (calibration,),
-        divergence=task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-    )
+    calibration, judge = calibration_inputs(task), judge_for(model, task)
     return [
         Grounds(model, example_inputs, calibration, own, target, judge)
         for own, target in zip(scores, targets, strict=True)

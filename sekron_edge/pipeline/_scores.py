@@ -16,11 +16,13 @@ from sekron_edge.devices import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import ModelScores, Pricing, measure_sensitivity, score_for_all, with_sensitivity_of
+from sekron_edge.planner import Judge, ModelScores, Pricing, measure_sensitivity, score_for_all, with_sensitivity_of
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
 _SAMPLES = 256
+# Whole models differ by less than layers do.
+_JUDGED = 1024
 # Raised when the same inputs score differently.
 _SCORING = 4
 
@@ -30,6 +32,17 @@ def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
     count = min(samples, len(task.calibration))  # type: ignore[arg-type]
     inputs, _ = collate([task.calibration[index] for index in range(count)])
     return inputs
+
+
+def judge_for(model: nn.Module, task: Task) -> Judge:
+    """Return what chooses among whole plans, on all calibration data that the task offers."""
+    return Judge(
+        model,
+        (calibration_inputs(task),),
+        divergence=task.divergence or task.distillation,
+        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        judged=(calibration_inputs(task, _JUDGED),),
+    )
 
 
 def scores_for(

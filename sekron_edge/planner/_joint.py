@@ -21,6 +21,8 @@ class Judge:
         inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
         settle: Applied to a rewritten model before it is judged (batch-norm statistics computed anew).
+        judged: What divergences are measured on, if more than the inputs that factors are refined for; as many at a
+            time as there are of those.
     """
 
     def __init__(
@@ -30,21 +32,26 @@ class Judge:
         *,
         divergence: Callable[[Tensor, Tensor], Tensor],
         settle: Callable[[nn.Module], nn.Module] = lambda model: model,
+        judged: Sequence[Tensor] | None = None,
     ) -> None:
         self._model = model
-        self._inputs = inputs
+        self._batch = len(inputs[0])
         self._divergence = divergence
         self._settle = settle
         layers, _ = supported_layers(model)
         self._moments = input_moments(model, inputs, layers)
-        with torch.inference_mode():
-            self._reference = model(*inputs)
+        self._judged = inputs if judged is None else judged
+        self._reference = self._outputs(model)
 
     def divergence(self, plan: Plan) -> float:
         """Return the divergence of the decomposed model's outputs from the original's."""
         near = self._settle(approximate_layers(self._model, plan.structures(), moments=self._moments)).eval()
+        return float(self._divergence(self._outputs(near), self._reference))
+
+    def _outputs(self, model: nn.Module) -> Tensor:
+        batches = zip(*(values.split(self._batch) for values in self._judged), strict=True)
         with torch.inference_mode():
-            return float(self._divergence(near(*self._inputs), self._reference))
+            return torch.cat([model(*batch) for batch in batches])
 
     def best(self, plans: Sequence[Plan]) -> Plan:
         """Return the plan that diverges least, with its divergence; the first of those that are alike."""
