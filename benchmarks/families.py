@@ -1,10 +1,10 @@
 """Each family of structures alone, and all together: scores at equal parameters and at equal MACs.
 
 Before distillation and after one epoch of it, with the settings of the example jobs (ResNet-20 in mixed precision where
-the processor has instructions for bfloat16); one planner, one set of calibration data. No latency is involved: which family is faster is the runtime's question. What
-a plan reached is kept in the cache, so that a run that was interrupted goes on; several may run at once, each on points
-of its own. The CIFAR images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution
-network alone.
+the processor has instructions for bfloat16); one planner, one set of calibration data. No latency is involved: which
+family is faster is the runtime's question. What a plan reached is kept in the cache, so that a run that was interrupted
+goes on; several may run at once, each on points of its own. The CIFAR images and weights are read from
+``SEKRON_EDGE_DATA``. ``--quick`` runs the super-resolution network alone.
 
 What counts as no difference is measured: two standard errors of the difference of two plans on the same held-out
 samples, by blocks of them; after distillation also what another seed of it changes, by distilling the union's plans

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -65,6 +65,22 @@ def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
         if operation.layer is not None:
             found.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept))
     return found
+
+
+class Prices:
+    """Prices of layers with structures, for several targets; layers that are alike, called alike, have the same."""
+
+    def __init__(self, targets: Sequence[Pricing]) -> None:
+        self._targets = targets
+        self._known: dict[Hashable, LayerCost] = {}
+
+    def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int) -> LayerCost:
+        """Return what `layer_cost` does for one of the targets."""
+        bias = getattr(layer, "bias", None)
+        key = structure, layer_geometry(layer), None if bias is None else bias.numel(), tuple(calls), target
+        if key not in self._known:
+            self._known[key] = layer_cost(structure, layer, calls, self._targets[target])
+        return self._known[key]
 
 
 def layer_cost(structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:

@@ -10,15 +10,25 @@ import torch
 from torch import Tensor
 
 from sekron_edge.structure import Shape, Structure
-from sekron_edge.tensor import FactorizedTensor, check_weight, decompose_tensor, orthogonal_split, refine, unfold
+from sekron_edge.tensor import (
+    FactorizedTensor,
+    check_weight,
+    orthogonal_split,
+    refine,
+    unfold,
+    unfolding_vectors,
+    unrefined,
+)
 
 _SWEEPS = 20
 # Multiplications of all sweeps of a candidate: those of the largest layers get fewer, but so many.
-_WORK = 6e10
+_WORK = 3e10
 _FEWEST_SWEEPS = 5
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
+# Of a group's weight: from so many on, spectra and decompositions are in float32. Their errors move by 1e-5.
+_MANY_VALUES = 5e5
 # Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
 # this share of their energy.
 _REDUCED_FROM = 1024
@@ -34,13 +44,14 @@ class WeightErrors:
     """Relative Frobenius errors of structures.
 
     In closed form for two factors, and for a chain or SeKron of three: a few spectra give the errors of all ranks.
-    Others are decomposed, with few sweeps.
+    Others are decomposed, with few sweeps. Large systems are solved in float32.
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
 
     Attributes:
-        decomposed: Of the latter, a decomposition for each group.
+        weight: In the type that decompositions compute in.
+        decomposed: Of the others, a decomposition for each group.
 
     Raises:
         UnsupportedLayerError: If the weight is not finite.
@@ -48,10 +59,11 @@ class WeightErrors:
 
     def __init__(self, weight: Tensor) -> None:
         check_weight(weight)
-        self.weight = weight.double()
-        self.norm = float(torch.linalg.vector_norm(self.weight))
+        self.weight = weight.to(torch.float32 if weight[0].numel() >= _MANY_VALUES else torch.float64)
+        self.norm = float(torch.linalg.vector_norm(self.weight, dtype=torch.float64))
         self.cache: dict[tuple[str, tuple[Shape, ...]], _Discarded] = {}
         self.decomposed: dict[Structure, list[FactorizedTensor]] = {}
+        self._vectors: dict[tuple[Shape, ...], list[list[Tensor]]] = {}
 
     def __call__(self, structure: Structure) -> float:
         """Return the relative error over all groups."""
@@ -68,8 +80,30 @@ class WeightErrors:
         discarded = self.cache[key](tuple(structure.ranks.values()))
         return sqrt(max(0.0, discarded)) / self.norm
 
+    def decompose(self, structure: Structure) -> list[FactorizedTensor]:
+        """Return a decomposition of each group, with few sweeps; none is made twice."""
+        if structure not in self.decomposed:
+            starts = self._begun(structure)
+            sweeps = _sweeps(structure)
+            if sweeps and self.norm > 0:
+                kind = self.weight.dtype
+                pairs = zip(starts, self.weight, strict=True)
+                starts = [refine(start, group, sweeps=sweeps, arithmetic=kind) for start, group in pairs]
+            self.decomposed[structure] = starts
+        return self.decomposed[structure]
+
+    def _begun(self, structure: Structure) -> list[FactorizedTensor]:
+        """Return where sweeps begin; of CP, all ranks begin with the same vectors."""
+        if structure.coupling != "diagonal":
+            return [unrefined(group, structure) for group in self.weight]
+        shapes = tuple(factor.shape for factor in structure.factors)
+        if shapes not in self._vectors:
+            self._vectors[shapes] = [unfolding_vectors(group, shapes) for group in self.weight]
+        pairs = zip(self.weight, self._vectors[shapes], strict=True)
+        return [unrefined(group, structure, vectors=vectors) for group, vectors in pairs]
+
     def _after_decomposition(self, structure: Structure) -> float:
-        found = self.decomposed[structure] = _decomposed(self.weight, structure)
+        found = self.decompose(structure)
         rebuilt = torch.stack([group.reconstruct() for group in found])
         return float(torch.linalg.vector_norm(self.weight - rebuilt)) / self.norm
 
@@ -83,14 +117,17 @@ class WeightErrors:
 
         A pair's second step sees only the first step's components, so each first rank has a spectrum of its own.
         """
-        discarded = []
-        for group in self.weight:
-            first, components = _components(unfold(group, shapes))
-            seen = (components.mT @ components).cumsum(0)
-            second = torch.linalg.eigvalsh(seen).clamp_min(0).cumsum(1).flip(1)
-            second = torch.nn.functional.pad(second, (0, 1, 1, 0))
-            discarded.append(first[:, None] + second)
-        return _looked_up(torch.stack(discarded).sum(0))
+        split = [_components(unfold(group, shapes)) for group in self.weight]
+        seconds: dict[int, Tensor] = {}
+
+        def discarded(ranks: tuple[int, ...]) -> float:
+            first, second = ranks
+            if first not in seconds:
+                kept = torch.stack([components[:first].flatten(0, 1) for _, components in split])
+                seconds[first] = _from_each_on(_energies(kept)).sum(0)
+            return float(sum(left[first] for left, _ in split) + seconds[first][second])
+
+        return discarded
 
     def _sekron(self, shapes: tuple[Shape, ...]) -> _Discarded:
         """Return the energy that each pair of ranks of SeKron's SVDs discards: of the pairs that are left out."""
@@ -115,7 +152,7 @@ def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
     rows = tensor.flatten(1)
     rank = min(rows.shape)
     _, rest = orthogonal_split(rows, rank, "r1")
-    return _from_each_on(rest.square().sum(1)), rest.reshape(rank, *tensor.shape[1:])
+    return _from_each_on(rest.square().sum(1, dtype=torch.float64)), rest.reshape(rank, *tensor.shape[1:])
 
 
 def _energies(matrices: Tensor) -> Tensor:
@@ -123,7 +160,7 @@ def _energies(matrices: Tensor) -> Tensor:
     rows, columns = matrices.shape[-2:]
     gram = matrices @ matrices.mT if rows <= columns else matrices.mT @ matrices
     values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.clamp_min(0).flip(-1)
+    return values.double().clamp_min(0).flip(-1)
 
 
 def _from_each_on(energies: Tensor) -> Tensor:
@@ -159,11 +196,16 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
         moment: ``E[x x^T]`` of each group's patches, ``(groups, n, n)`` with ``n = C / groups * prod(kernel)``.
         structures: Of one group's weight.
     """
-    weight = errors.weight
-    sweeps = sweeps_for_outputs(weight)
-    metrics = [_Metric(group) for group in (moment.float() if _work(weight) >= _SINGLE_FROM else moment)]
-    total = sum(metric.energy(dense) for metric, dense in zip(metrics, weight, strict=True))
-    if total == 0:
+    sweeps = sweeps_for_outputs(errors.weight)
+    kind = torch.float32 if _work(errors.weight) >= _SINGLE_FROM else torch.float64
+    metrics = [_Metric(group) for group in moment.to(kind)]
+    weight = errors.weight.to(kind)
+    weighted = [dense.flatten(1) @ metric.sigma for dense, metric in zip(weight, metrics, strict=True)]
+    total = sum(
+        float((times * dense.flatten(1)).sum(dtype=torch.float64))
+        for times, dense in zip(weighted, weight, strict=True)
+    )
+    if total <= 0:
         return [0.0 for _ in structures]
     # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks. Which
     # components SeKron of three factors keeps depends on both of its ranks.
@@ -176,24 +218,17 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
     found = [0.0] * len(structures)
     for members in families.values():
         largest = max((structures[index] for index in members), key=lambda structure: list(structure.ranks.values()))
-        groups = errors.decomposed.get(largest) or _decomposed(weight, largest)
+        groups = errors.decompose(largest)
         for index in members:
             (label, rank), *_ = reversed(structures[index].ranks.items())
-            refined = [group.truncated(label, rank) for group in groups]
-            if sweeps:
-                given = zip(refined, weight, metrics, strict=True)
-                refined = [refine(group, dense, sigma=metric.sigma, sweeps=sweeps) for group, dense, metric in given]
-            left = [
-                metric.energy(dense - group.reconstruct())
-                for metric, dense, group in zip(metrics, weight, refined, strict=True)
-            ]
-            found[index] = (sum(left) / total) ** 0.5
+            left = 0.0
+            for group, dense, metric, times in zip(groups, weight, metrics, weighted, strict=True):
+                near = group.truncated(label, rank)
+                if sweeps:
+                    near = refine(near, dense, sigma=metric.sigma, weighted=times, sweeps=sweeps)
+                left += metric.energy(dense - near.reconstruct().to(kind))
+            found[index] = (left / total) ** 0.5
     return found
-
-
-def _decomposed(weight: Tensor, structure: Structure) -> list[FactorizedTensor]:
-    sweeps = _sweeps(structure)
-    return [decompose_tensor(group, structure, sweeps=sweeps) for group in weight]
 
 
 class _Metric:
@@ -208,34 +243,35 @@ class _Metric:
 
     def __init__(self, sigma: Tensor) -> None:
         self.sigma = sigma
-        self._root, self._basis, self._rest = self._reduced()
+        self._near = _leading_part(sigma)
 
     def energy(self, change: Tensor) -> float:
         """Return ``tr(dW Sigma dW^T)`` of a change of the weight, of any shape with rows of n."""
         rows = change.flatten(1)
-        rows = rows.to(self.sigma.dtype)
-        if self._root is None or self._basis is None:
+        if self._near is None:
             return max(0.0, float(((rows @ self.sigma) * rows).sum(dtype=torch.float64)))
-        inside = float((rows @ self._root).square().sum(dtype=torch.float64))
-        outside = rows.square().sum(dtype=torch.float64) - (rows @ self._basis).square().sum(dtype=torch.float64)
-        return inside + self._rest * max(0.0, float(outside))
+        vectors, values, rest = self._near
+        inside = (rows @ vectors).square().sum(0, dtype=torch.float64)
+        outside = rows.square().sum(dtype=torch.float64) - inside.sum()
+        return float((inside * values).sum()) + rest * max(0.0, float(outside))
 
-    def _reduced(self) -> tuple[Tensor | None, Tensor | None, float]:
-        """Return ``Q T^(1/2)``, ``Q`` and the mean eigenvalue outside; nothing where the whole is as cheap."""
-        size = len(self.sigma)
-        trace = float(self.sigma.trace())
-        width = size // _NARROWER
-        if size < _REDUCED_FROM or trace == 0:
-            return None, None, 0.0
-        generator = torch.Generator().manual_seed(0)
-        start = self.sigma @ torch.randn(size, width, generator=generator, dtype=self.sigma.dtype)
-        basis = torch.linalg.qr(self.sigma @ torch.linalg.qr(start).Q).Q
-        inner = basis.mT @ self.sigma @ basis
-        left = trace - float(inner.diagonal().sum(dtype=torch.float64))
-        if left > _MOST_LEFT * trace:
-            return None, None, 0.0
-        values, vectors = torch.linalg.eigh(inner)
-        return basis @ (vectors * values.clamp_min(0).sqrt()), basis, max(0.0, left) / (size - width)
+
+def _leading_part(sigma: Tensor) -> tuple[Tensor, Tensor, float] | None:
+    """Return leading eigenvectors, eigenvalues, and the mean of the others; None where the whole is as cheap."""
+    size = len(sigma)
+    trace = float(sigma.trace())
+    width = size // _NARROWER
+    if size < _REDUCED_FROM or trace == 0:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    start = sigma @ torch.randn(size, width, generator=generator, dtype=sigma.dtype)
+    basis = torch.linalg.qr(sigma @ torch.linalg.qr(start).Q).Q
+    inner = basis.mT @ sigma @ basis
+    left = trace - float(inner.diagonal().sum(dtype=torch.float64))
+    if left > _MOST_LEFT * trace:
+        return None
+    values, vectors = torch.linalg.eigh(inner)
+    return basis @ vectors, values.clamp_min(0), max(0.0, left) / (size - width)
 
 
 def _sweeps(structure: Structure) -> int:

@@ -49,7 +49,7 @@ class Judge:
         return float(self._divergence(self._outputs(near), self._reference))
 
     def _outputs(self, model: nn.Module) -> Tensor:
-        batches = zip(*(values.split(self._batch) for values in self._judged), strict=True)
+        batches = zip(*(torch.split(values, self._batch) for values in self._judged), strict=True)
         with torch.inference_mode():
             return torch.cat([model(*batch) for batch in batches])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import prod
 
 from pydantic import BaseModel, ConfigDict
@@ -20,9 +21,9 @@ from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerSc
 from sekron_edge.planner._costs import (
     Call,
     CostModel,
+    Prices,
     Pricing,
     calls_of,
-    layer_cost,
     refused_cost,
     rest_cost,
     weight_shape,
@@ -33,6 +34,8 @@ from sekron_edge.planner._solver import ADDITIVE, solve, total
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import each_on_a_thread
+
+_Price = Callable[[Structure, nn.Module, Sequence[Call]], LayerCost]
 
 
 class ModelScores(BaseModel):
@@ -246,6 +249,7 @@ def score_for_all(
     names = [*supported, *refused]
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
+    prices = Prices(targets)
     moments: dict[str, Tensor] = {}
     if calibration is not None:
         moments = input_moments(model, calibration, {name: modules[name] for name in supported})
@@ -255,7 +259,12 @@ def score_for_all(
             return [_refused(name, modules[name], calls[name], target, refused[name]) for target in targets]
         try:
             return _score_layer(
-                name, modules[name], calls[name], targets=targets, moment=moments.get(name), families=families
+                name,
+                modules[name],
+                calls[name],
+                [partial(prices.cost, target=index) for index in range(len(targets))],
+                moment=moments.get(name),
+                families=families,
             )
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
@@ -295,8 +304,8 @@ def _score_layer(
     name: str,
     layer: nn.Module,
     calls: Sequence[Call],
+    prices: Sequence[_Price],
     *,
-    targets: Sequence[Pricing],
     moment: Tensor | None,
     families: Collection[str],
 ) -> list[LayerScores]:
@@ -306,7 +315,7 @@ def _score_layer(
     structures = list(enumerate_structures(shape, families))
     errors = WeightErrors(weight)
     found = [(family, structure, errors(structure)) for family, structure in structures]
-    kept = [_worthwhile(as_it_is, found, layer, calls, target) for target in targets]
+    kept = [_worthwhile(as_it_is, found, layer, calls, price) for price in prices]
     if moment is not None:
         offered = {c.structure: c.relative_error for candidates in kept for c in candidates if c.structure is not None}
         seen = dict(zip(offered, output_errors(errors, moment, list(offered)), strict=True))
@@ -330,14 +339,12 @@ def _worthwhile(
     found: Sequence[tuple[str, Structure, float]],
     layer: nn.Module,
     calls: Sequence[Call],
-    target: Pricing,
+    price: _Price,
 ) -> list[Candidate]:
     """Price a layer as it is, and with every structure; return it first, then those that nothing beats."""
-    dense = Candidate(family="dense", structure=None, cost=layer_cost(as_it_is, layer, calls, target))
+    dense = Candidate(family="dense", structure=None, cost=price(as_it_is, layer, calls))
     priced = [
-        _with_error(
-            Candidate(family=family, structure=structure, cost=layer_cost(structure, layer, calls, target)), error
-        )
+        _with_error(Candidate(family=family, structure=structure, cost=price(structure, layer, calls)), error)
         for family, structure, error in found
     ]
     return [dense, *(candidate for candidate in undominated([dense, *priced]) if candidate.structure is not None)]

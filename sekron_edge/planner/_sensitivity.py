@@ -15,6 +15,8 @@ from sekron_edge.planner._scoring import ModelScores
 # Of the dense layer's MACs: what the candidate that is tried has at most.
 _SHARE = 0.5
 _LEAST_SLOPE = 1e-9
+# Errors up to here are hardly more than rounding: with few samples, factors may reach what was seen of a layer exactly.
+_ROUNDING = 1e-4
 
 
 def measure_sensitivity(
@@ -88,7 +90,7 @@ def _slope(
 
 def _tried(layer: LayerScores) -> Candidate | None:
     """Return the candidate of least error among those with half the MACs at most, or the one with the fewest MACs."""
-    offered = [candidate for candidate in layer.candidates if candidate.relative_error > 0]
+    offered = [candidate for candidate in layer.candidates if candidate.relative_error > _ROUNDING]
     half = _SHARE * layer.candidates[0].cost.macs
     small = [candidate for candidate in offered if candidate.cost.macs <= half]
     if small:

@@ -1,10 +1,11 @@
 """Tensors in, factors out: pure, in torch, without modules or files.
 
 Requirements kept here: inputs are never modified; results have the input's dtype and device; decompositions run in
-double precision inside; the spectrum's error equals the error of the factors; refinement never raises the error.
+double precision inside, unless float32 is asked for; the spectrum's error equals the error of the factors; refinement
+never raises the error.
 """
 
-from sekron_edge.tensor._decompose import check_weight, decompose_tensor
+from sekron_edge.tensor._decompose import check_weight, decompose_tensor, unfolding_vectors, unrefined
 from sekron_edge.tensor._direct import orthogonal_split
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
@@ -26,4 +27,6 @@ __all__ = [
     "spectrum",
     "to_tensorly",
     "unfold",
+    "unfolding_vectors",
+    "unrefined",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sekron_edge.errors import StructureError, UnsupportedLayerError
-from sekron_edge.structure import Coupling, Structure
+from sekron_edge.structure import Coupling, Shape, Structure
 from sekron_edge.tensor import _direct
 from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import core_shape, from_cores, unfold
@@ -84,9 +84,8 @@ def decompose_tensor(
     if structure.shape != tuple(weight.shape):
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
-    tensor = unfold(weight.detach().double(), [factor.shape for factor in structure.factors])
-    found = from_cores(structure, _started(tensor, structure), torch.float64)
-    if torch.count_nonzero(tensor) == 0:
+    found = unrefined(weight.detach().double(), structure)
+    if torch.count_nonzero(weight) == 0:
         # No component of nothing: where iterations would start is not where they end.
         return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in found.values))
     if sigma is None and sweeps is not None:
@@ -104,6 +103,32 @@ def decompose_tensor(
     return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in found.values))
 
 
+def unrefined(weight: Tensor, structure: Structure, *, vectors: Sequence[Tensor] | None = None) -> FactorizedTensor:
+    """Return where refinement begins: what the coupling's direct algorithm finds, or singular vectors, or noise.
+
+    Args:
+        weight: Of shape ``structure.shape``; arithmetic is in its type.
+        structure: Of any coupling.
+        vectors: What `unfolding_vectors` finds for these factors' shapes, if it is known: all ranks of a diagonal
+            coupling begin with them, and others do not need them.
+
+    Raises:
+        RankError: If a rank exceeds what the tensor has.
+    """
+    tensor = unfold(weight, [factor.shape for factor in structure.factors])
+    return from_cores(structure, _started(tensor, structure, vectors), weight.dtype)
+
+
+def unfolding_vectors(weight: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """Return the left singular vectors of each unfolding of a tensor into factors' shapes: ``(n_k, known)`` each."""
+    return _unfolding_vectors(unfold(weight, shapes))
+
+
+def _unfolding_vectors(tensor: Tensor) -> list[Tensor]:
+    matrices = [tensor.movedim(k, 0).reshape(size, -1) for k, size in enumerate(tensor.shape)]
+    return [_direct.orthogonal_split(matrix, min(matrix.shape), "r1")[0] for matrix in matrices]
+
+
 def _affordable(structure: Structure) -> int:
     """Return how many sweeps pay, and can be afforded: each solves a system for each factor, of its labels' size."""
     largest = max(prod(structure.ranks[label] for label in factor.labels) for factor in structure.factors)
@@ -115,7 +140,7 @@ def _is_split(structure: Structure) -> bool:
     return len(structure.factors) == 2 and all(len(f.labels) == len(structure.ranks) for f in structure.factors)
 
 
-def _started(tensor: Tensor, structure: Structure) -> list[Tensor]:
+def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | None = None) -> list[Tensor]:
     """Return cores to start from, or to end with, in the order of each factor's own labels."""
     ranks = list(structure.ranks.values())
     if len(structure.factors) == 1:
@@ -129,24 +154,25 @@ def _started(tensor: Tensor, structure: Structure) -> list[Tensor]:
         ]
     if structure.coupling in _DIRECT:
         return _DIRECT[structure.coupling](tensor, ranks)
-    return _vectors(tensor, structure) if structure.coupling == "diagonal" else _random(tensor, structure)
+    if structure.coupling != "diagonal":
+        return _random(tensor, structure)
+    return _vectors(tensor, structure, _unfolding_vectors(tensor) if vectors is None else vectors)
 
 
 def _arranged(core: Tensor, labels: Sequence[str], wanted: Sequence[str]) -> Tensor:
     return core.permute(*(labels.index(label) for label in wanted), core.ndim - 1)
 
 
-def _vectors(tensor: Tensor, structure: Structure) -> list[Tensor]:
+def _vectors(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor]) -> list[Tensor]:
     """Return leading singular vectors of each unfolding, off by a little; directions that it has not are random.
 
     Exactly on singular vectors the error of a symmetric tensor may be stationary, and no sweep would move.
     """
     (rank,) = structure.ranks.values()
     cores = _random(tensor, structure)
-    for k, core in enumerate(cores):
-        matrix = tensor.movedim(k, 0).reshape(tensor.shape[k], -1)
-        known = min(rank, *matrix.shape)
-        core[:known] = _direct.orthogonal_split(matrix, known, "r1")[0].T + _OFF * core[:known]
+    for core, known in zip(cores, vectors, strict=True):
+        count = min(rank, known.shape[1])
+        core[:count] = known[:, :count].T + _OFF * core[:count]
     return cores
 
 

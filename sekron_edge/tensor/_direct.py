@@ -13,9 +13,6 @@ from torch import Tensor
 
 from sekron_edge.errors import RankError
 
-# Against division by zero, where a component is zero: small enough to alter no other.
-_NOTHING = 1e-300
-
 
 def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
     """Return ``left (.., m, rank)``, orthonormal, and ``rest (.., rank, n)``, whose product is the best of that rank.
@@ -167,10 +164,12 @@ def _outer_again(tensor: Tensor, cores: list[Tensor]) -> list[Tensor]:
 
 def _balanced(cores: list[Tensor]) -> list[Tensor]:
     """Give the two sides of every label the same norms, component by component: even scales train well."""
+    # Against division by zero, where a component is zero: small enough to alter no other.
+    nothing = torch.finfo(cores[0].dtype).tiny
     for k in range(len(cores) - 1):
         ahead = torch.linalg.vector_norm(cores[k], dim=(0, 1))
         behind = torch.linalg.vector_norm(cores[k + 1], dim=(1, 2))
-        scale = ((behind + _NOTHING) / (ahead + _NOTHING)).sqrt()
+        scale = ((behind + nothing) / (ahead + nothing)).sqrt()
         cores[k] = cores[k] * scale
         cores[k + 1] = cores[k + 1] / scale[:, None, None]
     return cores

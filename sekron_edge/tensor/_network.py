@@ -25,7 +25,15 @@ def _contraction(equation: str, shapes: tuple[Shape, ...]) -> Any:
     return opt_einsum.contract_expression(equation, *shapes)
 
 
-def _contracted(equation: str, *tensors: Tensor) -> Tensor:
+@lru_cache(maxsize=4096)
+def contraction_costs(equation: str, *shapes: Shape) -> tuple[float, float]:
+    """Return how many multiplications a contraction takes, in the best order, and the values of its largest tensor."""
+    _, path = opt_einsum.contract_path(equation, *shapes, shapes=True)
+    return float(path.opt_cost) / 2, float(path.largest_intermediate)
+
+
+def contracted(equation: str, *tensors: Tensor) -> Tensor:
+    """Return an einsum, in the best order."""
     if len(tensors) > 2:
         found: Tensor = _contraction(equation, tuple(tuple(tensor.shape) for tensor in tensors))(*tensors)
         return found
@@ -93,13 +101,21 @@ class Network:
     def full(self, cores: Sequence[Tensor]) -> Tensor:
         """Contract all cores to the S-way tensor."""
         terms = [self._term(k) for k in range(len(cores))]
-        return _contracted(f"{','.join(terms)}->{''.join(self._axis)}", *cores)
+        return contracted(f"{','.join(terms)}->{''.join(self._axis)}", *cores)
+
+    def environment(self, cores: Sequence[Tensor], k: int) -> Tensor:
+        """Contract all cores but ``k``: ``(product of core k's labels, n_j of the others, in order)``."""
+        others = self._others(k)
+        own = self.structure.factors[k].labels
+        wanted = self._labels(k) + "".join(self._axis[j] for j in others)
+        found = contracted(f"{','.join(self._term(j) for j in others)}->{wanted}", *(cores[j] for j in others))
+        return found.reshape(prod(self.structure.ranks[label] for label in own), *found.shape[len(own) :])
 
     def project(self, tensor: Tensor, cores: Sequence[Tensor], k: int) -> Tensor:
         """Contract ``tensor`` with all cores but ``k``: of core ``k``'s shape. The adjoint of `full` in that core."""
         others = self._others(k)
         terms = ["".join(self._axis), *(self._term(j) for j in others)]
-        return _contracted(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
+        return contracted(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
 
     def gram(self, cores: Sequence[Tensor], k: int) -> Tensor:
         """Return the inner products of what the components of core ``k``'s labels span: ``(R, R)``."""
@@ -115,4 +131,4 @@ class Network:
             squares.append((flat @ flat.T).reshape(*sizes, *sizes))
         wanted = "".join(self._label[label] for label in own) + "".join(self._primed[label] for label in own)
         rank = prod(self.structure.ranks[label] for label in own)
-        return _contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)
+        return contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)

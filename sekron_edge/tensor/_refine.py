@@ -2,7 +2,7 @@
 
 Given all other factors, a factor is a linear least-squares problem. Without calibration data that is one small system
 for all of the factor's columns together (its normal equations); with data the objective is ``tr(dW Sigma dW^T)``, which
-ties the columns, and conjugate gradients go down from where the factor is. Neither ever raises the objective.
+ties its columns (`OutputProblem`). Neither ever raises the objective.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from torch import Tensor
 
 from sekron_edge.structure import Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
-from sekron_edge.tensor._network import Network, cores_of, fold, from_cores, unfold
+from sekron_edge.tensor._network import Network, cores_of, from_cores, unfold
+from sekron_edge.tensor._output import OutputProblem
 
 _TOLERANCE = 1e-5
-_CG_STEPS = 8
-# What keeps the normal equations solvable when components are alike, relative to their mean diagonal.
-_RIDGE = 1e-12
+# What keeps the normal equations solvable when components are alike, relative to their mean diagonal, by type.
+_RIDGE = {torch.float64: 1e-12, torch.float32: 1e-7}
 # Where a label is carried by three factors or more (CP, SeKron of three), a component may be this much larger than the
 # tensor: beyond, two of them cancel, and fine-tuning diverges.
 _LARGEST_COMPONENT = 4.0
-_CANCELLED = 1e-9
+# Below this share of the whole, the difference of two large numbers says nothing.
+_CANCELLED = {torch.float64: 1e-9, torch.float32: 1e-3}
 _DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
 
 
 def refine(
-    factorized: FactorizedTensor, weight: Tensor, *, sigma: Tensor | None = None, sweeps: int = 30
+    factorized: FactorizedTensor,
+    weight: Tensor,
+    *,
+    sigma: Tensor | None = None,
+    weighted: Tensor | None = None,
+    sweeps: int = 30,
+    arithmetic: torch.dtype = torch.float64,
 ) -> FactorizedTensor:
     """Lower the error of a factorized tensor, factor by factor.
 
@@ -36,17 +43,20 @@ def refine(
         factorized: Where to start; not modified.
         weight: The tensor that it stands for.
         sigma: ``E[x x^T]`` over what the weight is multiplied with: ``(n, n)`` with n the product of all modes but the
-            first; arithmetic is in its type. None: the Frobenius error, in float64.
+            first; arithmetic is in its type. None: the Frobenius error.
+        weighted: ``W Sigma``, ``(F, n)``, if it is known already.
         sweeps: At most so many times over all factors; stops when a sweep gains less than 1e-5 of the error.
+        arithmetic: For the Frobenius error; float32 is half the time, where singular values below 1e-4 of the largest
+            do not matter.
 
     Returns:
         Factors of the same structure, dtype and device, whose error is no larger.
     """
-    kind = torch.float64 if sigma is None else sigma.dtype
+    kind = arithmetic if sigma is None else sigma.dtype
     target = weight.detach().to(kind)
     structure = factorized.structure
-    problem: _Frobenius | _Output = (
-        _Frobenius(structure, target) if sigma is None else _Output(structure, target, sigma)
+    problem: _Frobenius | OutputProblem = (
+        _Frobenius(structure, target) if sigma is None else OutputProblem(structure, target, sigma, weighted)
     )
     cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
@@ -91,8 +101,7 @@ class _Frobenius:
         core = cores[-1].reshape(right.shape)
         energy = float((core * (gram @ core)).sum() - 2 * (core * right).sum())
         squared = self._norm**2 + energy
-        # Below that, the difference of two large numbers says nothing.
-        return squared**0.5 if squared > _CANCELLED * self._norm**2 else self.error(cores)
+        return squared**0.5 if squared > _CANCELLED[core.dtype] * self._norm**2 else self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
         """Return the best core ``k``, given the others; with a bound on its components, as good a one as keeps it.
@@ -110,61 +119,9 @@ class _Frobenius:
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         # What each row of core k is multiplied with: together they are the components.
         others = gram.diagonal().clamp_min(0).sqrt()
-        for damping in (_RIDGE, *_DAMPING):
+        for damping in (_RIDGE[gram.dtype], *_DAMPING):
             mu = damping * scale
             solution: Tensor = torch.linalg.solve(gram + mu * identity, right + mu * before)
             if float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
                 return solution.reshape(cores[k].shape)
         return cores[k]
-
-
-class _Output:
-    """``sqrt(tr((W - What) Sigma (W - What)^T))``: the error of the layer's output."""
-
-    def __init__(self, structure: Structure, weight: Tensor, sigma: Tensor) -> None:
-        self._network = Network(structure)
-        self._shapes = [factor.shape for factor in structure.factors]
-        self._weight = weight
-        self._sigma = sigma
-        # (W - What) Sigma of the cores as they are: multiplying by Sigma is what takes the time.
-        self._weighted: Tensor
-
-    def error(self, cores: list[Tensor]) -> float:
-        """Return the error of the cores, and begin from them."""
-        change = self._weight - self._dense(cores)
-        self._weighted = self._times_sigma(change)
-        return float((self._weighted * change).sum().clamp_min(0).sqrt())
-
-    def reached(self, cores: list[Tensor]) -> float:
-        """Return the error of the cores; what rounding left in ``(W - What) Sigma`` ends here."""
-        return self.error(cores)
-
-    def solved(self, cores: list[Tensor], k: int) -> Tensor:
-        """Go down from core ``k`` by conjugate gradients, the others held."""
-        core = cores[k]
-        residual = self._projected(self._weighted, cores, k)
-        direction, energy = residual, float(residual.square().sum())
-        for _ in range(_CG_STEPS):
-            if energy == 0:
-                break
-            weighted = self._times_sigma(self._dense([*cores[:k], direction, *cores[k + 1 :]]))
-            image = self._projected(weighted, cores, k)
-            curvature = float((direction * image).sum())
-            if curvature <= 0:
-                break
-            step = energy / curvature
-            core = core + step * direction
-            self._weighted = self._weighted - step * weighted
-            residual = residual - step * image
-            before, energy = energy, float(residual.square().sum())
-            direction = residual + energy / before * direction
-        return core
-
-    def _dense(self, cores: list[Tensor]) -> Tensor:
-        return fold(self._network.full(cores), self._shapes)
-
-    def _times_sigma(self, weight: Tensor) -> Tensor:
-        return (weight.flatten(1) @ self._sigma).reshape(weight.shape)
-
-    def _projected(self, weighted: Tensor, cores: list[Tensor], k: int) -> Tensor:
-        return self._network.project(unfold(weighted, self._shapes), cores, k)

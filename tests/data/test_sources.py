@@ -119,3 +119,8 @@ def test_calibration_is_balanced_training_data():
     scores = torch.randn(4, 10)
     assert float(task.distillation(scores, scores)) == pytest.approx(0, abs=1e-6)
     assert float(task.distillation(scores, -scores)) > 0
+    # Plans are judged by the classes' own probabilities, students are taught by softened ones.
+    plain = torch.nn.functional.kl_div(
+        scores.log_softmax(1), (-scores).log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    assert float(task.divergence(scores, -scores)) == pytest.approx(float(plain), rel=1e-5)

@@ -15,6 +15,6 @@ def test_a_large_moment_is_reduced_to_where_its_energy_is():
     for decay, reduced in ((0.05, True), (0.0, False)):
         sigma = (basis * torch.exp(-decay * torch.arange(size, dtype=torch.float64))) @ basis.T
         metric = _Metric(sigma)
-        assert (metric._root is not None) == reduced
+        assert (metric._near is not None) == reduced
         exact = float(((change @ sigma) * change).sum())
         assert metric.energy(change) == pytest.approx(exact, rel=1e-2)

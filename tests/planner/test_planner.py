@@ -136,7 +136,8 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
 
 
 def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
-    model, x = network(), torch.randn(16, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
+    # More samples than any layer has inputs: of fewer, errors of nothing but rounding are among the candidates.
+    model, x = network(), torch.randn(600, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
     found = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     assert "calibration" in found.error_source
     seen = {}
@@ -158,7 +159,7 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
             if pick.family == "cp":  # has had fewer sweeps than its decomposition will get
                 assert pick.relative_error >= float(actual) * (1 - 5e-2)
                 continue
-            assert pick.relative_error == pytest.approx(float(actual), rel=2e-2, abs=2e-4)
+            assert pick.relative_error == pytest.approx(float(actual), rel=2e-2, abs=1e-4)
             unrefined = approximate_layers(nn.Sequential(module), structures)(given) - module(given)
             assert pick.relative_error <= float(unrefined.norm() / output.norm()) + 1e-5
 
@@ -364,6 +365,24 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
         judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
 
 
+def test_a_judge_may_see_more_than_factors_are_refined_for():
+    """In as many batches as it takes, and with the same result as in one."""
+    model, x = network(), torch.randn(40, 3, 12, 12)
+    sizes = []
+
+    def noted(outputs, reference):
+        sizes.append(len(outputs))
+        return softened(outputs, reference)
+
+    found = score(model, (x[:1],), MacsAreTime(), calibration=(x[:16],))
+    plan = found.plan(Budget(macs="0.5x"), profile="test", runtime="test")
+    judged = Judge(model, (x[:16],), divergence=noted, judged=(x,)).divergence(plan)
+    assert sizes == [40]
+    small = decompose(model, plan, calibration=(x[:16],)).eval()
+    with torch.no_grad():
+        assert judged == pytest.approx(float(softened(small(x), model.eval()(x))), rel=0.05)
+
+
 def test_the_least_is_what_a_plan_can_reach(scores):
     for entry in ("latency_ms", "artifact_bytes", "macs"):
         least = scores.least(entry)
@@ -398,7 +417,7 @@ def test_the_frontier_costs_ever_less_and_diverges_ever_more(scores):
 
 def test_one_scoring_serves_several_devices():
     torch.manual_seed(0)
-    model, x = network(), torch.randn(64, 3, 12, 12)
+    model, x = network(), torch.randn(600, 3, 12, 12)
     targets = [Pricing(MacsAreTime()), Pricing(CallsAreTime(), "int8")]
     first, second = score_for_all(model, (x[:1],), targets, calibration=(x,))
     alone = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
