@@ -348,14 +348,15 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     )
     judge, budget = Judge(model, (x,), divergence=softened), Budget(macs="0.4x")
     chosen = judge.plan(found, budget, profile="test", runtime="test")
-    offered = [found.plan(budget, profile="test", runtime="test")]
+    mixed, offered = found.plan(budget, profile="test", runtime="test"), []
     assert found.families >= {"weight-svd", "tucker2", "sekron-2"}
     for family in found.families:
         alone = found.only([family])
         assert alone.families == {family}
         with contextlib.suppress(InfeasibleBudgetError):
             offered.append(alone.plan(budget, profile="test", runtime="test"))
-    assert chosen.divergence == min(map(judge.divergence, offered))
+    least = min(map(judge.divergence, offered))
+    assert chosen.divergence == least or chosen.divergence == judge.divergence(mixed) < least
     assert chosen.cost.macs <= 0.4 * found.dense.macs
     small = decompose(model, chosen, calibration=(x,))
     with torch.no_grad():
@@ -363,6 +364,20 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     assert moved == pytest.approx(chosen.divergence, rel=1e-2)
     with pytest.raises(InfeasibleBudgetError):
         judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
+
+
+@pytest.mark.parametrize(("mixed", "chosen"), [((1.0, 3.0), 1), ((0.5, 1.5), 0), ((2.5, 3.5), 1)])
+def test_a_plan_of_all_families_has_to_be_better_for_sure(scores, monkeypatch, mixed, chosen):
+    """Than the best of one family: by more than chance makes of the parts of what is judged."""
+    model, x = network(), torch.randn(32, 3, 12, 12)
+    judge = Judge(model, (x,), divergence=softened)
+    plans = [scores.plan(Budget(macs=share), profile="t", runtime="t") for share in ("0.5x", "0.4x", "0.3x")]
+    noise = torch.tensor([0.0, 1.0, -1.0, 0.0])
+    seen = {id(plans[0]): torch.tensor(mixed).repeat(2), id(plans[1]): 2.1 + 0.1 * noise, id(plans[2]): 3 + noise}
+    monkeypatch.setattr(judge, "_divergences", lambda plan: seen[id(plan)])
+    best = judge.best(plans[0], plans[1:])
+    assert best.structures() == plans[chosen].structures()
+    assert best.divergence == pytest.approx(float(seen[id(plans[chosen])].mean()))
 
 
 def test_a_judge_may_see_more_than_factors_are_refined_for():
@@ -377,7 +392,7 @@ def test_a_judge_may_see_more_than_factors_are_refined_for():
     found = score(model, (x[:1],), MacsAreTime(), calibration=(x[:16],))
     plan = found.plan(Budget(macs="0.5x"), profile="test", runtime="test")
     judged = Judge(model, (x[:16],), divergence=noted, judged=(x,)).divergence(plan)
-    assert sizes == [40]
+    assert sum(sizes) == 40
     small = decompose(model, plan, calibration=(x[:16],)).eval()
     with torch.no_grad():
         assert judged == pytest.approx(float(softened(small(x), model.eval()(x))), rel=0.05)
