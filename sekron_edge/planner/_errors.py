@@ -28,7 +28,7 @@ _FEWEST_SWEEPS = 5
 _Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
 # Of a group's weight: from so many on, spectra and decompositions are in float32. Their errors move by 1e-5.
-_MANY_VALUES = 5e5
+_MANY_VALUES = 1e5
 # Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
 # this share of their energy.
 _REDUCED_FROM = 1024
