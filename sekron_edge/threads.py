@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+_TURN_S = 2e-4
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 
@@ -33,5 +35,20 @@ def each_on_a_thread(work: Callable[[Given], Found], items: Sequence[Given]) -> 
     Where the work is many small decompositions, that takes all cores, and torch's own threads take hardly two.
     """
     workers = torch.get_num_threads()
-    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with (
+        torch_threads(1),
+        _short_turns(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
         return list(pool.map(work, items))
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let the interpreter pass from thread to thread soon: one that computes would wait 5 ms after every operation."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -22,7 +22,7 @@ from sekron_edge.tensor import (
 
 _SWEEPS = 20
 # Multiplications of all sweeps of a candidate: those of the largest layers get fewer, but so many.
-_WORK = 3e10
+_WORK = 1.5e10
 _FEWEST_SWEEPS = 5
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]

@@ -15,7 +15,6 @@ from sekron_edge.planner._scoring import ModelScores
 # Of what is judged: the divergence of each tells how sure a difference is.
 _PARTS = 16
 _SURE = 2.0
-_CLEARLY = 0.9
 
 
 class Judge:
@@ -53,11 +52,10 @@ class Judge:
         return float(self._divergences(plan).mean())
 
     def best(self, mixed: Plan, alone: Sequence[Plan]) -> Plan:
-        """Return the plan of one family that diverges least, or the one of all families where that is clearly better.
+        """Return the plan of one family that diverges least, or the one of all families where that is better for sure.
 
         What is chosen from more has the more errors that look smaller than they are: the mixed plan has to diverge less
-        by two standard errors of the difference, and by a tenth: distillation divides divergences by two and more, and
-        what was nearer before by less than that is often farther after.
+        by two standard errors of the difference.
 
         Args:
             mixed: Solved with all families.
@@ -73,8 +71,7 @@ class Judge:
         plans, means = [mixed, *alone], [float(each.mean()) for each in found]
         least = min(range(1, len(plans)), key=lambda index: means[index], default=0)
         gained = found[least] - found[0]
-        sure = float(gained.mean()) > _SURE * float(gained.std()) / len(gained) ** 0.5
-        if sure and means[0] <= _CLEARLY * means[least]:
+        if float(gained.mean()) > _SURE * float(gained.std()) / len(gained) ** 0.5:
             least = 0
         return plans[least].model_copy(update={"divergence": means[least]})
 

@@ -18,11 +18,34 @@ from torch import Tensor
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
 
+# Of the cheapest order of a contraction: what another order may cost.
+_AS_CHEAP = 1.1
+
 
 @lru_cache(maxsize=4096)
 def _contraction(equation: str, shapes: tuple[Shape, ...]) -> Any:
     """Find the order of a contraction, once: torch looks for it in every call, for longer than small ones take."""
     return opt_einsum.contract_expression(equation, *shapes)
+
+
+@lru_cache(maxsize=4096)
+def _projection(equation: str, shapes: tuple[Shape, ...]) -> Any:
+    """As `_contraction`, for a tensor and cores; one core at a time, the largest first, where that is as cheap.
+
+    What the tensor and one core make is then shared by the projections onto all others (`shared_intermediates`).
+    """
+    order = sorted(range(1, len(shapes)), key=lambda term: -shapes[term][-1])
+    # What two terms make becomes the last one.
+    terms, path = list(range(len(shapes))), []
+    for term in order:
+        pair = terms.index(0), terms.index(term)
+        path.append(pair)
+        terms = [*(other for other in terms if other not in (0, term)), 0]
+    _, best = opt_einsum.contract_path(equation, *shapes, shapes=True)
+    _, ordered = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=path)
+    if float(ordered.opt_cost) <= _AS_CHEAP * float(best.opt_cost):
+        return opt_einsum.contract_expression(equation, *shapes, optimize=path)
+    return _contraction(equation, shapes)
 
 
 @lru_cache(maxsize=4096)
@@ -115,7 +138,11 @@ class Network:
         """Contract ``tensor`` with all cores but ``k``: of core ``k``'s shape. The adjoint of `full` in that core."""
         others = self._others(k)
         terms = ["".join(self._axis), *(self._term(j) for j in others)]
-        return contracted(f"{','.join(terms)}->{self._term(k)}", tensor, *(cores[j] for j in others))
+        equation, tensors = f"{','.join(terms)}->{self._term(k)}", (tensor, *(cores[j] for j in others))
+        if len(tensors) == 2:
+            return contracted(equation, *tensors)
+        found: Tensor = _projection(equation, tuple(tuple(each.shape) for each in tensors))(*tensors)
+        return found
 
     def gram(self, cores: Sequence[Tensor], k: int) -> Tensor:
         """Return the inner products of what the components of core ``k``'s labels span: ``(R, R)``."""

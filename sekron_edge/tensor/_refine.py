@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
+from opt_einsum import shared_intermediates
 from torch import Tensor
 
 from sekron_edge.structure import Structure
@@ -61,8 +62,10 @@ def refine(
     cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
     for _ in range(sweeps):
-        for k in range(len(cores)):
-            cores[k] = problem.solved(cores, k)
+        # The tensor contracted with one core serves the systems of all others.
+        with shared_intermediates():
+            for k in range(len(cores)):
+                cores[k] = problem.solved(cores, k)
         after = problem.reached(cores)
         cores = _evened(cores)
         if before - after <= _TOLERANCE * before:

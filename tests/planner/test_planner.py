@@ -356,7 +356,7 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
         with contextlib.suppress(InfeasibleBudgetError):
             offered.append(alone.plan(budget, profile="test", runtime="test"))
     least = min(map(judge.divergence, offered))
-    assert chosen.divergence == least or chosen.divergence == judge.divergence(mixed) < 0.9 * least
+    assert chosen.divergence == least or chosen.divergence == judge.divergence(mixed) < least
     assert chosen.cost.macs <= 0.4 * found.dense.macs
     small = decompose(model, chosen, calibration=(x,))
     with torch.no_grad():
@@ -366,11 +366,9 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
         judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
 
 
-@pytest.mark.parametrize(
-    ("mixed", "chosen"), [((1.0, 3.0), 1), ((0.5, 1.5), 0), ((2.5, 3.5), 1), ((1.89, 1.91), 1), ((1.85, 1.86), 0)]
-)
-def test_a_plan_of_all_families_has_to_be_clearly_better(scores, monkeypatch, mixed, chosen):
-    """Than the best of one family: by more than chance makes of the parts of what is judged, and by a tenth."""
+@pytest.mark.parametrize(("mixed", "chosen"), [((1.0, 3.0), 1), ((0.5, 1.5), 0), ((2.5, 3.5), 1)])
+def test_a_plan_of_all_families_has_to_be_better_for_sure(scores, monkeypatch, mixed, chosen):
+    """Than the best of one family: by more than chance makes of the parts of what is judged."""
     model, x = network(), torch.randn(32, 3, 12, 12)
     judge = Judge(model, (x,), divergence=softened)
     plans = [scores.plan(Budget(macs=share), profile="t", runtime="t") for share in ("0.5x", "0.4x", "0.3x")]
