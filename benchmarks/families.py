@@ -231,7 +231,7 @@ def _plans(network: _Network, point: str) -> dict[str, Plan]:
         with suppress(InfeasibleBudgetError):
             found[family] = scores.plan(_POINTS[point], profile="none", runtime="none")
     if _UNION in found:
-        found[_UNION] = network.judge.best(found.pop(_UNION), list(found.values()))
+        found[_UNION] = network.judge.best(list(found.values()))
     return found
 
 

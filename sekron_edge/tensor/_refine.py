@@ -8,6 +8,7 @@ ties its columns (`OutputProblem`). Neither ever raises the objective.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 
 import torch
 from opt_einsum import shared_intermediates
@@ -62,8 +63,8 @@ def refine(
     cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
     for _ in range(sweeps):
-        # The tensor contracted with one core serves the systems of all others.
-        with shared_intermediates():
+        # The tensor contracted with one core serves the systems of all others; gradients are never of the same tensor.
+        with shared_intermediates() if sigma is None else nullcontext():
             for k in range(len(cores)):
                 cores[k] = problem.solved(cores, k)
         after = problem.reached(cores)

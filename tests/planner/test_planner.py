@@ -132,6 +132,9 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
             sweeps = 20 if pick.family == "cp" else None  # scoring sees many candidates of it
             found = [decompose_tensor(group, pick.structure, sweeps=sweeps) for group in weight]
             actual = (weight - torch.stack([group.reconstruct() for group in found])).norm() / weight.norm()
+            if pick.family == "tucker2":  # HOOI's step lowers the closed form a little
+                assert float(actual) - 1e-5 <= pick.relative_error <= 1.03 * float(actual)
+                continue
             assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
 
 
@@ -332,8 +335,8 @@ def test_dominated_candidates_are_dropped():
 
 def test_candidates_that_save_next_to_nothing_are_dropped():
     better = candidate(0.1, 1, 100, 100)
-    assert undominated([better, candidate(0.2, 0.99, 99, 99)]) == [better]
-    for saves in (candidate(0.2, 0.97, 100, 100), candidate(0.2, 1, 97, 100), candidate(0.2, 1, 100, 97)):
+    assert undominated([better, candidate(0.2, 0.97, 97, 97)]) == [better]
+    for saves in (candidate(0.2, 0.94, 100, 100), candidate(0.2, 1, 94, 100), candidate(0.2, 1, 100, 94)):
         assert undominated([better, saves]) == [better, saves]
 
 
@@ -348,15 +351,14 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     )
     judge, budget = Judge(model, (x,), divergence=softened), Budget(macs="0.4x")
     chosen = judge.plan(found, budget, profile="test", runtime="test")
-    mixed, offered = found.plan(budget, profile="test", runtime="test"), []
+    offered = [found.plan(budget, profile="test", runtime="test")]
     assert found.families >= {"weight-svd", "tucker2", "sekron-2"}
     for family in found.families:
         alone = found.only([family])
         assert alone.families == {family}
         with contextlib.suppress(InfeasibleBudgetError):
             offered.append(alone.plan(budget, profile="test", runtime="test"))
-    least = min(map(judge.divergence, offered))
-    assert chosen.divergence == least or chosen.divergence == judge.divergence(mixed) < least
+    assert chosen.divergence == min(map(judge.divergence, offered))
     assert chosen.cost.macs <= 0.4 * found.dense.macs
     small = decompose(model, chosen, calibration=(x,))
     with torch.no_grad():
@@ -364,20 +366,6 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     assert moved == pytest.approx(chosen.divergence, rel=1e-2)
     with pytest.raises(InfeasibleBudgetError):
         judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
-
-
-@pytest.mark.parametrize(("mixed", "chosen"), [((1.0, 3.0), 1), ((0.5, 1.5), 0), ((2.5, 3.5), 1)])
-def test_a_plan_of_all_families_has_to_be_better_for_sure(scores, monkeypatch, mixed, chosen):
-    """Than the best of one family: by more than chance makes of the parts of what is judged."""
-    model, x = network(), torch.randn(32, 3, 12, 12)
-    judge = Judge(model, (x,), divergence=softened)
-    plans = [scores.plan(Budget(macs=share), profile="t", runtime="t") for share in ("0.5x", "0.4x", "0.3x")]
-    noise = torch.tensor([0.0, 1.0, -1.0, 0.0])
-    seen = {id(plans[0]): torch.tensor(mixed).repeat(2), id(plans[1]): 2.1 + 0.1 * noise, id(plans[2]): 3 + noise}
-    monkeypatch.setattr(judge, "_divergences", lambda plan: seen[id(plan)])
-    best = judge.best(plans[0], plans[1:])
-    assert best.structures() == plans[chosen].structures()
-    assert best.divergence == pytest.approx(float(seen[id(plans[chosen])].mean()))
 
 
 def test_a_judge_may_see_more_than_factors_are_refined_for():
