@@ -20,6 +20,8 @@ from sekron_edge.tensor._factorized import FactorizedTensor
 
 # Of the cheapest order of a contraction: what another order may cost.
 _AS_CHEAP = 1.1
+# Values of a tensor from which on keeping what projections share takes less than it saves.
+SHARED_FROM = 1e5
 
 
 @lru_cache(maxsize=4096)
@@ -30,10 +32,12 @@ def _contraction(equation: str, shapes: tuple[Shape, ...]) -> Any:
 
 @lru_cache(maxsize=4096)
 def _projection(equation: str, shapes: tuple[Shape, ...]) -> Any:
-    """As `_contraction`, for a tensor and cores; one core at a time, the largest first, where that is as cheap.
+    """As `_contraction`, for a tensor and cores; of a large tensor one core at a time, the largest first, if as cheap.
 
     What the tensor and one core make is then shared by the projections onto all others (`shared_intermediates`).
     """
+    if prod(shapes[0]) < SHARED_FROM:
+        return _contraction(equation, shapes)
     order = sorted(range(1, len(shapes)), key=lambda term: -shapes[term][-1])
     # What two terms make becomes the last one.
     terms, path = list(range(len(shapes))), []

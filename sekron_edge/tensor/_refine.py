@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sekron_edge.structure import Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
-from sekron_edge.tensor._network import Network, cores_of, from_cores, unfold
+from sekron_edge.tensor._network import SHARED_FROM, Network, cores_of, from_cores, unfold
 from sekron_edge.tensor._output import OutputProblem
 
 _TOLERANCE = 1e-5
@@ -64,7 +64,7 @@ def refine(
     before = problem.error(cores)
     for _ in range(sweeps):
         # The tensor contracted with one core serves the systems of all others; gradients are never of the same tensor.
-        with shared_intermediates() if sigma is None else nullcontext():
+        with shared_intermediates() if sigma is None and target.numel() >= SHARED_FROM else nullcontext():
             for k in range(len(cores)):
                 cores[k] = problem.solved(cores, k)
         after = problem.reached(cores)
