@@ -20,8 +20,8 @@ def rebuilt_kernels(model: nn.Module) -> Iterator[None]:
 
     The same outputs, and the same gradients of the factors, to rounding. Moving and folding channels, and four
     convolutions or more with little to compute in each, are made for runtimes that do so cheaply: PyTorch trains them
-    more slowly than it trains the dense layer. A model whose roundings
-    are simulated computes with its factors all the same, since it is they that are rounded.
+    more slowly than it trains the dense layer. A model whose roundings are simulated computes with its factors all the
+    same, since it is they that are rounded.
     """
     rounded = {inner for outer in model.modules() if isinstance(outer, FakeQuantized) for inner in outer.modules()}
     layers = [

@@ -35,7 +35,7 @@ def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
 
 
 def judge_for(model: nn.Module, task: Task) -> Judge:
-    """Return what chooses among whole plans, on all calibration data that the task offers."""
+    """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
     return Judge(
         model,
         (calibration_inputs(task),),

@@ -63,7 +63,7 @@ def refine(
     cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
     for _ in range(sweeps):
-        # The tensor contracted with one core serves the systems of all others; gradients are never of the same tensor.
+        # The tensor contracted with one core serves the systems of all others; with data no contraction comes twice.
         with shared_intermediates() if sigma is None and target.numel() >= SHARED_FROM else nullcontext():
             for k in range(len(cores)):
                 cores[k] = problem.solved(cores, k)

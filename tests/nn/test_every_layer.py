@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sekron_edge as se
 from sekron_edge.nn import FakeQuantized, factorize_layer, input_moments, layer_weight, rebuilt_kernels
+from sekron_edge.nn._rebuilt import _trains_slowly
 from sekron_edge.planner._costs import Call, Pricing, layer_cost
 from sekron_edge.structure import chain, diagonal, full, ring, star
 from sekron_edge.tensor import FactorizedTensor
@@ -112,7 +113,7 @@ def test_the_layer_is_the_dense_one_with_the_reconstructed_weight(kind):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@given(cases().filter(lambda case: factorized(case[0], case[1]).plan.rearranges), st.integers(0, 2**31))
+@given(cases().filter(lambda case: _trains_slowly(factorized(case[0], case[1]))), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=150)
 def test_a_rebuilt_kernel_gives_the_same_outputs_and_gradients(case, seed):
     torch.manual_seed(seed)
