@@ -221,13 +221,13 @@ def _tensor_rings(weight: Tensor, budget: int) -> list[Structure]:
 
 def _best_splits(weight: Tensor, budget: int) -> list[_Split]:
     """Return all two-factor splits with the error of the largest rank within the budget, the best first."""
-    errors = WeightErrors(weight[None])
-    found = []
-    for first, second in kronecker_splits(tuple(weight.shape)):
-        rank = min(budget // (prod(first) + prod(second)), prod(first), prod(second))
-        if rank >= 1:
-            found.append((errors(full([first, second], [rank])), (first, second)))
-    return sorted(found)
+    ranks = {
+        (first, second): min(budget // (prod(first) + prod(second)), prod(first), prod(second))
+        for first, second in kronecker_splits(tuple(weight.shape))
+    }
+    splits = [split for split, rank in ranks.items() if rank >= 1]
+    errors = WeightErrors(weight[None])([full(list(split), [ranks[split]]) for split in splits])
+    return sorted(zip(errors, splits, strict=True))
 
 
 def _least_ordered(weight: Tensor, splits: Sequence[_Split], budget: int) -> float | None:
@@ -283,8 +283,9 @@ def _scoring(weight: Tensor) -> list[Claim]:
     ranks = [ranks_up_to(min(prod(first), prod(second))) for first, second in splits]
 
     def all_errors() -> list[list[float]]:
-        errors = WeightErrors(weight[None])
-        return [[errors(full(list(s), [r])) for r in ladder] for s, ladder in zip(splits, ranks, strict=True)]
+        structures = [full(list(s), [r]) for s, ladder in zip(splits, ranks, strict=True) for r in ladder]
+        errors = iter(WeightErrors(weight[None])(structures))
+        return [[next(errors) for _ in ladder] for ladder in ranks]
 
     ours, taken = _timed(all_errors)
     sample = range(0, len(splits), 12)

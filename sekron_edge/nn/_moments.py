@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution, padding_ends
 from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.tensor import gram_matrix
 
 _CHUNK_VALUES = 16_000_000
 
@@ -34,7 +35,7 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
     def note(name: str, layer: nn.Module, x: Tensor) -> None:
         for piece in _pieces(layer, x):
             patches = _patches(layer, piece)
-            moment = (patches.mT @ patches).double()
+            moment = gram_matrix(patches.mT).double()
             sums[name] = sums[name] + moment if name in sums else moment
             counts[name] = counts.get(name, 0) + patches.shape[1]
 

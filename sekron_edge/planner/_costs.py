@@ -68,29 +68,43 @@ def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
 
 
 class Prices:
-    """Prices of layers with structures, for several targets; layers that are alike, called alike, have the same."""
+    """Prices of layers with structures, for several targets; what layers have in common is worked out once."""
 
     def __init__(self, targets: Sequence[Pricing]) -> None:
         self._targets = targets
-        self._known: dict[Hashable, LayerCost] = {}
+        self._known: dict[Hashable, tuple[Sequence[Sequence[Primitive]], LayerCost]] = {}
 
     def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int) -> LayerCost:
         """Return what `layer_cost` does for one of the targets."""
         bias = getattr(layer, "bias", None)
-        key = structure, layer_geometry(layer), None if bias is None else bias.numel(), tuple(calls), target
+        shapes = tuple(call.in_shape for call in calls)
+        key = structure, layer_geometry(layer), None if bias is None else bias.numel(), shapes, target
         if key not in self._known:
-            self._known[key] = layer_cost(structure, layer, calls, self._targets[target])
-        return self._known[key]
+            self._known[key] = _priced(structure, layer, calls, self._targets[target])
+        return _with_peak(*self._known[key], calls, self._targets[target])
 
 
 def layer_cost(structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
     """Price a layer with a structure for each group's weight, over all calls."""
+    return _with_peak(*_priced(structure, layer, calls, target), calls, target)
+
+
+def _priced(
+    structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing
+) -> tuple[Sequence[Sequence[Primitive]], LayerCost]:
+    """Return the operations of each call, and the layer's price but for its peak: that is of what lives beside it."""
     geometry, _ = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
     runs = [layer_primitives(structure, layer, call.in_shape) for call in calls]
+    return runs, _cost(parameters, list(chain.from_iterable(runs)), 0, target)
+
+
+def _with_peak(
+    runs: Sequence[Sequence[Primitive]], cost: LayerCost, calls: Sequence[Call], target: Pricing
+) -> LayerCost:
     peak = max(peak_elements(run, call.held, call.kept) for run, call in zip(runs, calls, strict=True))
-    return _cost(parameters, list(chain.from_iterable(runs)), peak, target)
+    return cost.model_copy(update={"peak_bytes": peak * VALUE_BYTES[target.precision]})
 
 
 def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:

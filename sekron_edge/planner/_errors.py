@@ -9,6 +9,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
+from sekron_edge.planner._spectra import energies, split_energies
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor import (
     FactorizedTensor,
@@ -26,6 +27,8 @@ _WORK = 1.5e10
 _FEWEST_SWEEPS = 5
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
+# Before candidates are judged by a layer's output. Of ResNet-20's errors after ten sweeps, those after two miss by 2 %,
+# after one by 4 %, after none by 14 %.
 _SWEEPS_FOR_OUTPUTS = 2
 # Of a group's weight: from so many on, spectra and decompositions are in float32. Their errors move by 1e-5.
 _MANY_VALUES = 1e5
@@ -35,9 +38,9 @@ _REDUCED_FROM = 1024
 _NARROWER = 8
 _MOST_LEFT = 0.02
 # Of a layer: outputs times squared inputs. From the first on, arithmetic is in float32: half the time, and what that
-# changes is less than candidates differ by. Beyond the last, a sweep takes seconds.
+# changes is less than candidates differ by. All sweeps of a candidate take so much at most.
 _SINGLE_FROM = 1e7
-_REFINED_UP_TO = 2e8
+_WORK_FOR_OUTPUTS = 2e8
 
 
 class WeightErrors:
@@ -65,17 +68,23 @@ class WeightErrors:
         self.decomposed: dict[Structure, list[FactorizedTensor]] = {}
         self._vectors: dict[tuple[Shape, ...], list[list[Tensor]]] = {}
 
-    def __call__(self, structure: Structure) -> float:
-        """Return the relative error over all groups."""
+    def __call__(self, structures: Sequence[Structure]) -> list[float]:
+        """Return the relative error of each over all groups: those of splits come cheaper together."""
         if self.norm == 0:
-            return 0.0
-        shapes = tuple(factor.shape for factor in structure.factors)
-        key = (structure.coupling, shapes)
-        closed = {("full", 2): self._two, ("chain", 3): self._train, ("full", 3): self._sekron}
-        spectra = closed.get((structure.coupling, len(shapes)))
-        if spectra is None:
-            return self._after_decomposition(structure)
+            return [0.0 for _ in structures]
+        keys = dict.fromkeys(_key(structure) for structure in structures)
+        splits = [shapes for coupling, shapes in keys if coupling == "full" and len(shapes) == 2]
+        found = split_energies(self.weight, [split for split in splits if ("full", split) not in self.cache])
+        self.cache |= {("full", split): _looked_up(_from_each_on(held).sum(0)) for split, held in found.items()}
+        return [self._error(structure) for structure in structures]
+
+    def _error(self, structure: Structure) -> float:
+        key = _key(structure)
         if key not in self.cache:
+            coupling, shapes = key
+            spectra = {("chain", 3): self._train, ("full", 3): self._sekron}.get((coupling, len(shapes)))
+            if spectra is None:
+                return self._after_decomposition(structure)
             self.cache[key] = spectra(shapes)
         discarded = self.cache[key](tuple(structure.ranks.values()))
         return sqrt(max(0.0, discarded)) / self.norm
@@ -107,11 +116,6 @@ class WeightErrors:
         rebuilt = torch.stack([group.reconstruct() for group in found])
         return float(torch.linalg.vector_norm(self.weight - rebuilt)) / self.norm
 
-    def _two(self, shapes: tuple[Shape, ...]) -> _Discarded:
-        """Return the energy that each rank discards."""
-        energies = _energies(torch.stack([unfold(group, shapes) for group in self.weight]))
-        return _looked_up(_from_each_on(energies).sum(0))
-
     def _train(self, shapes: tuple[Shape, ...]) -> _Discarded:
         """Return the energy that each pair of ranks of the TT-SVD discards: what HOOI's step may still lower a little.
 
@@ -124,19 +128,19 @@ class WeightErrors:
             first, second = ranks
             if first not in seconds:
                 kept = torch.stack([components[:first].flatten(0, 1) for _, components in split])
-                seconds[first] = _from_each_on(_energies(kept)).sum(0)
+                seconds[first] = _from_each_on(energies(kept)).sum(0)
             return float(sum(left[first] for left, _ in split) + seconds[first][second])
 
         return discarded
 
     def _sekron(self, shapes: tuple[Shape, ...]) -> _Discarded:
         """Return the energy that each pair of ranks of SeKron's SVDs discards: of the pairs that are left out."""
-        energies = torch.stack([_energies(_components(unfold(group, shapes))[1]) for group in self.weight])
+        squares = torch.stack([energies(_components(unfold(group, shapes))[1]) for group in self.weight])
 
         def discarded(ranks: tuple[int, ...]) -> float:
             outer, inner = ranks
-            missing = -energies.shape[-1] % inner
-            held = torch.nn.functional.pad(energies, (0, missing))
+            missing = -squares.shape[-1] % inner
+            held = torch.nn.functional.pad(squares, (0, missing))
             pairs = held.reshape(len(held), -1, inner).sum(-1)
             return float(pairs.sort(dim=1, descending=True).values[:, outer:].sum())
 
@@ -155,17 +159,13 @@ def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return _from_each_on(rest.square().sum(1, dtype=torch.float64)), rest.reshape(rank, *tensor.shape[1:])
 
 
-def _energies(matrices: Tensor) -> Tensor:
-    """Return the squared singular values, the largest first: ``(batch, m, n)`` to ``(batch, min(m, n))``."""
-    rows, columns = matrices.shape[-2:]
-    gram = matrices @ matrices.mT if rows <= columns else matrices.mT @ matrices
-    values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.double().clamp_min(0).flip(-1)
-
-
-def _from_each_on(energies: Tensor) -> Tensor:
+def _from_each_on(squares: Tensor) -> Tensor:
     """Return what is left from each on: ``(batch, m)`` to ``(batch, m + 1)``."""
-    return torch.nn.functional.pad(energies.flip(-1).cumsum(-1).flip(-1), (0, 1))
+    return torch.nn.functional.pad(squares.flip(-1).cumsum(-1).flip(-1), (0, 1))
+
+
+def _key(structure: Structure) -> tuple[str, tuple[Shape, ...]]:
+    return structure.coupling, tuple(factor.shape for factor in structure.factors)
 
 
 def _looked_up(table: Tensor) -> _Discarded:
@@ -178,7 +178,7 @@ def sweeps_for_outputs(weight: Tensor) -> int:
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
     """
-    return _SWEEPS_FOR_OUTPUTS if _work(weight) <= _REFINED_UP_TO else 0
+    return min(_SWEEPS_FOR_OUTPUTS, int(_WORK_FOR_OUTPUTS / _work(weight)))
 
 
 def _work(weight: Tensor) -> int:

@@ -314,7 +314,8 @@ def _score_layer(
     as_it_is = Structure(factors=(Factor(shape=shape),), ranks={})
     structures = list(enumerate_structures(shape, families))
     errors = WeightErrors(weight)
-    found = [(family, structure, errors(structure)) for family, structure in structures]
+    of_weight = errors([structure for _, structure in structures])
+    found = [(*each, error) for each, error in zip(structures, of_weight, strict=True)]
     kept = [_worthwhile(as_it_is, found, layer, calls, price) for price in prices]
     if moment is not None:
         offered = {c.structure: c.relative_error for candidates in kept for c in candidates if c.structure is not None}

@@ -9,6 +9,7 @@ from sekron_edge.tensor._decompose import check_weight, decompose_tensor, unfold
 from sekron_edge.tensor._direct import orthogonal_split
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
+from sekron_edge.tensor._gram import gram_matrix
 from sekron_edge.tensor._network import unfold
 from sekron_edge.tensor._order import ChannelOrder, order_channels
 from sekron_edge.tensor._refine import refine
@@ -21,6 +22,7 @@ __all__ = [
     "check_weight",
     "decompose_tensor",
     "from_tensorly",
+    "gram_matrix",
     "order_channels",
     "orthogonal_split",
     "refine",

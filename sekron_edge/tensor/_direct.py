@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sekron_edge.errors import RankError
+from sekron_edge.tensor._gram import gram_matrix
 
 
 def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
@@ -29,9 +30,9 @@ def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tens
     if rank > limit:
         raise RankError(f"{name} must be at most {limit}, got {rank}")
     if rows <= columns:
-        left = _leading_eigenvectors(matrix @ matrix.mT, rank)
+        left = _leading_eigenvectors(gram_matrix(matrix), rank)
         return left, left.mT @ matrix
-    right = _leading_eigenvectors(matrix.mT @ matrix, rank)
+    right = _leading_eigenvectors(gram_matrix(matrix.mT), rank)
     left = matrix @ right
     values = torch.linalg.vector_norm(left, dim=-2)
     left = left / values.clamp_min(torch.finfo(matrix.dtype).tiny)[..., None, :]

@@ -24,10 +24,25 @@ _AS_CHEAP = 1.1
 SHARED_FROM = 1e5
 
 
-@lru_cache(maxsize=4096)
-def _contraction(equation: str, shapes: tuple[Shape, ...]) -> Any:
-    """Find the order of a contraction, once: torch looks for it in every call, for longer than small ones take."""
-    return opt_einsum.contract_expression(equation, *shapes)
+class _Contraction:
+    """An einsum of several tensors in the best order, found once: opt_einsum and torch look at it again in every call.
+
+    That takes longer than small contractions do.
+    """
+
+    def __init__(self, equation: str, shapes: tuple[Shape, ...]) -> None:
+        _, path = opt_einsum.contract_path(equation, *shapes, shapes=True)
+        # Places, the last first, and the einsum of what stands there; what comes of it goes to the end.
+        self._steps = [(places, of_pair) for places, _, of_pair, *_ in path.contraction_list]
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        left = list(tensors)
+        for places, equation in self._steps:
+            left.append(torch.einsum(equation, *[left.pop(place) for place in places]))
+        return left[0]
+
+
+_contraction = lru_cache(maxsize=4096)(_Contraction)
 
 
 @lru_cache(maxsize=4096)
@@ -62,8 +77,7 @@ def contraction_costs(equation: str, *shapes: Shape) -> tuple[float, float]:
 def contracted(equation: str, *tensors: Tensor) -> Tensor:
     """Return an einsum, in the best order."""
     if len(tensors) > 2:
-        found: Tensor = _contraction(equation, tuple(tuple(tensor.shape) for tensor in tensors))(*tensors)
-        return found
+        return _contraction(equation, tuple(tuple(tensor.shape) for tensor in tensors))(*tensors)
     pair: Tensor = torch.einsum(equation, *tensors)
     return pair
 
@@ -115,6 +129,8 @@ class Network:
         self._label = {label: next(letters) for label in structure.ranks}
         self._primed = {label: next(letters) for label in structure.ranks}
         self._axis = [next(letters) for _ in structure.factors]
+        # Of each core, as it was when it was asked for.
+        self._squares: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _labels(self, k: int) -> str:
         return "".join(self._label[label] for label in self.structure.factors[k].labels)
@@ -157,9 +173,15 @@ class Network:
             row = "".join(self._label[label] for label in labels)
             column = "".join(self._primed[label] for label in labels)
             terms.append(row + column)
-            flat = cores[j].reshape(-1, cores[j].shape[-1])
-            sizes = cores[j].shape[:-1]
-            squares.append((flat @ flat.T).reshape(*sizes, *sizes))
+            squares.append(self._square(cores[j], j))
         wanted = "".join(self._label[label] for label in own) + "".join(self._primed[label] for label in own)
         rank = prod(self.structure.ranks[label] for label in own)
         return contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)
+
+    def _square(self, core: Tensor, j: int) -> Tensor:
+        """Return the inner products of a core's rows, ``(*labels, *labels)``; a sweep asks for them several times."""
+        known = self._squares.get(j)
+        if known is None or known[0] is not core:
+            flat, sizes = core.reshape(-1, core.shape[-1]), core.shape[:-1]
+            self._squares[j] = known = core, (flat @ flat.T).reshape(*sizes, *sizes)
+        return known[1]

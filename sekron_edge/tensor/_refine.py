@@ -120,12 +120,13 @@ class _Frobenius:
         scale = float(gram.diagonal().mean())
         if scale == 0:
             return cores[k]
-        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         # What each row of core k is multiplied with: together they are the components.
         others = gram.diagonal().clamp_min(0).sqrt()
         for damping in (_RIDGE[gram.dtype], *_DAMPING):
             mu = damping * scale
-            solution: Tensor = torch.linalg.solve(gram + mu * identity, right + mu * before)
+            damped = gram.clone()
+            damped.diagonal().add_(mu)
+            solution: Tensor = torch.linalg.solve(damped, right + mu * before)
             if float((torch.linalg.vector_norm(solution, dim=1) * others).max()) <= self._bound:
                 return solution.reshape(cores[k].shape)
         return cores[k]
