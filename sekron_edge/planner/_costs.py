@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from threading import Lock
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -73,14 +74,17 @@ class Prices:
     def __init__(self, targets: Sequence[Pricing]) -> None:
         self._targets = targets
         self._known: dict[Hashable, tuple[Sequence[Sequence[Primitive]], LayerCost]] = {}
+        # Pricing is Python alone: two threads at once would take as long as one after the other, and do it twice.
+        self._turn = Lock()
 
     def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int) -> LayerCost:
         """Return what `layer_cost` does for one of the targets."""
         bias = getattr(layer, "bias", None)
         shapes = tuple(call.in_shape for call in calls)
         key = structure, layer_geometry(layer), None if bias is None else bias.numel(), shapes, target
-        if key not in self._known:
-            self._known[key] = _priced(structure, layer, calls, self._targets[target])
+        with self._turn:
+            if key not in self._known:
+                self._known[key] = _priced(structure, layer, calls, self._targets[target])
         return _with_peak(*self._known[key], calls, self._targets[target])
 
 

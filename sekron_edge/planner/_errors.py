@@ -32,10 +32,10 @@ _Discarded = Callable[[tuple[int, ...]], float]
 _SWEEPS_FOR_OUTPUTS = 2
 # Of a group's weight: from so many on, spectra and decompositions are in float32. Their errors move by 1e-5.
 _MANY_VALUES = 1e5
-# Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, if it leaves out no more than
-# this share of their energy.
+# Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, the first of these that
+# leaves out no more than this share of their energy.
 _REDUCED_FROM = 1024
-_NARROWER = 8
+_NARROWER = (16, 8)
 _MOST_LEFT = 0.02
 # Of a layer: outputs times squared inputs. From the first on, arithmetic is in float32: half the time, and what that
 # changes is less than candidates differ by. All sweeps of a candidate take so much at most.
@@ -260,18 +260,19 @@ def _leading_part(sigma: Tensor) -> tuple[Tensor, Tensor, float] | None:
     """Return leading eigenvectors, eigenvalues, and the mean of the others; None where the whole is as cheap."""
     size = len(sigma)
     trace = float(sigma.trace())
-    width = size // _NARROWER
     if size < _REDUCED_FROM or trace == 0:
         return None
-    generator = torch.Generator().manual_seed(0)
-    start = sigma @ torch.randn(size, width, generator=generator, dtype=sigma.dtype)
-    basis = torch.linalg.qr(sigma @ torch.linalg.qr(start).Q).Q
-    inner = basis.mT @ sigma @ basis
-    left = trace - float(inner.diagonal().sum(dtype=torch.float64))
-    if left > _MOST_LEFT * trace:
-        return None
-    values, vectors = torch.linalg.eigh(inner)
-    return basis @ vectors, values.clamp_min(0), max(0.0, left) / (size - width)
+    for narrower in _NARROWER:
+        width = size // narrower
+        generator = torch.Generator().manual_seed(0)
+        start = sigma @ torch.randn(size, width, generator=generator, dtype=sigma.dtype)
+        basis = torch.linalg.qr(sigma @ torch.linalg.qr(start).Q).Q
+        inner = basis.mT @ sigma @ basis
+        left = trace - float(inner.diagonal().sum(dtype=torch.float64))
+        if left <= _MOST_LEFT * trace:
+            values, vectors = torch.linalg.eigh(inner)
+            return basis @ vectors, values.clamp_min(0), max(0.0, left) / (size - width)
+    return None
 
 
 def _sweeps(structure: Structure) -> int:
