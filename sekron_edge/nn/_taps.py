@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -95,9 +96,17 @@ class Taps:
         )
 
 
-def taps_of(structure: Structure, geometry: ConvGeometry, turns: Sequence[int]) -> list[Taps]:
+def taps_of(structure: Structure, geometry: ConvGeometry, turns: Sequence[int]) -> tuple[Taps, ...]:
     """Return the convolution of each factor, in the order of ``turns``."""
-    columns = [_axis(structure, geometry, turns, axis) for axis in range(geometry.spatial_axes)]
+    return _taps_of(tuple(factor.shape[2:] for factor in structure.factors), geometry, tuple(turns))
+
+
+@lru_cache(maxsize=4096)
+def _taps_of(kernels: tuple[Axes, ...], geometry: ConvGeometry, turns: tuple[int, ...]) -> tuple[Taps, ...]:
+    """As `taps_of`: they are those of all ranks, and of all channels."""
+    columns = [
+        _axis([kernel[axis] for kernel in kernels], geometry, turns, axis) for axis in range(geometry.spatial_axes)
+    ]
     found = []
     for position, k in enumerate(turns):
         here = [column[position] for column in columns]
@@ -105,19 +114,25 @@ def taps_of(structure: Structure, geometry: ConvGeometry, turns: Sequence[int]) 
         kind: Literal["convolution", "mirrored", "transposed"] = "convolution"
         if geometry.transposed:
             # Spread over the output without stride is gathered from the input, padded by the whole extent.
-            extents = [d * (kernel - 1) for d, kernel in zip(dilation, structure.factors[k].shape[2:], strict=True)]
+            extents = [d * (kernel - 1) for d, kernel in zip(dilation, kernels[k], strict=True)]
             gathered = tuple(extent - cut for extent, cut in zip(extents, padding, strict=True))
             mirrored = max(stride) == 1 and not any(output_padding) and min(gathered) >= 0
             kind, padding = ("mirrored", gathered) if mirrored else ("transposed", padding)
-        found.append(Taps(structure.factors[k].shape[2:], stride, padding, dilation, output_padding, kind))
-    return found
+        found.append(Taps(kernels[k], stride, padding, dilation, output_padding, kind))
+    return tuple(found)
 
 
 def _axis(
-    structure: Structure, geometry: ConvGeometry, turns: Sequence[int], axis: int
+    sizes: Sequence[int], geometry: ConvGeometry, turns: Sequence[int], axis: int
 ) -> list[tuple[int, int, int, int]]:
-    """Return stride, padding (or what is cut off), dilation and output padding of each turn, along one axis."""
-    sizes = [factor.shape[2 + axis] for factor in structure.factors]
+    """Return stride, padding (or what is cut off), dilation and output padding of each turn, along one axis.
+
+    Args:
+        sizes: Of each factor's kernel along it.
+        geometry: The layer's attributes.
+        turns: The order of factors.
+        axis: Of the spatial ones.
+    """
     tapping = [turn for turn, k in enumerate(turns) if sizes[k] > 1]
     dilations = [geometry.dilation[axis] * prod(sizes[k + 1 :]) for k in turns]
     strides, paddings, extras = [1] * len(turns), [0] * len(turns), [0] * len(turns)
