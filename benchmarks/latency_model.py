@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from benchmarks._networks import NETWORKS, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Artifact, Precision, calibratable, export
 from sekron_edge.cli import ConsoleNarrator
-from sekron_edge.devices import LatencyModel, LocalDevice, Measurement, MeasurementStore, calibrate
+from sekron_edge.devices import LatencyModel, LocalDevice, MeasurementStore, calibrate
 from sekron_edge.nn import factorize, layer_primitives, operations
 from sekron_edge.planner import enumerate_structures
 from sekron_edge.structure import Factor, Shape, Structure
@@ -110,17 +111,15 @@ def _row(runtime: _Runtime, name: str, model: nn.Module, size: int, kind: str) -
             calibration=(torch.randn(4, 3, size, size),),
         )  # fmt: skip
         # What else runs on the machine only adds to a time.
-        measured = min((LocalDevice().measure(artifact, runs=_RUNS) for _ in range(_PROCESSES)), key=_median)
+        measured = min(
+            (LocalDevice().measure(artifact, runs=_RUNS) for _ in range(_PROCESSES)), key=attrgetter("median_ms")
+        )
     predicted = runtime.model.latency_ms(primitives)
     return {
         "runtime": runtime.name, "precision": runtime.precision, "network": name, "kind": kind,
         "predicted ms": predicted, "ms": measured.median_ms, "ratio": predicted / measured.median_ms,
         "steady": measured.stable,
     }  # fmt: skip
-
-
-def _median(measured: Measurement) -> float:
-    return measured.median_ms
 
 
 def _drawn(model: nn.Module, families: Sequence[str], random: Random) -> nn.Module:

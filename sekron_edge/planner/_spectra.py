@@ -1,7 +1,7 @@
 """Squared singular values of all splits of a weight into two factors, from few products of the weight with itself.
 
 The Gram matrix of a split's smaller side is that of a larger side with what the sides differ by summed away, a partial
-trace: of a 512x512x3x3 kernel, 62 products serve 398 splits.
+trace: of a 512x512x3x3 kernel, 72 products serve 398 splits.
 """
 
 from __future__ import annotations
