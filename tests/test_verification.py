@@ -101,7 +101,7 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, m
         def load(self, artifact, *, threads=1):
             return self.true.load(artifact, threads=threads)
 
-    monkeypatch.setitem(artifacts._registered, "faulty", Faulty())
+    monkeypatch.setitem(artifacts._registry._registered, "faulty", Faulty())
     model = network()
     artifact = export(model, (torch.randn(1, 3, 12, 12),), format="faulty", out=tmp_path)
     with pytest.raises(VerificationError, match=f"first layer that differs is '{wrong}'"):

@@ -1,0 +1,77 @@
+"""The contracts between the core and the export formats, and the registry that joins them.
+
+What an exporter must keep (``sekron_edge.testing.ExporterContract`` checks it):
+
+* ``export`` writes the artifact whole or not at all, and returns its description;
+* the artifact computes what the model computes in ``eval`` mode; the model is left untouched;
+* shapes are those of the example inputs, fixed on purpose;
+* ``load`` runs the artifact on this machine with the runtime that ships, or says why it cannot;
+* its SDK is imported inside its functions, never when the module is imported.
+
+The core knows no format by name: exporters are found through the entry-point group
+``sekron_edge.exporters``. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from sekron_edge.artifacts._artifact import (
+    Arena,
+    Array,
+    Artifact,
+    NPUEstimate,
+    Precision,
+    Quantization,
+    TensorSpec,
+)
+from sekron_edge.artifacts._contracts import (
+    AdoptingExporter,
+    Availability,
+    CalibratableExporter,
+    Exporter,
+    PreparedSession,
+    PrimitiveExporter,
+    Session,
+    SizedExporter,
+    SourceExporter,
+    TracedPrimitiveExporter,
+)
+from sekron_edge.artifacts._registry import (
+    ENTRY_POINT_GROUP,
+    adopt,
+    calibratable,
+    export,
+    exporter_family,
+    exporter_names,
+    get_exporter,
+    predict,
+    register_exporter,
+)
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "AdoptingExporter",
+    "Arena",
+    "Array",
+    "Artifact",
+    "Availability",
+    "CalibratableExporter",
+    "Exporter",
+    "NPUEstimate",
+    "Precision",
+    "PreparedSession",
+    "PrimitiveExporter",
+    "Quantization",
+    "Session",
+    "SizedExporter",
+    "SourceExporter",
+    "TensorSpec",
+    "TracedPrimitiveExporter",
+    "adopt",
+    "calibratable",
+    "export",
+    "exporter_family",
+    "exporter_names",
+    "get_exporter",
+    "predict",
+    "register_exporter",
+]

@@ -1,0 +1,190 @@
+"""What exporters and sessions are, and what exporters may offer beside the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from sekron_edge.artifacts._artifact import Array, Artifact, Precision
+from sekron_edge.primitives import FileCosts, Primitive
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether something can be used here, and if not, why and what to do; the versions of what it stands on."""
+
+    ok: bool
+    reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Session(Protocol):
+    """An artifact loaded in a runtime on this machine.
+
+    Attributes:
+        runtime: Name of the runtime, for example ``litert``.
+        runtime_version: Its version.
+        measurable: True where timing it says something about the runtime that ships; False
+            for a reference evaluator.
+    """
+
+    runtime: str
+    runtime_version: str
+    measurable: bool
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once. Inputs and outputs are in the artifact's own layout and types."""
+        ...
+
+
+@runtime_checkable
+class PreparedSession(Protocol):
+    """What a session may offer beside the rest: the computation alone, for latency models."""
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        """Hand over inputs in the artifact's own layout; return what computes on them, and fetches nothing."""
+        ...
+
+
+class Exporter(Protocol):
+    """One format.
+
+    Attributes:
+        name: What users call it (``litert``).
+        suffix: Of its files, with the dot (``.tflite``).
+        precisions: Those that ``export`` takes.
+
+    A class that makes several, one for each chip, lists them as ``variants``, and takes the name of one.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[Precision, ...]
+
+    def availability(self) -> Availability:
+        """Say whether models can be converted here, without importing the SDK."""
+        ...
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
+    ) -> Artifact:
+        """Convert ``model`` and write it to ``path``, replacing what stands there.
+
+        Args:
+            model: Left untouched.
+            example_inputs: One tensor an input.
+            precision: One of ``precisions``.
+            path: File, or folder, to write.
+            calibration: Real inputs, one tensor ``(samples, ...)`` an input of the model, whose ranges decide the
+                scales of int8 activations; never held-out data. Ignored where nothing is quantized.
+
+        Raises:
+            ConfigError: If activations are to be quantized and there is no calibration data.
+            ExportError: If the conversion fails; names the format and the cause.
+            MissingDependencyError: If the SDK is absent.
+        """
+        ...
+
+    def import_runtime(self) -> None:
+        """Import the runtime, so that what a process holds from then on is the model's.
+
+        Raises:
+            MissingDependencyError: If the runtime is absent.
+        """
+        ...
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        """Load an artifact in the runtime of this machine.
+
+        Raises:
+            ExportError: If the file cannot be read by the runtime.
+            MissingDependencyError: If the runtime is absent.
+        """
+        ...
+
+
+class CalibratableExporter(Protocol):
+    """What an exporter may offer beside the rest, in one of two ways: models of primitives, to fit latency models to.
+
+    Attributes:
+        suffix: The exporter's.
+        primitive_precisions: Those that primitives can be exported in.
+        primitive_count: How many a calibration can afford: all of them should take a few minutes at most.
+    """
+
+    suffix: str
+    primitive_precisions: tuple[Precision, ...]
+    primitive_count: int
+
+
+@runtime_checkable
+class PrimitiveExporter(CalibratableExporter, Protocol):
+    """A model for each primitive, timed as a whole."""
+
+    def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of one primitive, with random weights."""
+        ...
+
+
+@runtime_checkable
+class TracedPrimitiveExporter(CalibratableExporter, Protocol):
+    """Where a model for each would take too long: models of many primitives, each timed by the runtime's own tracer."""
+
+    def export_primitives(self, primitives: Sequence[Primitive], path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of primitives side by side, with random weights."""
+        ...
+
+    def primitive_times(
+        self, primitives: Sequence[Primitive], operators: Sequence[tuple[str, float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return the milliseconds of each primitive, and their spread, from those of the operators in their order.
+
+        Raises:
+            ExportError: If these are not the operators of such a model.
+        """
+        ...
+
+
+@runtime_checkable
+class SizedExporter(Protocol):
+    """What an exporter may offer beside the rest: what operations take in its files, so that sizes can be planned.
+
+    Attributes:
+        file_costs: By precision; where there is none, nothing is known beside the weights.
+    """
+
+    file_costs: Mapping[Precision, FileCosts]
+
+
+@runtime_checkable
+class SourceExporter(Protocol):
+    """What an exporter may offer beside the rest: source code that a model is compiled into firmware with."""
+
+    def sources(self, artifact: Artifact) -> dict[str, str]:
+        """Return the text of each source file, by its name."""
+        ...
+
+
+@runtime_checkable
+class AdoptingExporter(Protocol):
+    """What an exporter may offer beside the rest: taking up files that something else wrote."""
+
+    def adopt(self, file: Path, folder: Path) -> Artifact:
+        """Describe a file; what has to be made of it is written into ``folder``.
+
+        Raises:
+            ExportError: If it is of another format, or cannot run there.
+        """
+        ...

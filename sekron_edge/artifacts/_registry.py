@@ -1,0 +1,154 @@
+"""Exporters by name, and what is done with one: exporting, taking up files, running what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sekron_edge.artifacts._artifact import Array, Artifact, Precision
+from sekron_edge.artifacts._contracts import (
+    AdoptingExporter,
+    Exporter,
+    PrimitiveExporter,
+    Session,
+    TracedPrimitiveExporter,
+)
+from sekron_edge.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+ENTRY_POINT_GROUP = "sekron_edge.exporters"
+_VARIANT = ":"
+
+_registered: dict[str, Exporter] = {}
+
+
+def register_exporter(exporter: Exporter) -> None:
+    """Make an exporter known by its name, beside those found through entry points.
+
+    Raises:
+        ConfigError: If the name is taken.
+    """
+    if exporter.name in exporter_names():
+        raise ConfigError(f"an exporter named {exporter.name!r} exists; choose another name")
+    _registered[exporter.name] = exporter
+
+
+def exporter_names() -> list[str]:
+    """Return the names of all known exporters, sorted."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)} | set(_registered))
+
+
+def exporter_family(name: str) -> str:
+    """Return the name of an exporter without its variant: ``ethos-u`` of ``ethos-u:u85-256``."""
+    return name.partition(_VARIANT)[0]
+
+
+def get_exporter(name: str) -> Exporter:
+    """Return the exporter called ``name``; ``FAMILY:VARIANT`` where the family has variants.
+
+    Raises:
+        ConfigError: If there is none; lists those that exist.
+    """
+    if name in _registered:
+        return _registered[name]
+    family, _, variant = name.partition(_VARIANT)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == family:
+            made = point.load()
+            variants: tuple[str, ...] = getattr(made, "variants", ())
+            if variant and variant not in variants:
+                raise ConfigError(f"{family} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
+            exporter: Exporter = made(variant) if variant else made()
+            return exporter
+    raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
+
+
+def calibratable(name: str, precision: Precision) -> bool:
+    """Say whether a latency model can be fitted to an exporter's runtime in a precision."""
+    exporter = get_exporter(name)
+    return (
+        isinstance(exporter, PrimitiveExporter | TracedPrimitiveExporter) and precision in exporter.primitive_precisions
+    )
+
+
+def adopt(file: Path, *, format: str, folder: Path) -> Artifact:
+    """Take up a file that something else wrote as an artifact of ``format``.
+
+    Args:
+        file: Used as it is.
+        format: Of an exporter that takes such files.
+        folder: For what has to be made of it.
+
+    Raises:
+        ConfigError: If there is no such format, or it takes only what its exporter wrote.
+        ExportError: If the file is of another format, or cannot run there.
+    """
+    exporter = get_exporter(format)
+    if not isinstance(exporter, AdoptingExporter):
+        able = [name for name in exporter_names() if isinstance(get_exporter(name), AdoptingExporter)]
+        raise ConfigError(f"{format} takes no files that something else wrote; {', '.join(able)} do")
+    return exporter.adopt(file, folder)
+
+
+def export(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    format: str,
+    precision: Precision = "fp32",
+    out: str | Path,
+    name: str = "model",
+    calibration: Sequence[torch.Tensor] | None = None,
+) -> Artifact:
+    """Export a model as ``out/NAME_PRECISION.SUFFIX``.
+
+    Args:
+        model: Any module; exported in ``eval`` mode, left untouched.
+        example_inputs: One tensor an input; their shapes become the artifact's.
+        format: ``executorch``, ``coreml``, ``litert``, or that of an installed plug-in.
+        precision: One of the format's precisions.
+        out: Folder to write to, made if absent.
+        name: Stem of the file.
+        calibration: Real inputs, one tensor ``(samples, ...)`` an input of the model, never held-out data; int8
+            activations take their scales from them.
+
+    Raises:
+        ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data.
+        ExportError: If the conversion fails.
+    """
+    exporter = get_exporter(format)
+    if precision not in exporter.precisions:
+        raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
+    path = Path(out) / f"{name}_{precision}{exporter.suffix}"
+    return exporter.export(model, example_inputs, precision=precision, path=path, calibration=calibration)
+
+
+def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Run a session on inputs in PyTorch's layout; outputs come back in PyTorch's layout.
+
+    The batch of ``inputs`` may be any multiple of the artifact's own batch: it is run in pieces.
+
+    Raises:
+        ExportError: If the number of inputs, or a shape, is not the artifact's.
+    """
+    if len(inputs) != len(artifact.inputs):
+        raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
+    batch = artifact.inputs[0].shape[0]
+    total = inputs[0].shape[0]
+    if total % batch:
+        raise ExportError(f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them")
+    pieces = []
+    for start in range(0, total, batch):
+        piece = [
+            spec.from_torch(array[start : start + batch]) for spec, array in zip(artifact.inputs, inputs, strict=True)
+        ]
+        pieces.append(session.run(piece))
+    return tuple(
+        spec.to_torch(np.concatenate([piece[index] for piece in pieces])) for index, spec in enumerate(artifact.outputs)
+    )
