@@ -97,8 +97,10 @@ def _calibrated(name: str, precision: Precision) -> _Runtime:
 
 def _compared(runtime: _Runtime, networks: Sequence[str], narrator: ConsoleNarrator) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        with narrator.busy(f"exporting to {runtime.name} {runtime.precision}"):
-            cases = list(_exported(runtime, networks, Path(folder)))
+        cases = []
+        for case in _exported(runtime, networks, Path(folder)):
+            narrator.say(f"exported to {runtime.name} {runtime.precision}: {case.network}")
+            cases.append(case)
         rounds = [_timed(cases, f"round {number} of {_ROUNDS}", narrator) for number in range(1, 1 + _ROUNDS)]
     return [_row(runtime, case, seen) for case, seen in zip(cases, zip(*rounds, strict=True), strict=True)]
 
