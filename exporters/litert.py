@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,14 +134,9 @@ class LiteRTSession:
         self._inputs = [detail["index"] for detail in interpreter.get_input_details()]
         self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
 
-    def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
-        """Hand over the inputs; return what computes on them."""
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
-        compute: Callable[[], object] = self._interpreter.invoke
-        return compute
-
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once, in the artifact's own layout."""
-        self.prepare(inputs)()
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
         return tuple(self._interpreter.get_tensor(index) for index in self._outputs)

@@ -48,7 +48,11 @@ class PreparedSession(Protocol):
     """What a session may offer beside the rest: the computation alone, for latency models."""
 
     def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
-        """Hand over inputs in the artifact's own layout; return what computes on them, and fetches nothing."""
+        """Hand over inputs in the artifact's own layout; return what computes on them, and fetches nothing.
+
+        Called before each timed run, and so that what follows is as it is inside a network: memory of inputs and
+        outputs is in the caches.
+        """
         ...
 
 

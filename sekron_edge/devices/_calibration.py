@@ -32,7 +32,7 @@ _TRACED_TOGETHER = 60
 # What the tracer sees nothing of.
 _SHORTEST_MS = 1e-4
 # Raised when the same machine would be calibrated otherwise.
-_DESIGN = 8
+_DESIGN = 9
 
 
 def calibrate(
@@ -45,6 +45,9 @@ def calibrate(
     device: Device | None = None,
 ) -> LatencyModel:
     """Time primitives on a device and fit a latency model; every fourth only judges it.
+
+    Each runs once before the next has its turn: what follows in a network finds its weights out of the nearest caches
+    too, and its input just written.
 
     Args:
         runtime: An export format whose exporter can write primitives.

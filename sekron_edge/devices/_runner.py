@@ -75,15 +75,23 @@ class LiteRTSession:
         self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
 
     def prepare(self, inputs: Sequence[Any]) -> Callable[[], object]:
-        """Hand over the inputs; return what computes on them."""
-        for index, value in zip(self._inputs, inputs):
-            self._interpreter.set_tensor(index, value)
+        """Hand over the inputs, touch what the outputs go to; return what computes."""
+        self._hand_over(inputs)
+        self._fetch()
         compute: Callable[[], object] = self._interpreter.invoke
         return compute
 
     def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Run once."""
-        self.prepare(inputs)()
+        self._hand_over(inputs)
+        self._interpreter.invoke()
+        return self._fetch()
+
+    def _hand_over(self, inputs: Sequence[Any]) -> None:
+        for index, value in zip(self._inputs, inputs):
+            self._interpreter.set_tensor(index, value)
+
+    def _fetch(self) -> list[Any]:
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
@@ -220,16 +228,19 @@ def _time(job: dict[str, Any], sessions: list[Any], inputs: list[list[Any]]) -> 
         if item["answers"] is not None:
             _answer_all(session, values, item["answers"])
     first = [[value[0] for value in values] for values in inputs]
-    computed = [_computation(session, values, job["timed"]) for session, values in zip(sessions, first)]
-    settled = [_settle(compute, job["warmup"], job["settle_seconds"]) for compute in computed]
+    settled: list[bool] = []
+    turns: list[Callable[[], list[float]]] = []
+    for session, values in zip(sessions, first):
+        alone = _timed(session, job["timed"]) == "computation"
+        compute = session.prepare(values) if alone else partial(session.run, values)
+        settled.append(_settle(compute, job["warmup"], job["settle_seconds"]))
+        turns.append(partial(_run_amid_others, session, values) if alone else partial(_run_as_used, compute, job))
     seen: list[list[float]] = [[] for _ in sessions]
     start = time.monotonic()
     end = start + job["least_seconds"]
     while len(seen[0]) < job["runs"] or (time.monotonic() < end and len(seen[0]) < _MOST_RUNS * job["runs"]):
-        for compute, record in zip(computed, seen):
-            if len(sessions) > 1:
-                compute()  # brings its weights back into the caches
-            record.extend(_run(compute, _BLOCK))
+        for turn, record in zip(turns, seen):
+            record.extend(turn())
     timings = [{"milliseconds": record, "settled": calm} for record, calm in zip(seen, settled)]
     return {"timings": timings, "elapsed_s": time.monotonic() - start}
 
@@ -318,11 +329,16 @@ def _timed(session: Any, asked: str) -> str:
     return asked if hasattr(session, "prepare") else "call"
 
 
-def _computation(session: Any, inputs: list[Any], asked: str) -> Callable[[], object]:
-    if _timed(session, asked) == "computation":
-        prepared: Callable[[], object] = session.prepare(inputs)
-        return prepared
-    return partial(session.run, inputs)
+def _run_amid_others(session: Any, inputs: list[Any]) -> list[float]:
+    """Time a computation as it is inside a network: values just written are in the caches, weights and code are not."""
+    return _run(session.prepare(inputs), 1)
+
+
+def _run_as_used(compute: Callable[[], object], job: dict[str, Any]) -> list[float]:
+    """Time calls as a user has them, one after another, whatever had its turn before."""
+    if len(job["artifacts"]) > 1:
+        compute()  # brings its weights back into the caches
+    return _run(compute, _BLOCK)
 
 
 def _run(compute: Callable[[], object], times: int) -> list[float]:

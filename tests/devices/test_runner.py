@@ -19,6 +19,7 @@ from sekron_edge.devices._job import Answer, Job, Timing, read_answer
 from sekron_edge.devices._summary import summary
 from sekron_edge.errors import DeviceError, VerificationError
 
+CALLED: list[str] = []
 STARTED = datetime(2026, 11, 25, tzinfo=UTC)
 CLOCK = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
 THROTTLES = "/sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
@@ -216,6 +217,60 @@ def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
     assert found["runtime_version"].endswith("macOS 15.1")
     with np.load(tmp_path / "answers.npz") as answers:
         assert answers["0"].dtype == np.float32
+
+
+class Noting:
+    """A runtime that notes what it is asked; the runner makes it by its name."""
+
+    runtime, runtime_version, measurable = "noting", "1", True
+
+    def __init__(self, item):
+        self.name = item["path"]
+
+    def load(self, item, threads):
+        del item, threads
+        return self
+
+    def run(self, inputs):
+        del inputs
+        CALLED.append(f"run {self.name}")
+
+    def prepare(self, inputs):
+        del inputs
+        CALLED.append(f"prepare {self.name}")
+        return lambda: CALLED.append(f"compute {self.name}")
+
+
+@pytest.mark.parametrize(
+    ("timed", "turn"),
+    [
+        # What others ran between leaves weights as cold as a network does, and the input was just written.
+        ("computation", ["prepare a", "compute a", "prepare b", "compute b"]),
+        ("call", ["run a"] * 5 + ["run b"] * 5),
+    ],
+)
+def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them(timed, turn):
+    CALLED.clear()
+    spec = {"name": "x", "shape": [1], "dtype": "float32", "quantization": None}
+    items = [
+        {
+            "path": name,
+            "format": "any",
+            "inputs": [spec],
+            "values": None,
+            "answers": None,
+            "loader": f"{__name__}:Noting",
+        }
+        for name in "ab"
+    ]
+    job = {
+        "artifacts": items, "runs": 3, "warmup": 1, "settle_seconds": 0.0, "least_seconds": 0.0, "threads": 1,
+        "affinity": [], "timed": timed, "operators": False, "read": [],
+    }  # fmt: skip
+    timings = _runner.measure(job)["timings"]
+    rounds = 3 if timed == "computation" else 1
+    assert CALLED[-rounds * len(turn) :] == rounds * turn
+    assert [len(one["milliseconds"]) for one in timings] == [3 if timed == "computation" else 4] * 2
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="what a Mac does is not what others say")
