@@ -2,9 +2,9 @@
 
 Classic architectures at two resolutions, dense and with structures drawn at random, and plans of one network: are they
 ordered alike? Every runtime is calibrated first. Weights are random: they change no time. All networks are exported
-before any is timed, then timed one after another, each in a process of its own, in rounds: what slows a machine down
-for a minute meets a network in one round and not in the next, and the fastest round counts. ``--quick`` takes two small
-networks.
+before any is timed, several at once, then timed one after another, each in a process of its own, in rounds: what slows
+a machine down for a minute meets a network in one round and not in the next, and the fastest round counts. ``--quick``
+takes two small networks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from operator import attrgetter
 from pathlib import Path
 from random import Random
@@ -30,6 +33,7 @@ from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.devices import LatencyModel, LocalDevice, Measurement, MeasurementStore, calibrate
 from sekron_edge.nn import factorize, layer_primitives, operations
 from sekron_edge.planner import enumerate_structures
+from sekron_edge.primitives import Primitive
 from sekron_edge.structure import Factor, Shape, Structure
 
 _QUICK = ("VGG-like", "DenseNet-like")
@@ -46,8 +50,32 @@ _MEDIAN, _P90, _RANK, _CALIBRATION_S = 0.10, 0.20, 0.95, 300.0
 # Of the dense layer's; structures with more are in nobody's plan. Counted for a small image.
 _MOST_MACS = 0.6
 _IMAGE, _IMAGE_AXES = 14, 4
+_CALIBRATION_IMAGES = 4
 _RUNS = 30
 _ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What is exported: an architecture, dense or with structures of some families drawn at random."""
+
+    name: str
+    kind: str
+    architecture: str
+    size: int
+    families: tuple[str, ...] = ()
+
+    def made(self) -> nn.Module:
+        """Make the model; the same wherever it is made."""
+        model = NETWORKS[self.architecture][0]()
+        return settled(_drawn(model, self.families, Random(self.name)) if self.families else model)
+
+
+@dataclass(frozen=True)
+class _Case:
+    network: _Network
+    primitives: tuple[Primitive, ...]
+    artifact: Artifact
 
 
 @dataclass(frozen=True)
@@ -56,14 +84,6 @@ class _Runtime:
     precision: Precision
     model: LatencyModel
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Case:
-    network: str
-    kind: str
-    predicted_ms: float
-    artifact: Artifact
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             with narrator.busy(f"calibrating {name} {precision}"):
                 runtime = _calibrated(name, precision)
-            found = _compared(runtime, _QUICK if given.quick else tuple(NETWORKS), narrator)
+            found = _compared(runtime, list(_networks(_QUICK if given.quick else tuple(NETWORKS))), narrator)
             rows += found
             claims += _claims(runtime, found)
     publish(rows, claims, given.json)
@@ -95,54 +115,60 @@ def _calibrated(name: str, precision: Precision) -> _Runtime:
     return _Runtime(name, precision, model, time.perf_counter() - start)
 
 
-def _compared(runtime: _Runtime, networks: Sequence[str], narrator: ConsoleNarrator) -> list[dict[str, Any]]:
+def _compared(runtime: _Runtime, networks: Sequence[_Network], narrator: ConsoleNarrator) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         cases = []
         for case in _exported(runtime, networks, Path(folder)):
-            narrator.say(f"exported to {runtime.name} {runtime.precision}: {case.network}")
+            narrator.say(f"exported to {runtime.name} {runtime.precision}: {case.network.name}")
             cases.append(case)
-        rounds = [_timed(cases, f"round {number} of {_ROUNDS}", narrator) for number in range(1, 1 + _ROUNDS)]
-    return [_row(runtime, case, seen) for case, seen in zip(cases, zip(*rounds, strict=True), strict=True)]
+        predicted = [runtime.model.latency_ms(case.primitives) for case in cases]
+        rounds = []
+        for number in range(1, 1 + _ROUNDS):
+            rounds.append([LocalDevice().measure(case.artifact, runs=_RUNS) for case in cases])
+            for case, expected, seen in zip(cases, predicted, rounds[-1], strict=True):
+                said = f"predicted {expected:.4g} ms, measured {seen.median_ms:.4g} ms"
+                narrator.say(f"round {number} of {_ROUNDS}, {case.network.name}: {said}")
+    return [
+        _row(runtime, case.network, expected, seen)
+        for case, expected, seen in zip(cases, predicted, zip(*rounds, strict=True), strict=True)
+    ]
 
 
-def _exported(runtime: _Runtime, networks: Sequence[str], folder: Path) -> Iterator[_Case]:
-    random = Random(0)
-
-    def case(name: str, model: nn.Module, size: int, kind: str) -> _Case:
-        x = torch.randn(1, 3, size, size)
-        primitives = [p for operation in operations(model, (x,)).operations for p in operation.primitives]
-        artifact: Artifact = export(
-            model, (x,), format=runtime.name, precision=runtime.precision, out=folder / name,
-            calibration=(torch.randn(4, 3, size, size),),
-        )  # fmt: skip
-        return _Case(name, kind, runtime.model.latency_ms(primitives), artifact)
-
-    for name in networks:
-        make, sizes = NETWORKS[name]
+def _networks(architectures: Sequence[str]) -> Iterator[_Network]:
+    for name in architectures:
+        sizes = NETWORKS[name][1]
         for size in sizes:
-            yield case(f"{name} {size}x{size}", settled(make()), size, "dense")
+            yield _Network(f"{name} {size}x{size}", "dense", name, size)
         for kind, families in _COMPRESSED.items():
-            yield case(f"{name}, {kind}", _drawn(make(), families, random), sizes[-1], "compressed")
-    make, sizes = NETWORKS[_ORDERED]
+            yield _Network(f"{name}, {kind}", "compressed", name, sizes[-1], families)
     for plan in range(_PLANS):
-        yield case(f"{_ORDERED}, plan {plan}", _drawn(make(), _COMPRESSED["all families"], random), sizes[0], "plan")
+        size, families = NETWORKS[_ORDERED][1][0], _COMPRESSED["all families"]
+        yield _Network(f"{_ORDERED}, plan {plan}", "plan", _ORDERED, size, families)
 
 
-def _timed(cases: Sequence[_Case], said: str, narrator: ConsoleNarrator) -> list[Measurement]:
-    found = []
-    for case in cases:
-        seen = LocalDevice().measure(case.artifact, runs=_RUNS)
-        narrator.say(f"{said}, {case.network}: predicted {case.predicted_ms:.4g} ms, measured {seen.median_ms:.4g} ms")
-        found.append(seen)
-    return found
+def _exported(runtime: _Runtime, networks: Sequence[_Network], folder: Path) -> Iterator[_Case]:
+    """Export each in a process that has a core of its own: exporters compute little with more."""
+    work = partial(_case, runtime.name, runtime.precision, folder)
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=partial(torch.set_num_threads, 1)) as pool:
+        yield from pool.map(work, networks)
 
 
-def _row(runtime: _Runtime, case: _Case, rounds: Sequence[Measurement]) -> dict[str, Any]:
+def _case(runtime: str, precision: Precision, folder: Path, network: _Network) -> _Case:
+    model, image = network.made(), (3, network.size, network.size)
+    x, calibration = torch.randn(1, *image), torch.randn(_CALIBRATION_IMAGES, *image)
+    primitives = tuple(p for operation in operations(model, (x,)).operations for p in operation.primitives)
+    artifact: Artifact = export(
+        model, (x,), format=runtime, precision=precision, out=folder / network.name, calibration=(calibration,)
+    )
+    return _Case(network, primitives, artifact)
+
+
+def _row(runtime: _Runtime, network: _Network, predicted_ms: float, rounds: Sequence[Measurement]) -> dict[str, Any]:
     # What else runs on the machine only adds to a time.
     fastest = min(rounds, key=attrgetter("median_ms"))
     return {
-        "runtime": runtime.name, "precision": runtime.precision, "network": case.network, "kind": case.kind,
-        "predicted ms": case.predicted_ms, "ms": fastest.median_ms, "ratio": case.predicted_ms / fastest.median_ms,
+        "runtime": runtime.name, "precision": runtime.precision, "network": network.name, "kind": network.kind,
+        "predicted ms": predicted_ms, "ms": fastest.median_ms, "ratio": predicted_ms / fastest.median_ms,
         "slowest round": max(each.median_ms for each in rounds) / fastest.median_ms, "steady": fastest.stable,
     }  # fmt: skip
 
@@ -162,7 +188,7 @@ def _drawn(model: nn.Module, families: Sequence[str], random: Random) -> nn.Modu
         fewer = [structure for structure in offered if _macs(structure, layer, in_shape) <= most]
         return random.choice(fewer) if fewer else None
 
-    return settled(factorize(model.eval(), structure_for))
+    return factorize(model.eval(), structure_for)
 
 
 def _macs(structure: Structure, layer: nn.Module, in_shape: Shape) -> int:
