@@ -24,8 +24,9 @@ from sekron_edge.primitives import (
     Reshape,
 )
 
-# Vector kernels take so many taps of a depthwise convolution at once; beyond, it is left to a slow one.
-_DEPTHWISE_TAPS = 25
+# Vector kernels of depthwise convolutions are made for so many taps, and compute with all of them; what has more is left
+# to a slow one.
+_DEPTHWISE_TAPS = (3, 4, 9, 25)
 # A second-level cache: what does not fit is read from further away.
 _CACHE_BYTES = 1 << 20
 # Caches keep few lines whose addresses are so many bytes apart.
@@ -87,7 +88,7 @@ def kind(primitive: Primitive) -> str:
         return "pointwise" if prod(primitive.kernel) == 1 else "conv"
     if primitive.groups < primitive.in_shape[1]:
         return "grouped"
-    return "depthwise" if prod(primitive.kernel) <= _DEPTHWISE_TAPS else "large depthwise"
+    return "depthwise" if prod(primitive.kernel) <= _DEPTHWISE_TAPS[-1] else "large depthwise"
 
 
 def features(primitive: Primitive, tile: Tile, precision: str) -> tuple[float, ...]:
@@ -104,9 +105,10 @@ def _depthwise(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int)
     moved = float(primitive.in_elements + primitive.out_elements)
     channels = _whole(primitive.out_elements // (product.images * product.rows), tile.columns)
     pixels = float(product.images * product.rows)
-    work = pixels * channels * product.taps
+    taps = next((taps for taps in _DEPTHWISE_TAPS if taps >= product.taps), product.taps)
+    work = pixels * channels * taps
     padded = _padded(primitive)
-    return (1.0, work, pixels * channels, pixels, pixels * product.taps, moved, padded, _beyond(moved * width))
+    return (1.0, work, pixels * channels, pixels, pixels * taps, moved, padded, _beyond(moved * width))
 
 
 def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -> tuple[float, ...]:
