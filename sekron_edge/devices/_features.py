@@ -24,8 +24,8 @@ from sekron_edge.primitives import (
     Reshape,
 )
 
-# Vector kernels of depthwise convolutions are made for so many taps, and compute with all of them; what has more is left
-# to a slow one.
+# Vector kernels of depthwise convolutions are made for so many taps (XNNPACK's primary tiles), and compute with all of
+# them; what has more taps is left to a slow one.
 _DEPTHWISE_TAPS = (3, 4, 9, 25)
 # A second-level cache: what does not fit is read from further away.
 _CACHE_BYTES = 1 << 20
