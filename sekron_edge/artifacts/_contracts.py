@@ -50,8 +50,8 @@ class PreparedSession(Protocol):
     def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
         """Hand over inputs in the artifact's own layout; return what computes on them, and fetches nothing.
 
-        Called before each timed run, and so that what follows is as it is inside a network: memory of inputs and
-        outputs is in the caches.
+        Called after others had their turn; what it leaves in the caches should be what a network would: the memory of
+        inputs and outputs.
         """
         ...
 

@@ -39,7 +39,7 @@ class Job:
     """Artifacts to measure in turn, so that all of them see the same moods of the machine.
 
     A ``call`` hands inputs over and fetches outputs; of a ``computation`` neither is timed, where the runtime can do
-    without.
+    without: a run is the mean of two then, right after the others' and right after its own.
 
     Attributes:
         artifacts: Of one format.

@@ -244,8 +244,8 @@ class Noting:
 @pytest.mark.parametrize(
     ("timed", "turn"),
     [
-        # What others ran between leaves weights as cold as a network does, and the input was just written.
-        ("computation", ["prepare a", "compute a", "prepare b", "compute b"]),
+        # Inside a network operations find less in the caches than when repeated, and more than after others.
+        ("computation", ["prepare a", "compute a", "compute a", "prepare b", "compute b", "compute b"]),
         ("call", ["run a"] * 5 + ["run b"] * 5),
     ],
 )
