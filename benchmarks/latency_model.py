@@ -2,9 +2,9 @@
 
 Classic architectures at two resolutions, dense and with structures drawn at random, and plans of one network: are they
 ordered alike? Every runtime is calibrated first. Weights are random: they change no time. All networks are exported
-before any is timed, several at once, then timed one after another, each in a process of its own, in rounds: what slows
-a machine down for a minute meets a network in one round and not in the next, and the fastest round counts. ``--quick``
-takes two small networks.
+before any is timed, several at once, then timed one after another, each in a process of its own and in turn with one
+and the same network: what slows a machine down for a minute slows both. Their ratio times the fastest that this one
+ever was, the median of three rounds, is the time of a network. ``--quick`` takes two small networks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from operator import attrgetter
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from benchmarks._networks import NETWORKS, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Artifact, Precision, calibratable, export
 from sekron_edge.cli import ConsoleNarrator
-from sekron_edge.devices import LatencyModel, LocalDevice, Measurement, MeasurementStore, calibrate
+from sekron_edge.devices import LatencyModel, LocalDevice, MeasurementStore, calibrate
 from sekron_edge.nn import factorize, layer_primitives, operations
 from sekron_edge.planner import enumerate_structures
 from sekron_edge.primitives import Primitive
@@ -122,14 +122,19 @@ def _compared(runtime: _Runtime, networks: Sequence[_Network], narrator: Console
             narrator.say(f"exported to {runtime.name} {runtime.precision}: {case.network.name}")
             cases.append(case)
         predicted = [runtime.model.latency_ms(case.primitives) for case in cases]
-        rounds = []
+        anchor = next(case.artifact for case in cases if case.network.architecture == _ORDERED)
+        rounds: list[list[tuple[float, float]]] = []
         for number in range(1, 1 + _ROUNDS):
-            rounds.append([LocalDevice().measure(case.artifact, runs=_RUNS) for case in cases])
-            for case, expected, seen in zip(cases, predicted, rounds[-1], strict=True):
-                said = f"predicted {expected:.4g} ms, measured {seen.median_ms:.4g} ms"
+            rounds.append([])
+            for case, expected in zip(cases, predicted, strict=True):
+                beside, own = LocalDevice().measure_together([anchor, case.artifact], runs=_RUNS)
+                rounds[-1].append((beside.median_ms, own.median_ms))
+                said = f"predicted {expected:.4g} ms, measured {own.median_ms:.4g} ms"
                 narrator.say(f"round {number} of {_ROUNDS}, {case.network.name}: {said}")
+    # What else runs on the machine only adds to a time.
+    fastest = min(beside for timed in rounds for beside, _ in timed)
     return [
-        _row(runtime, case.network, expected, seen)
+        _row(runtime, case.network, expected, [fastest * own / beside for beside, own in seen])
         for case, expected, seen in zip(cases, predicted, zip(*rounds, strict=True), strict=True)
     ]
 
@@ -163,13 +168,12 @@ def _case(runtime: str, precision: Precision, folder: Path, network: _Network) -
     return _Case(network, primitives, artifact)
 
 
-def _row(runtime: _Runtime, network: _Network, predicted_ms: float, rounds: Sequence[Measurement]) -> dict[str, Any]:
-    # What else runs on the machine only adds to a time.
-    fastest = min(rounds, key=attrgetter("median_ms"))
+def _row(runtime: _Runtime, network: _Network, predicted_ms: float, rounds: Sequence[float]) -> dict[str, Any]:
+    found = median(rounds)
     return {
         "runtime": runtime.name, "precision": runtime.precision, "network": network.name, "kind": network.kind,
-        "predicted ms": predicted_ms, "ms": fastest.median_ms, "ratio": predicted_ms / fastest.median_ms,
-        "slowest round": max(each.median_ms for each in rounds) / fastest.median_ms, "steady": fastest.stable,
+        "predicted ms": predicted_ms, "ms": found, "ratio": predicted_ms / found,
+        "spread of rounds": max(rounds) / min(rounds),
     }  # fmt: skip
 
 
