@@ -66,7 +66,7 @@ class _Network:
     families: tuple[str, ...] = ()
 
     def made(self) -> nn.Module:
-        """Make the model; the same wherever it is made."""
+        """Make the model: the same structures wherever it is made, other weights."""
         model = NETWORKS[self.architecture][0]()
         return settled(_drawn(model, self.families, Random(self.name)) if self.families else model)
 
