@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+from loky import BrokenProcessPool, ProcessPoolExecutor, cpu_count
 
 from sekron_edge import files
 from sekron_edge.artifacts import (
+    Artifact,
     Precision,
     PrimitiveExporter,
     TracedPrimitiveExporter,
@@ -26,13 +31,14 @@ from sekron_edge.errors import DeviceError
 from sekron_edge.primitives import Primitive
 
 _HELD_OUT_EVERY = 4
-_RUNS = 24
+# What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, so far apart.
+_ROUNDS, _RUNS, _APART_S = 4, 8, 15.0
 # So many primitives in one program: lowering takes longer than in proportion.
 _TRACED_TOGETHER = 60
 # What the tracer sees nothing of.
 _SHORTEST_MS = 1e-4
 # Raised when the same machine would be calibrated otherwise.
-_DESIGN = 11
+_DESIGN = 12
 
 
 def calibrate(
@@ -46,8 +52,9 @@ def calibrate(
 ) -> LatencyModel:
     """Time primitives on a device and fit a latency model; every fourth only judges it.
 
-    Each runs twice before the next has its turn, and the mean counts: inside a network less is in the caches than when
-    an operation is repeated, and more than when others ran before it.
+    Several rounds are run, a while apart, and of each the fastest counts: a machine that is slow for a minute would
+    make all predictions too long. What can run by itself runs twice before the next has its turn, and the mean counts:
+    inside a network less is in the caches than when an operation is repeated, and more than when others ran before it.
 
     Args:
         runtime: An export format whose exporter can write primitives.
@@ -73,12 +80,14 @@ def calibrate(
         folder = Path(name)
         if isinstance(exporter, TracedPrimitiveExporter):
             primitives = calibration_primitives(exporter.primitive_count, seed)
-            measured = _timed_by_tracer(exporter, primitives, chosen, folder, precision, threads)
+            timed = _traced(exporter, primitives, chosen, folder, precision, threads)
+            measured = _fastest_of_rounds(timed)
             call = 0.0  # the tracer sees no call
         else:
             assert isinstance(exporter, PrimitiveExporter)
             primitives = calibration_primitives(exporter.primitive_count, seed)
-            measured = _timed_alone(exporter, primitives, chosen, folder, precision, threads)
+            timed = _alone(exporter, primitives, chosen, folder, precision, threads)
+            measured = _fastest_of_rounds(timed)
             # What the cheapest takes is the call from Python, not the operator.
             call = min(found.min_ms for found in measured)
     if measured[0].emulated:
@@ -96,42 +105,68 @@ def calibrate(
     return fit(fitted, held_out, source=said, precision=precision)
 
 
-def _timed_alone(
+def _fastest_of_rounds(timed: Callable[[], list[Measurement]]) -> list[Measurement]:
+    """Time everything in several rounds, a while apart; return of each primitive the round in which it was fastest."""
+    rounds = [timed()]
+    while len(rounds) < _ROUNDS:
+        time.sleep(_APART_S)
+        rounds.append(timed())
+    return [min(seen, key=lambda one: one.median_ms) for seen in zip(*rounds, strict=True)]
+
+
+def _alone(
     exporter: PrimitiveExporter,
     primitives: Sequence[Primitive],
     device: Device,
     folder: Path,
     precision: Precision,
     threads: int,
-) -> list[Measurement]:
+) -> Callable[[], list[Measurement]]:
+    """Write a model of each primitive; return what times them."""
     artifacts = [
         exporter.export_primitive(primitive, folder / f"{index}{exporter.suffix}", precision=precision)
         for index, primitive in enumerate(primitives)
     ]
-    return device.time_computations(artifacts, runs=_RUNS, threads=threads)
+    return lambda: device.time_computations(artifacts, runs=_RUNS, threads=threads)
 
 
-def _timed_by_tracer(
+def _traced(
     exporter: TracedPrimitiveExporter,
     primitives: Sequence[Primitive],
     device: Device,
     folder: Path,
     precision: Precision,
     threads: int,
-) -> list[Measurement]:
+) -> Callable[[], list[Measurement]]:
+    """Write models of many primitives each; return what times these by the runtime's tracer."""
     parts = [primitives[start : start + _TRACED_TOGETHER] for start in range(0, len(primitives), _TRACED_TOGETHER)]
-    artifacts = [
-        exporter.export_primitives(part, folder / f"{index}{exporter.suffix}", precision=precision)
-        for index, part in enumerate(parts)
-    ]
-    found = []
-    for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
-        operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
-        found += [
-            whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})
-            for time, spread in exporter.primitive_times(part, operators)
-        ]
-    return found
+    paths = [folder / f"{index}{exporter.suffix}" for index in range(len(parts))]
+    artifacts = _in_processes(partial(exporter.export_primitives, precision=precision), parts, paths)
+
+    def timed() -> list[Measurement]:
+        found = []
+        for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
+            operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
+            found += [
+                whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})
+                for time, spread in exporter.primitive_times(part, operators)
+            ]
+        return found
+
+    return timed
+
+
+def _in_processes(
+    work: Callable[[Sequence[Primitive], Path], Artifact], parts: Sequence[Sequence[Primitive]], paths: Sequence[Path]
+) -> list[Artifact]:
+    """Lower parts in processes of their own: lowering is Python, and keeps one core of a process busy."""
+    try:
+        with ProcessPoolExecutor(min(len(parts), cpu_count()), env={"OMP_NUM_THREADS": "1"}) as pool:
+            return list(pool.map(work, parts, paths))
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            f"a process that lowered {len(parts[0])} operations to time ended early; is there enough memory? {error}"
+        ) from error
 
 
 def _emulated(device: Device) -> DeviceError:

@@ -1,9 +1,13 @@
 """The latency model: what it fits, what it says of itself, and its calibration on this machine."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
-from sekron_edge.devices import LatencyModel, cached_calibration
+from sekron_edge.artifacts import get_exporter
+from sekron_edge.devices import LatencyModel, LocalDevice, _calibration, cached_calibration
 from sekron_edge.devices._design import calibration_primitives
 from sekron_edge.devices._features import Tile, features, kind
 from sekron_edge.devices._latency import fit
@@ -70,6 +74,24 @@ def test_a_time_of_zero_is_refused():
 
 
 @pytest.mark.slow
+def test_of_each_operation_the_round_counts_in_which_it_was_fastest(tmp_path):
+    artifact = get_exporter("litert").export_primitive(CONV, tmp_path / "one.tflite", precision="fp32")
+    (once,) = LocalDevice().time_computations([artifact], runs=2, threads=1)
+    slow_at_first = iter([(1.5, 1.4), (1.0, 1.1), *[(1.2, 0.9)] * _calibration._ROUNDS])
+    timed = _calibration._fastest_of_rounds(
+        lambda: [once.model_copy(update={"median_ms": time}) for time in next(slow_at_first)]
+    )
+    assert [found.median_ms for found in timed] == [1.0, 0.9]
+
+
+def test_what_lowers_operations_may_die(tmp_path):
+    def die(part, path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(DeviceError, match=r"1 operations .* enough memory"):
+        _calibration._in_processes(die, [[CONV]], [tmp_path])
+
+
 def test_this_machine_is_calibrated_once(tmp_path):
     model = cached_calibration("litert", precision="int8", cache=tmp_path)
     assert "measured on" in model.source
