@@ -16,7 +16,8 @@ from sekron_edge.devices._job import Job
 from sekron_edge.devices._measurement import OperatorTime
 from sekron_edge.errors import DeviceError
 
-_LAUNCHES = 5
+# As many as allow each so many runs.
+_MOST_LAUNCHES, _RUNS_OF_A_LAUNCH = 5, 4
 _NUMBER = r"([0-9.]+(?:[eE][+-]?[0-9]+)?)"
 _MIB = 1 << 20
 _OUTPUTS = "out"
@@ -94,10 +95,10 @@ class BenchmarkModel(Tool):
             f"--num_runs={_each(job)}",
             f"--warmup_runs={max(1, job.warmup)}",
             f"--warmup_min_secs={job.settle_seconds:g}",
-            f"--min_secs={max(_LEAST_S, job.least_seconds / len(job.artifacts) / _LAUNCHES):g}",
+            f"--min_secs={max(_LEAST_S, job.least_seconds / len(job.artifacts) / _launches(job)):g}",
             f"--max_secs={_NEVER_S}",
         ]
-        return [arguments] * _LAUNCHES
+        return [arguments] * _launches(job)
 
     @property
     def profile(self) -> list[str]:
@@ -152,7 +153,7 @@ class ExecutorRunner(Tool):
         """Return the arguments of each launch, the first for the warm-up that the others begin with."""
         shared = [f"--model_path={model}", f"--cpu_threads={job.threads}"]
         cold = max(1, job.warmup)
-        return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _LAUNCHES)]
+        return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _launches(job))]
 
     def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Return the files of the inputs in their order."""
@@ -181,9 +182,13 @@ class ExecutorRunner(Tool):
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
 
 
+def _launches(job: Job) -> int:
+    return max(1, min(_MOST_LAUNCHES, job.runs // _RUNS_OF_A_LAUNCH))
+
+
 def _each(job: Job) -> int:
     """Return the least number of runs of a launch."""
-    return -(-job.runs // _LAUNCHES)
+    return -(-job.runs // _launches(job))
 
 
 def read_operators(text: str) -> tuple[OperatorTime, ...]:
