@@ -17,9 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo --resume
 
+# Files of tests in turn on as many processes as there are cores, each with one thread.
 test: $(STAMP)
 	./tests/debian-packages.sh
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # An arm64 board under qemu-user; as root, with debootstrap and qemu-user-static. Slow.
 test-emulated: $(STAMP)

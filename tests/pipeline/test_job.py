@@ -45,7 +45,7 @@ def command(*arguments, cache, **options):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     return process.returncode, out, err
 
 

@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 def run(folder, *arguments, job="job.toml"):
     environment = {**os.environ, "SEKRON_EDGE_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "sekron_edge", "run", str(folder / job), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
