@@ -4,8 +4,8 @@ The networks of two example jobs, in LiteRT and float32, one thread. Each peer's
 takes the wanted share of the dense one's time; then all are distilled alike. What was reached is kept in the cache, so
 that a run that was interrupted goes on; at the end all artifacts of a network are timed in turn. Needs a virtual
 environment with ``pip install --constraint constraints.txt torch-pruning==1.6.1 aimet-torch==2.42.0`` (tried with
-torchvision 0.16.0, installed by ``--no-deps``); CIFAR images and weights are read from ``SEKRON_EDGE_DATA``. ``--quick``
-distils on 2000 images of Fashion-MNIST, at one latency.
+torchvision 0.16.0, installed by ``--no-deps``); CIFAR images and weights are read from ``SEKRON_EDGE_DATA``.
+``--quick`` distils on 2000 images of Fashion-MNIST, at one latency.
 """
 
 from __future__ import annotations
