@@ -33,7 +33,7 @@ from sekron_edge.primitives import Primitive
 _HELD_OUT_EVERY = 4
 # What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, so far apart.
 _ROUNDS, _RUNS, _APART_S = 4, 8, 15.0
-# So many primitives in one program: lowering takes longer than in proportion.
+# So many primitives in one program: a few programs for each core to lower.
 _TRACED_TOGETHER = 60
 # What the tracer sees nothing of.
 _SHORTEST_MS = 1e-4

@@ -73,7 +73,6 @@ def test_a_time_of_zero_is_refused():
         fit({CONV: 0.0}, {}, source="a test")
 
 
-@pytest.mark.slow
 def test_of_each_operation_the_round_counts_in_which_it_was_fastest(tmp_path):
     artifact = get_exporter("litert").export_primitive(CONV, tmp_path / "one.tflite", precision="fp32")
     (once,) = LocalDevice().time_computations([artifact], runs=2, threads=1)
@@ -92,6 +91,7 @@ def test_what_lowers_operations_may_die(tmp_path):
         _calibration._in_processes(die, [[CONV]], [tmp_path])
 
 
+@pytest.mark.slow
 def test_this_machine_is_calibrated_once(tmp_path):
     model = cached_calibration("litert", precision="int8", cache=tmp_path)
     assert "measured on" in model.source
