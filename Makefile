@@ -20,7 +20,7 @@ demo: $(STAMP)
 # Files of tests in turn on as many processes as there are cores, each with one thread.
 test: $(STAMP)
 	./tests/debian-packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # An arm64 board under qemu-user; as root, with debootstrap and qemu-user-static. Slow.
 test-emulated: $(STAMP)

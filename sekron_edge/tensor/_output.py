@@ -26,7 +26,7 @@ _SOLVING = 4
 # never raises the objective, whatever mu is.
 _DAMPING = {torch.float64: 1e-10, torch.float32: 1e-5}
 # Below this share of the whole, the difference of two large numbers says nothing.
-_CANCELLED = {torch.float64: 1e-9, torch.float32: 1e-3}
+CANCELLED = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 class OutputProblem:
@@ -60,7 +60,7 @@ class OutputProblem:
 
     def reached(self, cores: list[Tensor]) -> float:
         """Return the error after the last core was solved for; from what that left behind, where that can be."""
-        if self._left is not None and self._left > _CANCELLED[self._sigma.dtype] * self._energy:
+        if self._left is not None and self._left > CANCELLED[self._sigma.dtype] * self._energy:
             return sqrt(self._left)
         return self.error(cores)
 

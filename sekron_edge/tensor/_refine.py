@@ -17,7 +17,7 @@ from torch import Tensor
 from sekron_edge.structure import Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import SHARED_FROM, Network, cores_of, from_cores, unfold
-from sekron_edge.tensor._output import OutputProblem
+from sekron_edge.tensor._output import CANCELLED, OutputProblem
 
 _TOLERANCE = 1e-5
 # What keeps the normal equations solvable when components are alike, relative to their mean diagonal, by type.
@@ -25,8 +25,6 @@ _RIDGE = {torch.float64: 1e-12, torch.float32: 1e-7}
 # Where a label is carried by three factors or more (CP, SeKron of three), a component may be this much larger than the
 # tensor: beyond, two of them cancel, and fine-tuning diverges.
 _LARGEST_COMPONENT = 4.0
-# Below this share of the whole, the difference of two large numbers says nothing.
-_CANCELLED = {torch.float64: 1e-9, torch.float32: 1e-3}
 _DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
 
 
@@ -105,7 +103,7 @@ class _Frobenius:
         core = cores[-1].reshape(right.shape)
         energy = float((core * (gram @ core)).sum() - 2 * (core * right).sum())
         squared = self._norm**2 + energy
-        return squared**0.5 if squared > _CANCELLED[core.dtype] * self._norm**2 else self.error(cores)
+        return squared**0.5 if squared > CANCELLED[core.dtype] * self._norm**2 else self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
         """Return the best core ``k``, given the others; with a bound on its components, as good a one as keeps it.

@@ -109,7 +109,8 @@ def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder, wh
     first, second = read_manifest(whole[0]), read_manifest(out)
     assert json.loads(printed)["score"] == second.score.model_dump()
     assert first.score == second.score
-    assert (whole[0] / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
+    for name in ("plan.json", "weights.safetensors"):
+        assert (whole[0] / name).read_bytes() == (out / name).read_bytes(), name
 
 
 @pytest.mark.slow

@@ -1,0 +1,97 @@
+"""Plans are measured until one surely keeps its budget; on a device whose times are scripted, as no real one's are."""
+
+import pytest
+import torch
+from torch import nn
+
+from sekron_edge.devices import Device, LocalDevice, load_profile
+from sekron_edge.pipeline import LogNarrator, _trials
+from sekron_edge.pipeline._planning import Grounds, plan_for
+from sekron_edge.pipeline._target import Target
+from sekron_edge.pipeline._trials import Bench, measure_pair
+from sekron_edge.planner import Budget, Judge, score
+from tests.planner.test_planner import MacsAreTime
+
+ALLOWED = 0.6
+DENSE_MS = 0.3  # a little less than `MacsAreTime` predicts
+
+
+class ScriptedDevice(Device):
+    """Takes always the same for the dense model; for the other of a pair the share of it that the script says next."""
+
+    name = "scripted"
+
+    def __init__(self, real, ratios):
+        self._real = real
+        self.ratios = list(ratios)
+
+    def _carry(self, job, timeout_s):
+        raise NotImplementedError
+
+    def measure(self, artifact, *args, **options):
+        return self._real.model_copy(update={"artifact_sha256": artifact.sha256, "median_ms": DENSE_MS})
+
+    def measure_together(self, artifacts, *args, **options):
+        dense, other = map(self.measure, artifacts)
+        return [dense, other.model_copy(update={"median_ms": DENSE_MS * self.ratios.pop(0)})]
+
+
+@pytest.fixture
+def scripted(monkeypatch, tmp_path):
+    """Return a target, its bench, and a way to write the script of its device."""
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(32, 4),
+    ).eval()  # fmt: skip
+    x = torch.randn(16, 3, 12, 12)
+    target = Target.choose(load_profile("host"), formats=["litert"])
+    judge = Judge(model, (x,), divergence=lambda outputs, reference: (outputs - reference).square().mean())
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    grounds = Grounds(model, (x[:1],), x, scores, target, judge)
+    bench = Bench(model, (x[:1],), x, target, tmp_path)
+    real = LocalDevice().measure(bench.dense, runs=4, warmup=1)
+
+    def script(*ratios):
+        device = ScriptedDevice(real, ratios)
+        monkeypatch.setattr(Target, "measuring_device", lambda target: device)
+        return device
+
+    return grounds, bench, script
+
+
+def planned(grounds, work):
+    return plan_for(grounds, Budget(latency_ms=f"{ALLOWED}x"), work=work, seed=0, narrator=LogNarrator())
+
+
+def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
+    grounds, bench, script = scripted
+    script(0.9, 0.4, 0.5)
+    before, after = measure_pair(bench.dense, bench.dense, grounds.target)
+    assert (before.median_ms, after.median_ms) == (DENSE_MS, 0.5 * DENSE_MS)
+
+
+@pytest.mark.parametrize(
+    ("shares", "tried"),
+    [
+        pytest.param([0.95], 1, id="close to its budget, and surely within it"),
+        pytest.param([0.995, 0.96], 2, id="what noise may lift over the budget is tried again"),
+        pytest.param([1.2, 0.93], 2, id="what misses the budget corrects the scores"),
+    ],
+)
+def test_a_plan_is_taken_that_surely_keeps_its_budget(scripted, monkeypatch, tmp_path, shares, tried):
+    grounds, _, script = scripted
+    monkeypatch.setattr(_trials, "_PROCESSES", 1)
+    device = script(*(ALLOWED * share for share in shares), *[2.0] * 4)
+    plan = planned(grounds, tmp_path)
+    assert 4 - len(device.ratios) + len(shares) == tried
+    source = f"plan {tried - 1} measured at" if tried > 1 else "dense model measured at"
+    assert source in plan.latency_source
+
+
+def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(scripted, monkeypatch, tmp_path):
+    grounds, _, script = scripted
+    monkeypatch.setattr(_trials, "_PROCESSES", 1)
+    script(ALLOWED * 0.995, *[2.0] * 4)
+    assert "plan 1" not in planned(grounds, tmp_path).latency_source
