@@ -16,4 +16,4 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def calibrations_need_not_be_good(monkeypatch):
     """Let rounds follow at once: tests can do without waiting for a busy machine's better minutes."""
-    monkeypatch.setattr(_calibration, "_APART_S", 0.0)
+    monkeypatch.setattr(_calibration, "_EVERY_S", 0.0)

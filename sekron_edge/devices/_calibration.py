@@ -31,8 +31,8 @@ from sekron_edge.errors import DeviceError
 from sekron_edge.primitives import Primitive
 
 _HELD_OUT_EVERY = 4
-# What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, so far apart.
-_ROUNDS, _RUNS, _APART_S = 4, 8, 15.0
+# What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, one in so much time.
+_ROUNDS, _RUNS, _EVERY_S = 4, 8, 25.0
 # So many primitives in one program: a few programs for each core to lower.
 _TRACED_TOGETHER = 60
 # What the tracer sees nothing of.
@@ -107,9 +107,10 @@ def calibrate(
 
 def _fastest_of_rounds(timed: Callable[[], list[Measurement]]) -> list[Measurement]:
     """Time everything in several rounds, a while apart; return of each primitive the round in which it was fastest."""
+    began = time.monotonic()
     rounds = [timed()]
     while len(rounds) < _ROUNDS:
-        time.sleep(_APART_S)
+        time.sleep(max(0.0, began + len(rounds) * _EVERY_S - time.monotonic()))
         rounds.append(timed())
     return [min(seen, key=lambda one: one.median_ms) for seen in zip(*rounds, strict=True)]
 
