@@ -15,7 +15,7 @@ from sekron_edge.artifacts import export, get_exporter
 from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.structure import tucker2
 from sekron_edge.task import Task
-from sekron_edge.verification import _noise_like, compare, score_artifact, verify
+from sekron_edge.verification import TOLERANCES, Comparison, _noise_like, compare, score_artifact, verify
 
 
 def network():
@@ -54,6 +54,15 @@ def test_equal_outputs_are_perfect_and_shapes_must_be_equal():
     assert compare([np.zeros((1, 3))], [np.zeros((1, 3))]).snr_db == 200
     with pytest.raises(VerificationError, match="shape"):
         compare([np.zeros((1, 3))], [np.zeros((1, 4))])
+
+
+@pytest.mark.parametrize(("decibels", "held"), [(20.9, True), (14.9, False)])
+def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibels, held):
+    """An int8 model of a barely trained network: 20.9 dB on noise, where 86 % of the decisions agreed."""
+    found = Comparison(samples=359, max_error=0.1, mean_error=0.01, snr_db=decibels, agreement=0.86)
+    assert not found.within(TOLERANCES["int8"])
+    assert found.within(TOLERANCES["int8"].of_outputs()) is held
+    assert str(TOLERANCES["int8"].of_outputs()) == "at least 15 dB"
 
 
 @pytest.mark.slow
