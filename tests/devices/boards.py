@@ -73,9 +73,10 @@ class Board:
     def unplug(self, pattern: str = "") -> None:
         """Cut every connection that there is, or that of the job whose folder's path has a part like this."""
         for process in psutil.Process(self._sshd.pid).children():
-            if self._works_in(process, pattern):
-                for one in [process, *(child for child in process.children() if child.name().startswith("sshd"))]:
-                    one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # others' connections end meanwhile
+                if self._works_in(process, pattern):
+                    for one in [process, *(child for child in process.children() if child.name().startswith("sshd"))]:
+                        one.kill()
 
     def _works_in(self, process: psutil.Process, pattern: str) -> bool:
         """Say whether a process below this one works in such a folder."""
