@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo --resume
 
-# Files of tests in turn on as many processes as there are cores, each with one thread.
+# Files of tests in turn on as many processes as there are cores, four at most, each with one thread.
 test: $(STAMP)
 	./tests/debian-packages.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -15,7 +15,7 @@ from sekron_edge.artifacts import export, get_exporter
 from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.structure import tucker2
 from sekron_edge.task import Task
-from sekron_edge.verification import TOLERANCES, Comparison, _noise_like, compare, score_artifact, verify
+from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, _noise_like, compare, score_artifact, verify
 
 
 def network():
@@ -63,6 +63,21 @@ def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibel
     assert not found.within(TOLERANCES["int8"])
     assert found.within(TOLERANCES["int8"].of_outputs()) is held
     assert str(TOLERANCES["int8"].of_outputs()) == "at least 15 dB"
+
+
+@pytest.mark.slow
+def test_an_artifact_whose_close_calls_on_noise_fall_otherwise_is_verified(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10, bias=False)).eval()
+    drawn = torch.randn(8192, 3, 4, 4)
+    with torch.no_grad():
+        first, second = model(drawn).topk(2).values.unbind(1)
+    decided = drawn[(first - second).topk(512).indices]
+    artifact = export(model, (drawn[:1],), format="litert", precision="int8", out=tmp_path, calibration=(decided,))
+    strict = Tolerance(snr_db=15.0, agreement=1.0, metric=0.0)
+    check = verify(artifact, model, [decided], tolerance=strict, calibration=(decided,))
+    assert check.real.agreement == 1.0
+    assert not check.noise.within(strict)
 
 
 @pytest.mark.slow

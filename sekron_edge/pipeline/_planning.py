@@ -125,7 +125,7 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
         narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         shares = trial.shares(budget)
         if all(share <= 1 for share in shares.values()):
-            latency = shares.get("latency_ms", _SURE)
+            latency = shares.get("latency_ms", _SURE)  # not measured, not budgeted: nothing to be learnt
             kept.append(_Kept(plan, scores, sure=latency <= _SURE))
             if kept[-1].sure and ("latency_ms" not in plan.solver.binding or latency >= _CLOSE):
                 break

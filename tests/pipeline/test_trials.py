@@ -10,7 +10,9 @@ from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
 from sekron_edge.planner import Budget, Judge, score
-from tests.planner.test_planner import MacsAreTime
+from tests.cost_models import MacsAreTime
+
+pytestmark = pytest.mark.slow
 
 ALLOWED = 0.6
 DENSE_MS = 0.3  # a little less than `MacsAreTime` predicts

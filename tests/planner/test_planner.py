@@ -1,22 +1,16 @@
-"""The plan keeps its budgets, and is the best that does."""
+"""Layers are scored, and plans made, judged and explained."""
 
 import contextlib
-from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
     Budget,
-    Candidate,
     Judge,
-    LayerCost,
-    LayerScores,
     Plan,
     Pricing,
     WeightErrors,
@@ -25,86 +19,11 @@ from sekron_edge.planner import (
     measure_sensitivity,
     score,
     score_for_all,
-    solve,
     with_sensitivity_of,
 )
-from sekron_edge.planner._candidates import enumerate_structures, undominated
+from sekron_edge.planner._candidates import enumerate_structures
 from sekron_edge.tensor import decompose_tensor
-
-REST = LayerCost(parameters=5, macs=0, artifact_bytes=20, latency_ms=0.5, peak_bytes=0)
-
-
-class MacsAreTime:
-    """A cost model for tests: a nanosecond a MAC, a microsecond an operation."""
-
-    source = "a test's own"
-
-    def latency_ms(self, primitives):
-        return sum(primitive.macs * 1e-6 + 1e-3 for primitive in primitives)
-
-
-class CallsAreTime:
-    """Another device: nothing but the number of operations counts."""
-
-    source = "another device"
-
-    def latency_ms(self, primitives):
-        return 1e-3 * len(primitives)
-
-
-def candidate(loss, latency, size, macs):
-    cost = LayerCost(parameters=size, macs=macs, artifact_bytes=size, latency_ms=latency, peak_bytes=size)
-    return Candidate(family="dense", structure=None, cost=cost, relative_error=loss, predicted_loss=loss)
-
-
-candidates = st.builds(candidate, st.floats(0, 1), st.floats(0.01, 5), st.integers(1, 100), st.integers(1, 100))
-problems = st.lists(st.lists(candidates, min_size=1, max_size=4), min_size=1, max_size=4).map(
-    lambda lists: [
-        LayerScores(name=f"l{i}", kind="Conv2d", weight_shape=(1,), considered=len(c), candidates=tuple(c))
-        for i, c in enumerate(lists)
-    ]
-)
-
-
-@given(problems, st.floats(0.1, 15), st.integers(20, 400), st.integers(1, 400), st.integers(1, 120))
-@settings(deadline=None, max_examples=150)
-def test_the_choice_equals_exhaustive_search(layers, latency, size, macs, peak):
-    limits = {"latency_ms": latency, "artifact_bytes": size, "macs": macs, "peak_memory_bytes": peak}
-
-    def keeps(picks):
-        return (
-            REST.latency_ms + sum(p.cost.latency_ms for p in picks) <= latency
-            and REST.artifact_bytes + sum(p.cost.artifact_bytes for p in picks) <= size
-            and sum(p.cost.macs for p in picks) <= macs
-            and all(p.cost.peak_bytes <= peak for p in picks)
-        )
-
-    feasible = [picks for picks in product(*(layer.candidates for layer in layers)) if keeps(picks)]
-    if not feasible:
-        with pytest.raises(InfeasibleBudgetError) as caught:
-            solve(layers, REST, limits)
-        assert caught.value.binding
-        assert caught.value.nearest
-        return
-    best = min(sum(p.predicted_loss for p in picks) for picks in feasible)
-    chosen, result = solve(layers, REST, limits)
-    assert result.objective == pytest.approx(best, abs=1e-6)
-    assert REST.latency_ms + sum(p.cost.latency_ms for p in chosen) <= latency * (1 + 1e-6)
-    assert REST.artifact_bytes + sum(p.cost.artifact_bytes for p in chosen) <= size * (1 + 1e-6)
-    assert sum(p.cost.macs for p in chosen) <= macs * (1 + 1e-6)
-
-
-def test_the_nearest_point_of_an_infeasible_budget_can_be_met():
-    layers = [
-        LayerScores(
-            name="l", kind="Linear", weight_shape=(1,), considered=2,
-            candidates=(candidate(0, 4, 40, 4), candidate(1, 2, 80, 2)),
-        )
-    ]  # fmt: skip
-    with pytest.raises(InfeasibleBudgetError, match=r"latency_ms = 2\.5") as caught:
-        solve(layers, REST, {"latency_ms": 1.0})
-    assert caught.value.nearest == ({"latency_ms": 2.5},)
-    solve(layers, REST, dict(caught.value.nearest[0]))
+from tests.cost_models import CallsAreTime, MacsAreTime
 
 
 def network():
@@ -326,18 +245,6 @@ def test_a_plan_of_each_family_alone_is_what_its_model_costs(family):
 def test_an_unknown_family_is_refused():
     with pytest.raises(ConfigError, match=r"'svd'; known families: weight-svd"):
         list(enumerate_structures((8, 6, 3, 3), ["svd"]))
-
-
-def test_dominated_candidates_are_dropped():
-    best, worse = candidate(0.1, 1, 10, 10), candidate(0.2, 1, 10, 10)
-    assert undominated([worse, best]) == [best]
-
-
-def test_candidates_that_save_next_to_nothing_are_dropped():
-    better = candidate(0.1, 1, 100, 100)
-    assert undominated([better, candidate(0.2, 0.97, 97, 97)]) == [better]
-    for saves in (candidate(0.2, 0.94, 100, 100), candidate(0.2, 1, 94, 100), candidate(0.2, 1, 100, 94)):
-        assert undominated([better, saves]) == [better, saves]
 
 
 def softened(outputs, reference):
