@@ -108,7 +108,8 @@ class Bench:
         hashes = [artifact.sha256 for artifact in artifacts]
         target = self._target
         where = this_machine().cpu_model if target.is_here else target.measured_on
-        key = files.fingerprint(sekron_edge.__version__, where, hashes, versions, target.runs, target.threads, _PROCESSES)
+        how = (target.runs, target.threads, _PROCESSES)
+        key = files.fingerprint(sekron_edge.__version__, where, hashes, versions, *how)
         stored = files.cache_folder() / f"trial-{key}.json"
         if stored.is_file():
             with contextlib.suppress(ValidationError):  # of another release
