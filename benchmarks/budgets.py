@@ -20,8 +20,8 @@ from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Precision, export
 from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.data import classification, load_source
-from sekron_edge.devices import LocalDevice
 from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.measurement import LocalDevice
 from sekron_edge.pipeline import calibration_inputs, compress, example_inputs
 from sekron_edge.planner import Budget
 from sekron_edge.task import Task

@@ -18,7 +18,7 @@ from sekron_edge.artifacts import export
 from sekron_edge.bundle import MANIFEST_NAME, read_manifest
 from sekron_edge.cli import ConsoleNarrator
 from sekron_edge.data import collate
-from sekron_edge.devices import LocalDevice
+from sekron_edge.measurement import LocalDevice
 from sekron_edge.pipeline import JobConfig, load_config, load_task, trained_model
 from sekron_edge.verification import score_artifact
 

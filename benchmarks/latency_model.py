@@ -30,7 +30,8 @@ from benchmarks._networks import NETWORKS, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Artifact, Precision, calibratable, export
 from sekron_edge.cli import ConsoleNarrator
-from sekron_edge.devices import LatencyModel, LocalDevice, MeasurementStore, calibrate
+from sekron_edge.latency import LatencyModel, calibrate
+from sekron_edge.measurement import LocalDevice, MeasurementStore
 from sekron_edge.nn import factorize, layer_primitives, operations
 from sekron_edge.planner import enumerate_structures
 from sekron_edge.primitives import Primitive

@@ -28,8 +28,8 @@ from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
 from sekron_edge.cli import ConsoleNarrator
-from sekron_edge.devices import LocalDevice
 from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.measurement import LocalDevice
 from sekron_edge.nn import operations
 from sekron_edge.pipeline import (
     calibration_inputs,

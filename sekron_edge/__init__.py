@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
-    from sekron_edge.devices import DeviceProfile, Measurement, load_profile, measure
+    from sekron_edge.devices import DeviceProfile, load_profile
+    from sekron_edge.measurement import Measurement, measure
     from sekron_edge.nn import factorize, replace_layers
     from sekron_edge.pipeline import Compressed, compress, plan
     from sekron_edge.planner import Budget, Plan, decompose, score
@@ -31,7 +32,7 @@ _HOME = {
     "DeviceProfile": "devices",
     "Factor": "structure",
     "FactorizedTensor": "tensor",
-    "Measurement": "devices",
+    "Measurement": "measurement",
     "Plan": "planner",
     "Structure": "structure",
     "Task": "task",
@@ -45,7 +46,7 @@ _HOME = {
     "factorize": "nn",
     "finetune": "training",
     "load_profile": "devices",
-    "measure": "devices",
+    "measure": "measurement",
     "plan": "pipeline",
     "replace_layers": "nn",
     "score": "planner",

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from sekron_edge.devices import _calibration
+from sekron_edge.latency import _calibration
 
 
 def pytest_collection_modifyitems(items):

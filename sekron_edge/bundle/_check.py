@@ -19,8 +19,8 @@ from sekron_edge.bundle._manifest import (
     Delivery,
     Manifest,
 )
-from sekron_edge.devices import Probe
 from sekron_edge.errors import BundleError, NotRunnableError, VerificationError
+from sekron_edge.measurement import Probe
 from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, compare
 
 _SHOWN = 5

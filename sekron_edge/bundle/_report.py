@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 
 from sekron_edge.bundle._manifest import Delivery, Manifest, Score
 from sekron_edge.bundle._snippets import templates
-from sekron_edge.devices import LocalDevice
+from sekron_edge.measurement import LocalDevice
 from sekron_edge.planner import Plan
 
 

@@ -77,7 +77,7 @@ def _client_version(client: str, option: str) -> str | None:
 def doctor(as_json: AsJson = False) -> None:
     """Say what can run here: formats, packages and their versions; and what devices elsewhere are reached with."""
     from sekron_edge.artifacts import exporter_names, get_exporter
-    from sekron_edge.devices import connections
+    from sekron_edge.measurement import connections
 
     formats = {}
     for name in exporter_names():

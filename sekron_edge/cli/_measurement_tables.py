@@ -11,7 +11,7 @@ from sekron_edge.cli._console import print_table
 from sekron_edge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import Failure, Footprint, Measurement, MeasurementReport, OperatorTime
+    from sekron_edge.measurement import Failure, Footprint, Measurement, MeasurementReport, OperatorTime
 
 FIGURES = ("runtime", "median ms", "p90 ms", "IQR ms", "memory")
 _MOST_OPERATORS = 12
@@ -43,7 +43,7 @@ def print_report(report: MeasurementReport, devices: Sequence[str], *, operators
     Below it stand the remarks on measurements, why others were not made, what microcontrollers need, and, if asked for,
     what operators take.
     """
-    from sekron_edge.devices import Measurement
+    from sekron_edge.measurement import Measurement
 
     notes: list[str] = []
 
@@ -86,7 +86,7 @@ def _needs(found: Footprint) -> list[str]:
 
 
 def _ratio(first: Measurement, second: Measurement) -> str:
-    from sekron_edge.devices import compare_latencies
+    from sekron_edge.measurement import compare_latencies
 
     if first is second:
         return ""

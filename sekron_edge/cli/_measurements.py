@@ -15,7 +15,7 @@ from sekron_edge.cli._measurement_tables import FIGURES, figures, milliseconds, 
 from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
 
 if TYPE_CHECKING:
-    from sekron_edge.devices import ComputeUnits, Kept, Probe
+    from sekron_edge.measurement import ComputeUnits, Kept, Probe
 
 app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
 
@@ -56,7 +56,8 @@ def bench(
     Files for microcontrollers are not measured here: what they need of flash, memory and cycles is found and estimated.
     Ends with exit code 3 if that is more than --profile has.
     """
-    from sekron_edge.devices import Conditions, footprint, load_profile, measure_fleet, open_device, require_fit
+    from sekron_edge.devices import footprint, load_profile, require_fit
+    from sekron_edge.measurement import Conditions, measure_fleet, open_device
 
     asked = Conditions(
         runs=runs,
@@ -103,7 +104,7 @@ def list_measurements(
     """List measurements, the newest last."""
     from pydantic import TypeAdapter
 
-    from sekron_edge.devices import Kept, MeasurementStore
+    from sekron_edge.measurement import Kept, MeasurementStore
 
     found = MeasurementStore.default().measurements(device=device, artifact=artifact)[-last:]
     if as_json:
@@ -122,7 +123,7 @@ def show_measurement(
     number: Annotated[int, typer.Argument(help="Its id in the list.")], as_json: AsJson = False
 ) -> None:
     """Show one measurement with all its conditions."""
-    from sekron_edge.devices import MeasurementStore
+    from sekron_edge.measurement import MeasurementStore
 
     found = MeasurementStore.default().measurement(number)
     if as_json:
@@ -143,7 +144,7 @@ def compare_measurements(
     as_json: AsJson = False,
 ) -> None:
     """Compare two measurements; refused if more than one thing differs between them."""
-    from sekron_edge.devices import MeasurementStore, compare_latencies
+    from sekron_edge.measurement import MeasurementStore, compare_latencies
 
     store = MeasurementStore.default()
     found = compare_latencies(store.measurement(first), store.measurement(second))
@@ -160,7 +161,7 @@ def export_measurements(
 ) -> None:
     """Write measurements as JSON, by the schema docs/schemas/measurements.json, or as CSV."""
     from sekron_edge import files
-    from sekron_edge.devices import MeasurementReport, MeasurementStore
+    from sekron_edge.measurement import MeasurementReport, MeasurementStore
 
     found = MeasurementStore.default().measurements(device=device, artifact=artifact)
     text = MeasurementReport(measurements=tuple(one.measurement for one in found)).model_dump_json(indent=2) + "\n"
@@ -203,7 +204,7 @@ def _cores(text: str) -> tuple[int, ...]:
 
 
 def _compute_units(text: str) -> ComputeUnits:
-    from sekron_edge.devices import ComputeUnits
+    from sekron_edge.measurement import ComputeUnits
 
     known: tuple[ComputeUnits, ...] = get_args(ComputeUnits)
     for units in known:
@@ -214,7 +215,7 @@ def _compute_units(text: str) -> ComputeUnits:
 
 def _adopted(path: Path, format: str, folder: Path, narrator: ConsoleNarrator) -> list[Probe]:
     from sekron_edge.artifacts import adopt
-    from sekron_edge.devices import Probe
+    from sekron_edge.measurement import Probe
 
     if not path.is_file():
         raise ConfigError(f"{path} must be a file of the format {format}; there is none")
@@ -227,7 +228,7 @@ def _probes(path: Path) -> list[Probe]:
 
     from sekron_edge.artifacts import Artifact
     from sekron_edge.bundle import MANIFEST_NAME, probes
-    from sekron_edge.devices import Probe
+    from sekron_edge.measurement import Probe
 
     if (path / MANIFEST_NAME).is_file():
         return probes(path)

@@ -41,7 +41,8 @@ def show_profile(
 ) -> None:
     """Show a device's facts, each with its provenance and source; draw its latency model."""
     from sekron_edge import files
-    from sekron_edge.devices import draw_calibration, load_profile
+    from sekron_edge.devices import load_profile
+    from sekron_edge.latency import draw_calibration
 
     found = load_profile(profile)
     if draw is not None:
@@ -75,7 +76,8 @@ def calibrate_host(
 
     A quarter of the operations is not fitted: their error is printed.
     """
-    from sekron_edge.devices import LocalDevice, cached_calibration, open_device
+    from sekron_edge.latency import cached_calibration
+    from sekron_edge.measurement import LocalDevice, open_device
 
     chosen = None if device == LocalDevice.name else open_device(device)
     with ConsoleNarrator().busy(f"timing operations on {device} with {runtime} {precision}"):

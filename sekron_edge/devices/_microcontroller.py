@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from sekron_edge.artifacts import Artifact
-from sekron_edge.devices._latency import LatencyModel
 from sekron_edge.devices._profile import DeviceProfile
+from sekron_edge.latency import LatencyModel
+from sekron_edge.measurement import Footprint
 
 _TINY = "https://github.com/mlcommons/tiny_results_"
 # Operations that only move values: load, requantize, store. Chosen, not measured; networks spend little there.
@@ -91,35 +90,6 @@ def microcontroller_latency(profile: DeviceProfile) -> LatencyModel | None:
         f"{figure.core} with {figure.kernels}, from {figure.source}"
     )
     return model.model_copy(update={"source": said, "precision": "int8"})
-
-
-class Footprint(BaseModel):
-    """What a microcontroller needs for an artifact: counted, tested on this machine, or estimated.
-
-    Attributes:
-        artifact_name, artifact_sha256: Of its file.
-        format: What it is for.
-        flash_bytes: Of the file.
-        ram_bytes: To work in.
-        macs: Multiply-accumulates.
-        cycles: Of one inference; None where no core was named, or nothing is published of it.
-        latency_ms: Of so many cycles, typical.
-        latency_range_ms: The shortest and the longest, where networks differ.
-        source: Where memory, cycles and latency are from.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    artifact_name: str
-    artifact_sha256: str
-    format: str
-    flash_bytes: int
-    ram_bytes: int
-    macs: int | None
-    cycles: int | None = None
-    latency_ms: float | None = None
-    latency_range_ms: tuple[float, float] | None = None
-    source: str
 
 
 def footprint(artifact: Artifact, profile: DeviceProfile | None = None) -> Footprint | None:

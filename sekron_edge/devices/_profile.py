@@ -19,8 +19,8 @@ import psutil
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from sekron_edge.devices import _hostinfo
 from sekron_edge.errors import ProfileError
+from sekron_edge.measurement import _hostinfo
 
 Provenance = Literal["datasheet", "measured", "estimated", "recalled", "unknown"]
 Value = TypeVar("Value", int, float, str)

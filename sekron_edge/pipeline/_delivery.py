@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter
 from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest, PixelNormalization, Score
 from sekron_edge.data import collate
-from sekron_edge.devices import Measurement, require_fit
+from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
+from sekron_edge.measurement import Measurement
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target

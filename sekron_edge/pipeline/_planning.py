@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sekron_edge.artifacts import Artifact
-from sekron_edge.devices import Measurement
 from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.measurement import Measurement
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, Trial

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import sekron_edge
 from sekron_edge import files
 from sekron_edge.data import collate
-from sekron_edge.devices import LatencyModel
+from sekron_edge.latency import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._narrator import Narrator
 from sekron_edge.pipeline._target import Target

@@ -15,18 +15,10 @@ from sekron_edge.artifacts import (
     exporter_names,
     get_exporter,
 )
-from sekron_edge.devices import (
-    Device,
-    DeviceProfile,
-    LatencyModel,
-    LocalDevice,
-    cached_calibration,
-    comparable_device,
-    microcontroller_latency,
-    open_device,
-    reference_primitives,
-)
+from sekron_edge.devices import DeviceProfile, microcontroller_latency
 from sekron_edge.errors import ConfigError
+from sekron_edge.latency import LatencyModel, cached_calibration, reference_primitives
+from sekron_edge.measurement import Device, LocalDevice, comparable_device, open_device
 from sekron_edge.planner import Budget, Limit
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
@@ -59,8 +51,8 @@ class Target:
         precisions: Of the artifacts, each format in those that it can; the first is budgeted.
         threads: That the runtime may use.
         runs: Least number of timed runs.
-        measured_on: The name under which the device is reached, as for `sekron_edge.devices.open_device`; None where
-            it is not, and latencies rest on estimates.
+        measured_on: The name under which the device is reached, as for `sekron_edge.measurement.open_device`; None
+            where it is not, and latencies rest on estimates.
     """
 
     profile: DeviceProfile

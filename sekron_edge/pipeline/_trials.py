@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import sekron_edge
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
-from sekron_edge.devices import Measurement, this_machine
+from sekron_edge.measurement import Measurement, this_machine
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, Plan, decompose
 

@@ -28,8 +28,8 @@ from sekron_edge.bundle import (
     read_manifest,
     verify_bundle,
 )
-from sekron_edge.devices import LatencyModel
 from sekron_edge.errors import BundleError, VerificationError
+from sekron_edge.latency import LatencyModel
 
 COST = LatencyModel.estimated(gmacs_per_second=10, values_per_microsecond=1000, call_us=1)
 

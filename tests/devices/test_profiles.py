@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sekron_edge.devices import DeviceProfile, Fact, load_profile, profile_ids
-from sekron_edge.devices._hostinfo import HostInfo
 from sekron_edge.devices._profile import Facts
 from sekron_edge.errors import ProfileError
+from sekron_edge.measurement._hostinfo import HostInfo
 
 DEVICE = """
 id = "my-board"
@@ -90,7 +90,7 @@ def test_the_host_is_filled_with_what_the_system_says():
 
 
 def test_what_the_system_does_not_say_is_unknown(monkeypatch):
-    monkeypatch.setattr("sekron_edge.devices._hostinfo.this_machine", lambda: HostInfo({}))
+    monkeypatch.setattr("sekron_edge.measurement._hostinfo.this_machine", lambda: HostInfo({}))
     facts = load_profile("host").facts
     assert (facts.clock.value, facts.clock.provenance) == (None, "unknown")
     assert (facts.cpu.value, facts.cpu.provenance) == (None, "unknown")

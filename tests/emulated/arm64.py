@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from sekron_edge.bundle import probes
-from sekron_edge.devices import Conditions, MeasurementStore, calibrate, measure_fleet, open_device
 from sekron_edge.errors import DeviceError
+from sekron_edge.latency import calibrate
+from sekron_edge.measurement import Conditions, MeasurementStore, measure_fleet, open_device
 from tests.bundle.test_bundle import made  # noqa: F401 - a fixture
-from tests.devices.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
+from tests.measurement.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
 
 ROOT = Path(os.environ["SEKRON_EDGE_ARM64"])
 

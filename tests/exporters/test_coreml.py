@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from sekron_edge.exporters._mil import Program
+from sekron_edge.exporters.coreml.evaluator._program import Program
 from torch import nn
 from torch.nn import functional as F
 
@@ -459,7 +459,7 @@ def test_on_macos_a_mocked_core_ml_runs_the_package(small, monkeypatch):
             return {small.outputs[0].name: np.full((1, 5), name == small.inputs[0].name, np.float64)}
 
     runtime = SimpleNamespace(models=SimpleNamespace(MLModel=Model))
-    monkeypatch.setattr("sekron_edge.exporters.coreml._runtime", lambda: runtime)
+    monkeypatch.setattr("sekron_edge.exporters.coreml._exporter._runtime", lambda: runtime)
     monkeypatch.setattr("sys.platform", "darwin")
     session = get_exporter("coreml").load(small)
     (output,) = session.run([np.zeros((1, 3, 8, 8), np.float32)])
@@ -541,7 +541,7 @@ def test_weights_in_int8_take_a_quarter(tmp_path):
 
 @pytest.mark.slow
 def test_in_int8_every_convolution_takes_and_multiplies_integers(tmp_path):
-    from sekron_edge.exporters._mil import _main, _read_model
+    from sekron_edge.exporters.coreml.evaluator._program import _main, _read_model
 
     model, x = _int8_network()
     artifact = export(model, (x[:1],), format="coreml", precision="int8", out=tmp_path, calibration=(x,))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from sekron_edge.exporters._executorch_primitives import Primitives, times_of
+from sekron_edge.exporters.executorch._primitives import Primitives, times_of
 
 from sekron_edge.artifacts import TracedPrimitiveExporter, calibratable, get_exporter
-from sekron_edge.devices import LocalDevice
 from sekron_edge.errors import ExportError
+from sekron_edge.measurement import LocalDevice
 from sekron_edge.primitives import Conv, ConvTranspose, Copy, Elementwise, Linear, Permute, Pool, Reshape
 
 SMALL = Conv((1, 8, 8, 8), 8, (3, 3), (1, 1), (1, 1), 1, (8, 8), (1, 1))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from sekron_edge.exporters import _tflite
-from sekron_edge.exporters._tflite_compact import compact, layer_name
+from sekron_edge.exporters.tflite import _convert
+from sekron_edge.exporters.tflite._compact import compact, layer_name
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter
@@ -24,7 +24,7 @@ def test_a_compact_file_computes_the_same(precision, tmp_path, monkeypatch):
     from ai_edge_litert import schema_py_generated as schema
 
     written = []
-    monkeypatch.setattr(_tflite, "compact", lambda content: (written.append(content), compact(content))[1])
+    monkeypatch.setattr(_convert, "compact", lambda content: (written.append(content), compact(content))[1])
     x, calibration = torch.randn(1, 3, 8, 8), (torch.randn(16, 3, 8, 8),)
     artifact = export(network(), (x,), format="litert", precision=precision, out=tmp_path, calibration=calibration)
     before, after = written[0], artifact.path.read_bytes()

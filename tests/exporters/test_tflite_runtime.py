@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter
-from sekron_edge.devices import open_device
+from sekron_edge.measurement import open_device
 from sekron_edge.nn import replace_layers
-from tests.devices.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
+from tests.measurement.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
 from tests.strategies import factorized_structures
 
 RUN = """

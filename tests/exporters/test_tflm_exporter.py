@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from sekron_edge.exporters._tflm_arena import runs
+from sekron_edge.exporters.tflm._arena import runs
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter, predict

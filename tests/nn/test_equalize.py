@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from sekron_edge.exporters import _tflite
+from sekron_edge.exporters.tflite import _convert
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter, predict
@@ -50,5 +50,5 @@ def test_integers_lose_less(tmp_path, monkeypatch):
         return ((torch.from_numpy(found) - expected).norm() / expected.norm()).item()
 
     with_it = noise("with")
-    monkeypatch.setattr(_tflite, "equalize_labels_", lambda *_: None)
+    monkeypatch.setattr(_convert, "equalize_labels_", lambda *_: None)
     assert with_it < 0.5 * noise("without")

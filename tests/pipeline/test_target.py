@@ -2,8 +2,9 @@
 
 import pytest
 
-from sekron_edge.devices import LatencyModel, load_profile, reference_primitives
+from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
+from sekron_edge.latency import LatencyModel, reference_primitives
 from sekron_edge.pipeline import Target
 from sekron_edge.pipeline import _target as module
 from sekron_edge.planner import Budget

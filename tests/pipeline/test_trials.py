@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sekron_edge.devices import Device, LocalDevice, load_profile
+from sekron_edge.devices import load_profile
+from sekron_edge.measurement import Device, LocalDevice
 from sekron_edge.pipeline import LogNarrator, _trials
 from sekron_edge.pipeline._planning import Grounds, plan_for
 from sekron_edge.pipeline._target import Target

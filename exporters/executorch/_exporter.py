@@ -1,0 +1,227 @@
+"""ExecuTorch: ``.pte`` through the XNNPACK delegate, or for the Core ML and Vulkan delegates and Cortex-M."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
+from sekron_edge.nn import equalize_labels_
+from sekron_edge.primitives import Primitive
+from sekron_edge.silence import last_words, silenced
+
+from .._prepare import calibration_batches, prepared
+from ._primitives import Primitives, times_of
+from ._targets import TARGETS, computing_share
+
+_MAGIC = b"ET12"
+_METHOD = "forward"
+# ExecuTorch's Error::NotFound, of a backend, and Error::OperatorMissing, as its Python binding writes them.
+_ABSENT = ("0x:20", "0x:14")
+# ExecuTorch names types by the number of PyTorch's ScalarType.
+_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
+
+
+class ExecuTorchExporter:
+    """Lowers for one of ExecuTorch's backends, runs with its runtime what that has a backend for.
+
+    Without a variant it is XNNPACK's: any CPU of a phone, a board or a desktop.
+    """
+
+    variants: ClassVar[tuple[str, ...]] = tuple(name for name in TARGETS if name)
+    primitive_count = 180
+
+    def __init__(self, variant: str = "") -> None:
+        self.name = f"executorch:{variant}" if variant else "executorch"
+        self.suffix = f".{variant}.pte" if variant else ".pte"
+        self._target = TARGETS[variant]
+        self.precisions: tuple[Precision, ...] = self._target.precisions
+        # What other backends run on is not here to be timed.
+        self.primitive_precisions: tuple[Precision, ...] = () if variant else self._target.precisions
+
+    def availability(self) -> Availability:
+        """Say whether executorch is installed, and what lowering for this target takes beside it."""
+        if self._absent() is not None:
+            return Availability(False, f"install it with: {self._target.install}")
+        return Availability(True, versions=_versions())
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
+    ) -> Artifact:
+        """Lower ``model``; the whole graph goes to the target's backend where its operators allow it.
+
+        In int8 weights are symmetric by output channel, activations by tensor; inputs and outputs stay float32.
+
+        Raises:
+            ConfigError: If int8 lacks calibration data.
+            ExportError: If lowering fails; with the end of what the SDK said.
+            MissingDependencyError: If executorch, or what the target takes, is absent.
+        """
+        absent = self._absent()
+        if absent is not None:
+            raise MissingDependencyError(absent, "executorch", install=self._target.install)
+        evaluated = prepared(model, self.name)
+        batches = [example_inputs]
+        if precision == "int8":
+            batches = list(calibration_batches(calibration, example_inputs, self.name))
+            equalize_labels_(evaluated, batches)
+        return self._lowered(evaluated, batches, precision, path)
+
+    def _lowered(
+        self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
+    ) -> Artifact:
+        with files.whole_file(path) as temporary:
+            with silenced() as spoken:
+                try:
+                    program = self._target.lower(model, batches, precision)
+                    temporary.write_bytes(program.buffer)
+                    taken = computing_share(program, self._target)
+                except Exception as error:  # the SDK raises whatever its passes raise
+                    raise ExportError(
+                        f"{self.name}: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+                    ) from error
+            inputs, outputs = _specs(_program(temporary).metadata(_METHOD))
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision=precision,
+            inputs=inputs,
+            outputs=outputs,
+            versions=_versions(),
+            delegated=taken,
+        )
+
+    def export_primitives(self, primitives: Sequence[Primitive], path: Path, *, precision: Precision) -> Artifact:
+        """Lower primitives side by side, with random weights, for latency models."""
+        model = Primitives(primitives).eval()
+        return self._lowered(model, [model.example_inputs()], precision, path)
+
+    def primitive_times(
+        self, primitives: Sequence[Primitive], operators: Sequence[tuple[str, float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return the milliseconds of each primitive, and their spread.
+
+        Raises:
+            ExportError: If these are not the operators of such a model.
+        """
+        return times_of(primitives, operators)
+
+    def _absent(self) -> str | None:
+        return next((name for name in ("executorch", self._target.package) if find_spec(name) is None), None)
+
+    def import_runtime(self) -> None:
+        """Import ExecuTorch's runtime.
+
+        Raises:
+            MissingDependencyError: If executorch is absent.
+        """
+        _runtime()
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> ExecuTorchSession:
+        """Load the file in ExecuTorch's runtime.
+
+        Raises:
+            ExportError: If it is no readable program.
+            NotRunnableError: If this machine's runtime lacks the backend; names where it runs.
+            MissingDependencyError: If executorch is absent.
+        """
+        try:
+            return ExecuTorchSession(artifact.path, threads)
+        except _NoBackendError as error:
+            raise NotRunnableError(
+                f"{artifact.path.name} is not runnable here: {self.name} runs on {self._target.runs_on}; this "
+                f"machine's ExecuTorch {version('executorch')} has no such backend"
+            ) from error
+
+
+class _NoBackendError(Exception):
+    """The file is a program, and its method asks for what this build of the runtime lacks."""
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("executorch", "torch", "torchao")}
+
+
+def _runtime() -> Any:
+    if find_spec("executorch") is None:
+        raise MissingDependencyError("executorch", "executorch")
+    with silenced():
+        from executorch import runtime
+
+        return runtime
+
+
+def _program(path: Path) -> Any:
+    runtime = _runtime()
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head[4:8] != _MAGIC:
+        raise ExportError(f"{path} is no .pte file: bytes 4 to 8 must be {_MAGIC!r}, got {head[4:8]!r}")
+    try:
+        with silenced():
+            checked = runtime.Verification.InternalConsistency
+            return runtime.Runtime.get().load_program(path, verification=checked)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+
+
+def _method(program: Any, path: Path) -> Any:
+    try:
+        with silenced():
+            return program.load_method(_METHOD)
+    except (RuntimeError, ValueError) as error:
+        if str(error).endswith(_ABSENT):
+            raise _NoBackendError from error
+        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+
+
+def _set_threads(threads: int) -> None:
+    _runtime()
+    from executorch.extension.pybindings import portable_lib
+
+    # Resetting the pool while another method holds it hangs: only where it changes anything. Asking looks at the
+    # processor first, and says so.
+    with silenced():
+        if portable_lib._threadpool_get_thread_count() != threads:
+            portable_lib._unsafe_reset_threadpool(threads)
+
+
+def _specs(meta: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    def spec(name: str, tensor: Any) -> TensorSpec:
+        return TensorSpec(name=name, shape=tuple(tensor.sizes()), dtype=_TYPES[tensor.dtype()])
+
+    inputs = [spec(f"input_{index}", meta.input_tensor_meta(index)) for index in range(meta.num_inputs())]
+    outputs = [spec(f"output_{index}", meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
+    return inputs, outputs
+
+
+class ExecuTorchSession:
+    """A program in ExecuTorch's runtime. The thread pool is the process's: the last session sets it."""
+
+    runtime = "executorch"
+    measurable = True
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.runtime_version = version("executorch")
+        # The program owns memory that its method runs on: without this reference execute() fails with 0x10.
+        _set_threads(threads)
+        self._program = _program(path)
+        self._method = _method(self._program, path)
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once."""
+        outputs = self._method.execute([torch.from_numpy(value) for value in inputs])
+        return tuple(value.detach().numpy().copy() for value in outputs)

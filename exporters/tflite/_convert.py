@@ -1,0 +1,180 @@
+"""From a PyTorch model to a .tflite file, whichever of its runtimes it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sekron_edge.artifacts import Precision, Quantization, TensorSpec
+from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.nn import equalize_labels_
+from sekron_edge.primitives import FileCosts
+from sekron_edge.silence import last_words, silenced
+
+from .._prepare import calibration_batches, prepared
+from ._compact import compact
+from ._quantize import in_own_layout, quantized_model, with_small_weights
+
+_IMAGE_AXES = 4
+_MAGIC = b"TFL3"
+# As `python -m benchmarks.artifact_bytes` found them.
+FILE_COSTS: dict[Precision, FileCosts] = {
+    "fp32": FileCosts(product=215, channel=3.9, move=520, other=210),
+    "int8": FileCosts(product=365, channel=16.6, move=780, other=120),
+}
+
+
+def write_tflite(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    path: Path,
+    *,
+    precision: Precision,
+    calibration: Sequence[torch.Tensor] | None,
+    exporter: str,
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
+
+    In int8 weights are symmetric by output channel, activations by tensor, and everything is integer.
+
+    Args:
+        model: Left untouched.
+        example_inputs: One tensor an input.
+        path: File to write.
+        precision: Any but ``fp32`` and ``int8`` is of the weights alone.
+        calibration: Real inputs; int8 takes its ranges from them.
+        exporter: Named in errors.
+
+    Returns:
+        Inputs and outputs, as the file declares them.
+
+    Raises:
+        ConfigError: If int8 lacks calibration data.
+        ExportError: If the conversion fails; with the end of what the converter said.
+        MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
+    """
+    for package in ("litert_torch", "ai_edge_quantizer"):
+        if find_spec(package) is None and (precision != "fp32" or package == "litert_torch"):
+            raise MissingDependencyError(package.replace("_", "-"), "litert")
+    evaluated = prepared(model, exporter)
+    batches = None
+    if precision == "int8":
+        equalize_labels_(evaluated, calibration_batches(calibration, example_inputs, exporter))
+        batches = calibration_batches(calibration, example_inputs, exporter)
+    with torch.no_grad():
+        result = evaluated(*example_inputs)
+    results = result if isinstance(result, tuple) else (result,)
+    images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
+    image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
+    with silenced() as spoken:
+        try:
+            _convert(evaluated, example_inputs, images, image_results, path)
+            if batches is not None:
+                specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
+                samples = ([value.numpy() for value in batch] for batch in batches)
+                path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
+            elif precision != "fp32":
+                path.write_bytes(with_small_weights(path.read_bytes(), precision))
+            path.write_bytes(compact(path.read_bytes()))
+        except Exception as error:  # the converter raises whatever its layers raise
+            raise ExportError(
+                f"{exporter}: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+            ) from error
+    written = interpreter(path, threads=1)
+    inputs = tensor_specs(written.get_input_details(), images)
+    return inputs, tensor_specs(written.get_output_details(), image_results)
+
+
+def _convert(
+    model: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    images: list[int],
+    image_results: list[int],
+    path: Path,
+) -> None:
+    """Write ``model`` in float32, with the inputs and results of the given numbers channel-last."""
+    import litert_torch
+
+    native = tuple(
+        value.permute(0, 2, 3, 1).contiguous() if index in images else value
+        for index, value in enumerate(example_inputs)
+    )
+    wrapped: Any = model
+    if images or image_results:
+        wrapped = litert_torch.to_channel_last_io(model, args=images, outputs=image_results)
+    litert_torch.convert(wrapped.eval(), native).export(str(path))
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of what converts, and of more packages, as far as they are there."""
+    packages = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch", *more)
+    return {package: version(package) for package in packages if find_spec(package.replace("-", "_")) is not None}
+
+
+def runtime() -> Any:
+    """Import LiteRT's interpreter, quietly.
+
+    Raises:
+        MissingDependencyError: If ai-edge-litert is absent.
+    """
+    if find_spec("ai_edge_litert") is None:
+        raise MissingDependencyError("ai-edge-litert", "litert")
+    with silenced():
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
+
+
+def model_content(path: Path) -> bytes:
+    """Read a file that is a model.
+
+    Raises:
+        ExportError: If it is none.
+    """
+    content = path.read_bytes()
+    if content[4:8] != _MAGIC:
+        raise ExportError(f"{path} is no .tflite file: bytes 4 to 8 must be {_MAGIC!r}, got {content[4:8]!r}")
+    return content
+
+
+def interpreter(path: Path, threads: int) -> Any:
+    """Load a file in LiteRT.
+
+    Raises:
+        ExportError: If it cannot be read.
+        MissingDependencyError: If ai-edge-litert is absent.
+    """
+    interpreter_class = runtime()
+    content = model_content(path)
+    try:
+        with silenced():
+            found = interpreter_class(model_content=content, num_threads=threads)
+            found.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read by LiteRT, export it again: {error}") from error
+    return found
+
+
+def tensor_specs(details: Sequence[dict[str, Any]], channels_last: Sequence[int]) -> list[TensorSpec]:
+    """Describe an interpreter's inputs or outputs; those of the given numbers are images, channels-last."""
+    return [
+        TensorSpec(
+            name=str(detail["name"]),
+            shape=tuple(int(size) for size in detail["shape"]),
+            dtype=np.dtype(detail["dtype"]).name,
+            layout="channels_last" if index in channels_last else "torch",
+            quantization=_quantization(detail),
+        )
+        for index, detail in enumerate(details)
+    ]
+
+
+def _quantization(detail: dict[str, Any]) -> Quantization | None:
+    scale, zero_point = detail["quantization"]
+    return Quantization(scale=scale, zero_point=zero_point) if scale else None

@@ -1,0 +1,142 @@
+"""LiteRT (TensorFlow Lite): ``.tflite`` in floats or int8, channel-last input where the model takes images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact, Availability, Precision
+from sekron_edge.primitives import Primitive
+
+from ._convert import FILE_COSTS, interpreter, runtime, tensor_specs, versions, write_tflite
+
+if TYPE_CHECKING:
+    import torch
+
+# What the interpreter calls a partition of the graph that a delegate runs; listed after the graph's own operators.
+_PARTITION = "DELEGATE"
+
+
+class LiteRTExporter:
+    """Converts with litert-torch, runs with ai-edge-litert (which applies XNNPACK by itself)."""
+
+    name = "litert"
+    suffix = ".tflite"
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
+    primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
+    primitive_count = 1000
+    file_costs = FILE_COSTS
+
+    def availability(self) -> Availability:
+        """Say whether litert-torch and ai-edge-quantizer are installed."""
+        if any(find_spec(package) is None for package in ("litert_torch", "ai_edge_quantizer")):
+            return Availability(False, "install it with: pip install 'sekron-edge[litert]'")
+        return Availability(True, versions=versions())
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
+    ) -> Artifact:
+        """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
+
+        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer. In fp16,
+        int8-weights and int4-weights it is the file that is smaller: computation is in float32.
+
+        Raises:
+            ConfigError: If int8 lacks calibration data.
+            ExportError: If the conversion fails; with the end of what the converter said.
+            MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
+        """
+        with files.whole_file(path) as temporary:
+            inputs, outputs = write_tflite(
+                model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
+            )
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision=precision,
+            inputs=inputs,
+            outputs=outputs,
+            versions=versions(),
+            delegated=_delegated_share(interpreter(path, threads=1)),
+        )
+
+    def export_primitive(self, primitive: Primitive, path: Path, *, precision: Precision) -> Artifact:
+        """Write a model of one primitive with random weights, for latency models."""
+        from ._primitives import primitive_model
+
+        with files.whole_file(path) as temporary:
+            temporary.write_bytes(primitive_model(primitive, precision))
+        written = interpreter(path, threads=1)
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision=precision,
+            inputs=tensor_specs(written.get_input_details(), ()),
+            outputs=tensor_specs(written.get_output_details(), ()),
+            versions={"ai-edge-litert": version("ai-edge-litert")},
+        )
+
+    def import_runtime(self) -> None:
+        """Import LiteRT's interpreter.
+
+        Raises:
+            MissingDependencyError: If ai-edge-litert is absent.
+        """
+        runtime()
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> LiteRTSession:
+        """Load the file in LiteRT's interpreter.
+
+        Raises:
+            ExportError: If it is no readable model.
+            MissingDependencyError: If ai-edge-litert is absent.
+        """
+        return LiteRTSession(interpreter(artifact.path, threads))
+
+
+def _delegated_share(interpreter: Any) -> float:
+    """Return the share of operators that XNNPACK takes: those between what its partitions read and what they give."""
+    operators = interpreter._get_ops_details()
+    own = [operator for operator in operators if operator["op_name"] != _PARTITION]
+    producer = {int(tensor): operator for operator in own for tensor in operator["outputs"]}
+    taken: set[int] = set()
+    for partition in operators[len(own) :]:
+        given = set(map(int, partition["inputs"]))
+        waiting = [int(tensor) for tensor in partition["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in given or tensor not in producer or producer[tensor]["index"] in taken:
+                continue
+            taken.add(producer[tensor]["index"])
+            waiting += map(int, producer[tensor]["inputs"])
+    return len(taken) / max(1, len(own))
+
+
+class LiteRTSession:
+    """A model in LiteRT's interpreter."""
+
+    runtime = "litert"
+    measurable = True
+
+    def __init__(self, interpreter: Any) -> None:
+        self.runtime_version = version("ai-edge-litert")
+        self._interpreter = interpreter
+        self._inputs = [detail["index"] for detail in interpreter.get_input_details()]
+        self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once, in the artifact's own layout."""
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
+        return tuple(self._interpreter.get_tensor(index) for index in self._outputs)

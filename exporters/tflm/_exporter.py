@@ -1,0 +1,207 @@
+"""TensorFlow Lite Micro: ``.tflite`` for microcontrollers, with the arena it needs and its C++ source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sekron_edge import files
+from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.silence import silenced
+
+from ..tflite._adopt import described, macs
+from ..tflite._convert import FILE_COSTS, interpreter, model_content, versions, write_tflite
+from . import _sources
+
+if TYPE_CHECKING:
+    import torch
+
+_PACKAGE = "tflite_micro"
+_KERNELS = "TFLM's reference kernels on 64 bits"
+_MARGIN = 0.05
+_LONGEST_S = 600.0
+
+
+class TFLMExporter:
+    """Converts as for LiteRT, runs with TensorFlow Lite Micro's interpreter: what it says of time is no device's."""
+
+    name = "tflm"
+    suffix = ".micro.tflite"
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    file_costs = FILE_COSTS
+
+    def availability(self) -> Availability:
+        """Say whether the converter and the interpreter are installed."""
+        missing = [name for name in ("litert_torch", "ai_edge_quantizer", _PACKAGE) if find_spec(name) is None]
+        if missing:
+            return Availability(False, "install it with: pip install 'sekron-edge[tflm]'")
+        return Availability(True, versions=versions("tflite-micro"))
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
+    ) -> Artifact:
+        """Convert ``model``, and run it in smaller and smaller arenas.
+
+        Raises:
+            ConfigError: If int8 lacks calibration data.
+            ExportError: If the conversion fails, or the runtime lacks an operator; names it.
+            MissingDependencyError: If the converter or the interpreter is absent.
+        """
+        _require()
+        with files.whole_file(path) as temporary:
+            inputs, outputs = write_tflite(
+                model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
+            )
+            arena = tested_arena(temporary)
+        return self._described(path, precision, inputs, outputs, arena)
+
+    def adopt(self, file: Path, folder: Path) -> Artifact:  # noqa: ARG002 - the file is used as it is
+        """Take up a .tflite that something else wrote: see whether it runs, and in how small an arena.
+
+        Raises:
+            ExportError: If it cannot be read, or the runtime lacks an operator; names it.
+            MissingDependencyError: If the interpreter is absent.
+        """
+        _require()
+        inputs, outputs, precision = described(file)
+        return self._described(file, precision, inputs, outputs, tested_arena(file))
+
+    def _described(
+        self,
+        path: Path,
+        precision: Precision,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        arena: Arena,
+    ) -> Artifact:
+        return Artifact.describe(
+            path,
+            format=self.name,
+            precision=precision,
+            inputs=inputs,
+            outputs=outputs,
+            versions=versions("tflite-micro"),
+            arena=arena,
+            macs=macs(path.read_bytes()),
+        )
+
+    def sources(self, artifact: Artifact) -> dict[str, str]:
+        """Return a header and a source file: the model, the operators to register, the size of the arena."""
+        arena = artifact.arena
+        assert arena is not None
+        return _sources.sources(
+            artifact.path.read_bytes(),
+            artifact.path.name.removesuffix(self.suffix),
+            least=arena.least_bytes,
+            margin=arena.margin,
+            arena=arena.size_bytes,
+            kernels=arena.kernels,
+        )
+
+    def import_runtime(self) -> None:
+        """Import the interpreter.
+
+        Raises:
+            MissingDependencyError: If tflite-micro is absent.
+        """
+        _runtime()
+
+    def load(self, artifact: Artifact, *, threads: int = 1) -> TFLMSession:  # noqa: ARG002 - it has one
+        """Load the file in the interpreter, in an arena of the size that was tested.
+
+        Raises:
+            ExportError: If it is no readable model, or lacks memory.
+            MissingDependencyError: If tflite-micro is absent.
+        """
+        assert artifact.arena is not None
+        return TFLMSession(artifact.path, artifact.arena.size_bytes)
+
+
+def tested_arena(path: Path) -> Arena:
+    """Find the least arena that a model runs in.
+
+    Raises:
+        ExportError: If it runs in none: an operator is missing, or the interpreter fails.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "sekron_edge.exporters.tflm._arena", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(f"tflm: finding the arena of {path.name} took longer than {_LONGEST_S:g} s") from error
+    if done.returncode:
+        raise ExportError(f"tflm: the interpreter ended while the arena was searched:\n{done.stderr[-400:]}")
+    found = json.loads(done.stdout)
+    if found["missing"]:
+        raise ExportError(
+            f"tflm: TensorFlow Lite Micro has no operator {', '.join(found['missing'])}; use layers without it"
+        )
+    if not found["least"]:
+        raise ExportError(f"tflm: the model runs in no arena:\n{found['said']}")
+    content = model_content(path)
+    return Arena(
+        least_bytes=found["least"],
+        margin=_MARGIN,
+        activation_bytes=found["activations"],
+        peak=_sources.peak_operator(content),
+        kernels=_KERNELS,
+    )
+
+
+def _require() -> None:
+    if find_spec(_PACKAGE) is None:
+        raise MissingDependencyError("tflite-micro", "tflm")
+
+
+def _runtime() -> Any:
+    _require()
+    with silenced():
+        from tflite_micro.python.tflite_micro import runtime
+
+        return runtime
+
+
+class TFLMSession:
+    """A model in TensorFlow Lite Micro's interpreter on this machine."""
+
+    runtime = "tflm"
+    measurable = False
+
+    def __init__(self, path: Path, arena_bytes: int) -> None:
+        runtime = _runtime()
+        interpreter(path, threads=1)  # checks the file, which TensorFlow Lite Micro does not
+        content = model_content(path)
+        self.runtime_version = version("tflite-micro")
+        try:
+            with silenced():
+                self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
+        except RuntimeError as error:
+            raise ExportError(f"{path} cannot be read by TensorFlow Lite Micro, export it again: {error}") from error
+        self._outputs = self._count(content)
+
+    @staticmethod
+    def _count(content: bytes) -> int:
+        from ai_edge_litert import schema_py_generated as schema
+
+        return int(schema.Model.GetRootAs(content, 0).Subgraphs(0).OutputsLength())
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once, in the artifact's own layout."""
+        for index, value in enumerate(inputs):
+            self._interpreter.set_input(value, index)
+        self._interpreter.invoke()
+        return tuple(np.array(self._interpreter.get_output(index)) for index in range(self._outputs))

@@ -1,0 +1,229 @@
+"""Calibration: primitives timed on a device, and the latency model fitted to them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from loky import BrokenProcessPool, ProcessPoolExecutor, cpu_count
+
+from sekron_edge import files
+from sekron_edge.artifacts import (
+    Artifact,
+    Precision,
+    PrimitiveExporter,
+    TracedPrimitiveExporter,
+    calibratable,
+    get_exporter,
+)
+from sekron_edge.errors import DeviceError
+from sekron_edge.latency._design import calibration_primitives
+from sekron_edge.latency._drawing import draw_latency_model
+from sekron_edge.latency._model import LatencyModel, fit
+from sekron_edge.measurement import _hostinfo
+from sekron_edge.measurement._device import Device
+from sekron_edge.measurement._records import Measurement
+from sekron_edge.measurement._store import MeasurementStore
+from sekron_edge.measurement.transports.local import LocalDevice
+from sekron_edge.primitives import Primitive
+
+_HELD_OUT_EVERY = 4
+# What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, one in so much time.
+_ROUNDS, _RUNS, _EVERY_S = 4, 8, 25.0
+# So many primitives in one program: a few programs for each core to lower.
+_TRACED_TOGETHER = 60
+# What the tracer sees nothing of.
+_SHORTEST_MS = 1e-4
+# Raised when the same machine would be calibrated otherwise.
+_DESIGN = 13
+
+
+def calibrate(
+    runtime: str,
+    *,
+    store: MeasurementStore,
+    precision: Precision = "fp32",
+    threads: int = 1,
+    seed: int = 0,
+    device: Device | None = None,
+) -> LatencyModel:
+    """Time primitives on a device and fit a latency model; every fourth only judges it.
+
+    Several rounds are run, a while apart, and of each the fastest counts: a machine that is slow for a minute would
+    make all predictions too long. What can run by itself runs twice before the next has its turn, and the mean counts:
+    inside a network less is in the caches than when an operation is repeated, and more than when others ran before it.
+
+    Args:
+        runtime: An export format whose exporter can write primitives.
+        store: Keeps every measurement.
+        precision: Of the primitives.
+        threads: That the runtime may use.
+        seed: Of the draw.
+        device: One that the runner travels to; this machine if None.
+
+    Raises:
+        DeviceError: If the exporter cannot write primitives in this precision, the device is emulated, or the
+            measurement fails.
+    """
+    if not calibratable(runtime, precision):
+        raise DeviceError(
+            f"the {runtime} exporter writes no primitives in {precision}, so nothing can be calibrated with it"
+        )
+    chosen = device or LocalDevice()
+    if chosen.emulated:
+        raise _emulated(chosen)
+    exporter = get_exporter(runtime)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if isinstance(exporter, TracedPrimitiveExporter):
+            primitives = calibration_primitives(exporter.primitive_count, seed)
+            timed = _traced(exporter, primitives, chosen, folder, precision, threads)
+            measured = _fastest_of_rounds(timed)
+            call = 0.0  # the tracer sees no call
+        else:
+            assert isinstance(exporter, PrimitiveExporter)
+            primitives = calibration_primitives(exporter.primitive_count, seed)
+            timed = _alone(exporter, primitives, chosen, folder, precision, threads)
+            measured = _fastest_of_rounds(timed)
+            # What the cheapest takes is the call from Python, not the operator.
+            call = min(found.min_ms for found in measured)
+    if measured[0].emulated:
+        raise _emulated(chosen)
+    store.add(precision, threads, primitives, measured)
+    least = call / 10 or _SHORTEST_MS
+    times = {p: max(found.median_ms - call, least) for p, found in zip(primitives, measured, strict=True)}
+    held_out = {p: time for index, (p, time) in enumerate(times.items()) if index % _HELD_OUT_EVERY == 0}
+    fitted = {p: time for p, time in times.items() if p not in held_out}
+    cpu = measured[0].environment.cpu or measured[0].device
+    source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
+    said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+    if any(found.throttled for found in measured):
+        said += "; the device held its clock down meanwhile: let it cool, and calibrate again"
+    return fit(fitted, held_out, source=said, precision=precision)
+
+
+def _fastest_of_rounds(timed: Callable[[], list[Measurement]]) -> list[Measurement]:
+    """Time everything in several rounds, a while apart; return of each primitive the round in which it was fastest."""
+    began = time.monotonic()
+    rounds = [timed()]
+    while len(rounds) < _ROUNDS:
+        time.sleep(max(0.0, began + len(rounds) * _EVERY_S - time.monotonic()))
+        rounds.append(timed())
+    return [min(seen, key=lambda one: one.median_ms) for seen in zip(*rounds, strict=True)]
+
+
+def _alone(
+    exporter: PrimitiveExporter,
+    primitives: Sequence[Primitive],
+    device: Device,
+    folder: Path,
+    precision: Precision,
+    threads: int,
+) -> Callable[[], list[Measurement]]:
+    """Write a model of each primitive; return what times them."""
+    artifacts = [
+        exporter.export_primitive(primitive, folder / f"{index}{exporter.suffix}", precision=precision)
+        for index, primitive in enumerate(primitives)
+    ]
+    return lambda: device.time_computations(artifacts, runs=_RUNS, threads=threads)
+
+
+def _traced(
+    exporter: TracedPrimitiveExporter,
+    primitives: Sequence[Primitive],
+    device: Device,
+    folder: Path,
+    precision: Precision,
+    threads: int,
+) -> Callable[[], list[Measurement]]:
+    """Write models of many primitives each; return what times these by the runtime's tracer."""
+    parts = [primitives[start : start + _TRACED_TOGETHER] for start in range(0, len(primitives), _TRACED_TOGETHER)]
+    paths = [folder / f"{index}{exporter.suffix}" for index in range(len(parts))]
+    artifacts = _in_processes(partial(exporter.export_primitives, precision=precision), parts, paths)
+
+    def timed() -> list[Measurement]:
+        found = []
+        for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
+            operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
+            found += [
+                whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})
+                for time, spread in exporter.primitive_times(part, operators)
+            ]
+        return found
+
+    return timed
+
+
+def _in_processes(
+    work: Callable[[Sequence[Primitive], Path], Artifact], parts: Sequence[Sequence[Primitive]], paths: Sequence[Path]
+) -> list[Artifact]:
+    """Lower parts in processes of their own: lowering is Python, and keeps one core of a process busy."""
+    try:
+        with ProcessPoolExecutor(min(len(parts), cpu_count()), env={"OMP_NUM_THREADS": "1"}) as pool:
+            return list(pool.map(work, parts, paths))
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            f"a process that lowered {len(parts[0])} operations to time ended early; is there enough memory? {error}"
+        ) from error
+
+
+def _emulated(device: Device) -> DeviceError:
+    return DeviceError(f"{device.name} is emulated: its times say nothing about a device, and nothing is calibrated")
+
+
+def cached_calibration(
+    runtime: str,
+    *,
+    precision: Precision = "fp32",
+    threads: int = 1,
+    cache: Path | None = None,
+    device: Device | None = None,
+) -> LatencyModel:
+    """Return the calibration of a device, measured once for each CPU, runtime version and thread count.
+
+    Of a device that is elsewhere the name stands for its CPU and its runtime.
+
+    Args:
+        runtime: As for `calibrate`.
+        precision: As for `calibrate`.
+        threads: That the runtime may use.
+        cache: Folder; by default `files.cache_folder`.
+        device: As for `calibrate`.
+
+    Raises:
+        DeviceError: As `calibrate`.
+    """
+    versions = get_exporter(runtime).availability().versions
+    where = _hostinfo.this_machine().cpu_model if device is None else device.name
+    key = files.fingerprint(where, runtime, sorted(versions.items()), precision, threads, _DESIGN)
+    folder = cache or files.cache_folder()
+    path = folder / f"latency-{runtime}-{precision}-{key}.json"
+    if path.is_file():
+        return LatencyModel.model_validate_json(path.read_bytes())
+    store = MeasurementStore.default() if cache is None else MeasurementStore(cache / "measurements.sqlite")
+    model = calibrate(runtime, store=store, precision=precision, threads=threads, device=device)
+    files.write_text(path, model.model_dump_json(indent=2) + "\n")
+    return model
+
+
+def draw_calibration(runtime: str, *, precision: Precision = "fp32", threads: int = 1) -> str:
+    """Return a page with this machine's latency model beside the timings that it was fitted to.
+
+    Args:
+        runtime: As for `calibrate`.
+        precision: As for `calibrate`.
+        threads: That the runtime may use.
+
+    Raises:
+        DeviceError: As `calibrate`.
+    """
+    model = cached_calibration(runtime, precision=precision, threads=threads)
+    store = MeasurementStore.default()
+    wanted = (runtime, precision, threads)
+    *_, last = [one for one in store.calibrations() if (one.runtime, one.precision, one.threads) == wanted]
+    medians = store.medians(last.id)
+    call = 0.0 if isinstance(get_exporter(runtime), TracedPrimitiveExporter) else min(medians.values())
+    return draw_latency_model(model, {p: time - call for p, time in medians.items() if time > call})

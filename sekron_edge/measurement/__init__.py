@@ -1,0 +1,41 @@
+"""Measuring artifacts where they run: what is asked and answered, how it gets there, and what was ever measured.
+
+Requirements kept here: a measurement runs in a process of its own, and says where and under which conditions it was
+made; whatever goes wrong, nothing is left on a device; nothing here imports torch.
+"""
+
+from sekron_edge.measurement._comparison import LatencyComparison, compare_latencies
+from sekron_edge.measurement._device import Device
+from sekron_edge.measurement._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
+from sekron_edge.measurement._hostinfo import this_machine
+from sekron_edge.measurement._named import measure, open_device
+from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Measurement, OperatorTime
+from sekron_edge.measurement._store import Kept, MeasurementStore
+from sekron_edge.measurement.on_device.matrix_unit import refuse_matrix_unit
+from sekron_edge.measurement.transports import LocalDevice, VectorUnits, comparable_device, connections
+
+__all__ = [
+    "ComputeUnits",
+    "Conditions",
+    "Device",
+    "Environment",
+    "Failure",
+    "Footprint",
+    "Kept",
+    "LatencyComparison",
+    "LocalDevice",
+    "Measurement",
+    "MeasurementReport",
+    "MeasurementStore",
+    "OperatorTime",
+    "Probe",
+    "VectorUnits",
+    "comparable_device",
+    "compare_latencies",
+    "connections",
+    "measure",
+    "measure_fleet",
+    "open_device",
+    "refuse_matrix_unit",
+    "this_machine",
+]

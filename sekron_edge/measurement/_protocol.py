@@ -1,0 +1,316 @@
+"""What the runner is asked, and what it answers: the same for this machine and for devices."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.errors import DeviceError, UnsupportedError
+from sekron_edge.measurement import _hostinfo
+from sekron_edge.measurement._records import ComputeUnits, OperatorTime, Timed
+
+JOB_NAME = "job.json"
+# What a sum of durations may exceed the time by that passed meanwhile on this machine's clock.
+_CLOCK_TOLERANCE = 1.1
+_SHOWN_CHARACTERS = 1500
+_REMEDIES = {
+    "job": "give inputs of the shapes that the artifact was exported for",
+    "affinity": "choose other cores, or none",
+    "format": "measure it elsewhere",
+    "runtime": "install the runtime there, for the Python that is used",
+    "load": "is the file damaged, or the runtime older than the exporter?",
+    "run": "does the model fit the device's memory?",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Artifacts to measure in turn, so that all of them see the same moods of the machine.
+
+    A ``call`` hands inputs over and fetches outputs; of a ``computation`` neither is timed, where the runtime can do
+    without: a run is the mean of two then, right after the others' and right after its own.
+
+    Attributes:
+        artifacts: Of one format.
+        inputs: Arrays in PyTorch's layout, any number of batches; random values if None. The first batch is timed.
+        answered: Whether the outputs for all inputs are wanted.
+        runs: Least number of timed runs of each.
+        warmup: Runs before that.
+        settle_seconds: How long warming up may go on until the times settle.
+        least_seconds: Fast artifacts get more runs, up to so long.
+        threads: That the runtime may use.
+        affinity: Cores to run on; as the system likes if empty.
+        compute_units: Of Core ML.
+        operators: Whether to time single operators too, by runs of their own, where the runtime can.
+        timed: What a run is.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    inputs: tuple[Array, ...] | None = None
+    answered: bool = False
+    runs: int = 50
+    warmup: int = 10
+    settle_seconds: float = 0.5
+    least_seconds: float = 0.5
+    threads: int = 1
+    affinity: tuple[int, ...] = ()
+    compute_units: ComputeUnits = "ALL"
+    operators: bool = False
+    timed: Timed = "call"
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            DeviceError: If a number is out of range, or an artifact is not there or not the one that was described.
+        """
+        if self.runs < 1 or self.warmup < 0 or self.threads < 1:
+            raise DeviceError(
+                f"runs and threads must be at least 1 and warmup not negative; got {self.runs}, {self.threads}, "
+                f"{self.warmup}"
+            )
+        for artifact in self.artifacts:
+            if not artifact.path.exists():
+                raise DeviceError(f"there is no artifact at {artifact.path}")
+            if files.sha256(artifact.path) != artifact.sha256:
+                raise DeviceError(f"{artifact.path} was altered since it was described; export it again")
+
+    @property
+    def names(self) -> str:
+        """The artifacts' names, for messages."""
+        shown = [artifact.path.name for artifact in self.artifacts[:3]]
+        return ", ".join([*shown, "..."] if len(self.artifacts) > len(shown) else shown)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the runner's process finds in its environment."""
+        return {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
+
+    def write(self, folder: Path, paths: Sequence[str], loader: str | None = None) -> list[str]:
+        """Write the job, and its inputs, to a folder that the runner runs in.
+
+        Args:
+            folder: Where to.
+            paths: Of the artifacts, as the runner will find them.
+            loader: Class that loads them, as ``module:Class``; the runner's own if None.
+
+        Returns:
+            The names of the files that the runner will write there.
+        """
+        items, answers = [], []
+        for index, (artifact, path) in enumerate(zip(self.artifacts, paths, strict=True)):
+            values = None if self.inputs is None else f"inputs-{index}.npz"
+            answer = f"outputs-{index}.npz" if self.answered else None
+            described = artifact.model_copy(update={"path": Path(path)})
+            if self.inputs is not None and values is not None:
+                np.savez(folder / values, **pieces(artifact, self.inputs))
+            items.append(
+                {
+                    "path": path,
+                    "format": artifact.format,
+                    "inputs": [spec.model_dump() for spec in artifact.inputs],
+                    "outputs": [spec.model_dump() for spec in artifact.outputs],
+                    "values": values,
+                    "answers": answer,
+                    "loader": loader,
+                    "described": None if loader is None else described.model_dump(mode="json"),
+                    "compute_units": self.compute_units,
+                }
+            )
+            answers += [answer] if answer is not None else []
+        job = {
+            "token": self.token,
+            "artifacts": items,
+            "runs": self.runs,
+            "warmup": self.warmup,
+            "settle_seconds": self.settle_seconds,
+            "least_seconds": self.least_seconds,
+            "threads": self.threads,
+            "affinity": list(self.affinity),
+            "timed": self.timed,
+            "operators": self.operators,
+            "read": list(_hostinfo.READ),
+        }
+        (folder / JOB_NAME).write_text(json.dumps(job), encoding="utf-8")
+        return answers
+
+
+class Timing(BaseModel):
+    """What was seen of one artifact: each run in milliseconds, in order; whether warming up came to an end.
+
+    Of tools that state no single runs: the mean of every ``averaged`` runs. ``timed`` is what a run was there, which a
+    runtime, or a program that times it, may not do as it was asked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: str
+    runtime_version: str
+    timed: Timed
+    measurable: bool
+    settled: bool
+    milliseconds: tuple[float, ...]
+    averaged: int = 1
+    peak_memory_bytes: int | None
+    operators: tuple[OperatorTime, ...] = ()
+
+
+class Answer(BaseModel):
+    """What the runner says of the machine and of each artifact; texts of the system's files, before and after.
+
+    ``pinned`` are cores that the device chose where the job named none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: str
+    machine: str
+    system: str
+    python: str | None
+    cores: int | None
+    affinity: tuple[int, ...] | None
+    pinned: tuple[int, ...] = ()
+    elapsed_s: float
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    timings: tuple[Timing, ...]
+
+
+class _Failure(BaseModel):
+    stage: str
+    message: str
+
+
+class _Failed(BaseModel):
+    token: str
+    failure: _Failure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An answer, with the outputs that were asked for: of each artifact, in PyTorch's layout."""
+
+    answer: Answer
+    outputs: tuple[tuple[Array, ...], ...] = ()
+
+
+def require_end(job: Job, status: int, stderr: bytes, device: str) -> None:
+    """Refuse a runner that did not come to its end.
+
+    Raises:
+        DeviceError: If a signal ended it, or it failed without an answer; with the end of what it said.
+    """
+    said = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    if status < 0:
+        name = signal.Signals(-status).name
+        killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
+        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {job.names}{killed}\n{said}")
+    if status:
+        absent = said.rpartition("No module named ")[2] if "No module named " in said else None
+        remedy = "" if absent is None else f"; install {absent} there, for the Python that is used"
+        raise DeviceError(f"{device}: measuring {job.names} failed{remedy}:\n{said}")
+
+
+def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer:
+    """Understand the line that the runner printed.
+
+    Args:
+        job: What it was asked.
+        said: What it printed.
+        seconds: How long that took by this machine's clock.
+        device: For messages.
+
+    Raises:
+        DeviceError: If the runner failed, or what it printed cannot be the truth.
+    """
+    try:
+        failed = _Failed.model_validate_json(said)
+    except ValidationError:
+        pass
+    else:
+        failure = failed.failure
+        remedy = _REMEDIES.get(failure.stage, "")
+        kind = UnsupportedError if failure.stage == "format" else DeviceError
+        raise kind(
+            f"{device}: {job.names} failed at the stage {failure.stage!r}: {failure.message[-_SHOWN_CHARACTERS:]} "
+            f"({remedy})"
+        )
+    try:
+        answer = Answer.model_validate_json(said)
+    except ValidationError as error:
+        raise DeviceError(
+            f"{device}: what came back for {job.names} is no answer: {_shown(said)}; does something else print there?"
+        ) from error
+    if answer.token != job.token or len(answer.timings) != len(job.artifacts):
+        raise DeviceError(f"{device}: the answer for {job.names} is another job's; measure again")
+    require_possible(job, answer, seconds=seconds, device=device)
+    return answer
+
+
+def require_possible(job: Job, answer: Answer, *, seconds: float, device: str) -> None:
+    """Refuse times that cannot be the truth: clocks jump.
+
+    Raises:
+        DeviceError: If runs are missing, took no time, or longer than passed here meanwhile.
+    """
+    times = [value for timing in answer.timings for value in timing.milliseconds]
+    whole = all(len(timing.milliseconds) * timing.averaged >= job.runs for timing in answer.timings)
+    if not whole or not all(math.isfinite(value) and value > 0 for value in times):
+        raise DeviceError(f"{device}: the times of {job.names} are not all positive: the device's clock jumped")
+    total = sum(sum(timing.milliseconds) * timing.averaged for timing in answer.timings) / 1000.0
+    if total > _CLOCK_TOLERANCE * answer.elapsed_s or total > _CLOCK_TOLERANCE * seconds:
+        raise DeviceError(
+            f"{device}: the runs of {job.names} would have taken {total:.3g} s, and {seconds:.3g} s passed here: the "
+            "device's clock jumped; measure again"
+        )
+
+
+def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ...]:
+    """Read what the runner wrote, in PyTorch's layout.
+
+    Raises:
+        DeviceError: If it is not there, or no such file.
+    """
+    try:
+        with np.load(path) as found:
+            pieces = [found[str(index)] for index in range(len(artifact.outputs))]
+    except (OSError, ValueError, KeyError) as error:
+        raise DeviceError(f"{device}: the outputs of {artifact.path.name} cannot be read: {error}") from error
+    return tuple(
+        spec.to_torch(np.concatenate(list(piece))) for spec, piece in zip(artifact.outputs, pieces, strict=True)
+    )
+
+
+def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
+    """Cut inputs into batches of the artifact's own size, in its own layout; each array has an axis for them.
+
+    Raises:
+        DeviceError: If the inputs are not the artifact's, or fewer than a batch.
+    """
+    if len(inputs) != len(artifact.inputs):
+        raise DeviceError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
+    batch = artifact.inputs[0].shape[0]
+    count = len(inputs[0]) // batch
+    if not count:
+        raise DeviceError(f"{artifact.path.name} runs batches of {batch}, {len(inputs[0])} samples were given")
+    return {
+        str(index): np.stack([spec.from_torch(array[i * batch : (i + 1) * batch]) for i in range(count)])
+        for index, (spec, array) in enumerate(zip(artifact.inputs, inputs, strict=True))
+    }
+
+
+def _shown(said: bytes) -> str:
+    text = said.decode(errors="replace").strip()
+    return repr(text[:200]) if text else "nothing"

@@ -1,0 +1,210 @@
+"""A job's folder on an Android device: artifacts and programs are sent there, launched, and what they print is read."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sekron_edge import files
+from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.errors import DeviceError
+from sekron_edge.measurement._protocol import Job, Timing, pieces
+from sekron_edge.measurement._records import OperatorTime
+from sekron_edge.measurement.transports._adb_client import Adb
+from sekron_edge.measurement.transports._android_tools import Tool, read_operators
+
+_SIGNALLED = 128
+_KILLED = _SIGNALLED + signal.SIGKILL
+_STATUSES = {
+    126: "it cannot be executed there; is it for another processor?",
+    127: "it, or a library of it, is not there; is it for another processor?",
+}
+_NEXT = "sekron-edge-next"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder there for one job, and the program that times its artifacts.
+
+    Attributes:
+        adb: The device.
+        folder: Of the job.
+        tool: The program.
+        program: Where it is, here.
+        job: What is to be done.
+        cores: That the program is bound to; as the system likes if empty.
+    """
+
+    adb: Adb
+    folder: str
+    tool: Tool
+    program: Path
+    job: Job
+    cores: Sequence[int]
+
+    def measure(self, index: int, traces: Path | None) -> tuple[Timing, tuple[Array, ...]]:
+        """Time one of the job's artifacts; return its outputs, too, where the program writes them.
+
+        Args:
+            index: Of the artifact.
+            traces: Folder here for the program's trace, if that is wanted.
+        """
+        job, artifact = self.job, self.job.artifacts[index]
+        model = f"{index}{artifact.path.suffix}"
+        self._send_program()
+        self.adb.push([artifact.path], f"{self.folder}/{model}")
+        inputs = self._send_inputs(index)
+        outputs = self._outputs(artifact, model, inputs) if job.answered else ()
+        given = self.tool.given(artifact, inputs[0]) if inputs else []
+        given += [f"--etdump_path={index}.etdump"] if traces is not None else []
+        launches = self.tool.launches(model, job)
+        printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
+        profiled = job.operators and self.tool.profile
+        operators = read_operators(self._run(artifact, [*launches[-1], *self.tool.profile, *given])) if profiled else ()
+        if traces is not None:
+            target = traces.expanduser()
+            target.mkdir(parents=True, exist_ok=True)
+            self.adb.pull(f"{self.folder}/{index}.etdump", target / f"{artifact.path.stem}.etdump")
+        return self._timing(artifact, printed, operators), outputs
+
+    def time_in_turn(self) -> list[Timing]:
+        """Time all of the job's artifacts, which may be hundreds: the program's launches for each take turns."""
+        artifacts = self.job.artifacts
+        self._send_program()
+        with tempfile.TemporaryDirectory() as local:
+            models = [Path(local) / f"{index}{artifact.path.suffix}" for index, artifact in enumerate(artifacts)]
+            for model, artifact in zip(models, artifacts, strict=True):
+                model.symlink_to(artifact.path.resolve())
+            self.adb.push(models, self.folder)
+        launches = [self.tool.launches(model.name, self.job) for model in models]
+        rounds = [self._run_all(arguments) for arguments in zip(*launches, strict=True)]
+        return [self._timing(*one) for one in zip(artifacts, zip(*rounds, strict=True), strict=True)]
+
+    def _run_all(self, launches: Sequence[Sequence[str]]) -> list[str]:
+        """Run the program with each of these arguments by one script there; return what it printed each time."""
+        lines = [f"echo {_NEXT}; ./{self.tool.name} {shlex.join(arguments)} || exit" for arguments in launches]
+        with tempfile.TemporaryDirectory() as local:
+            script = Path(local) / "round"
+            script.write_text("\n".join([*lines, ""]))
+            self.adb.push([script], f"{self.folder}/{script.name}")
+        status, printed = self._launch(f"sh {script.name}")
+        _, *each = printed.split(f"{_NEXT}\n")
+        last = self.job.artifacts[max(0, len(each) - 1)]
+        self._require_end(last, status, printed)
+        return each
+
+    def _timing(self, artifact: Artifact, printed: Sequence[str], operators: tuple[OperatorTime, ...] = ()) -> Timing:
+        try:
+            read = self.tool.read(printed, self.job)
+        except DeviceError as error:
+            raise DeviceError(f"{self.adb.device}: {artifact.path.name}: {error}") from error
+        return Timing(
+            runtime=self.tool.runtime,
+            runtime_version=f"{self.tool.name} {files.sha256(self.program)[:12]}",
+            timed="computation",  # both programs hand the inputs over before they look at the clock
+            measurable=True,
+            settled=True,
+            milliseconds=read.milliseconds,
+            averaged=read.averaged,
+            peak_memory_bytes=read.peak_memory_bytes,
+            operators=operators,
+        )
+
+    def _send_program(self) -> None:
+        self.adb.push([self.program], f"{self.folder}/{self.tool.name}")
+        self.adb.require(f"chmod 755 {shlex.quote(f'{self.folder}/{self.tool.name}')}")
+
+    def _send_inputs(self, index: int) -> list[list[str]]:
+        """Send each batch of each input as a file of raw values; return their names, batch by batch."""
+        if self.job.inputs is None:
+            return []
+        arrays = pieces(self.job.artifacts[index], self.job.inputs).values()
+        batches = []
+        with tempfile.TemporaryDirectory() as local:
+            for batch, values in enumerate(zip(*arrays, strict=True)):
+                names = [f"{index}-{batch}-{number}.in" for number in range(len(values))]
+                for name, value in zip(names, values, strict=True):
+                    value.tofile(Path(local) / name)
+                    self.adb.push([Path(local) / name], f"{self.folder}/{name}")
+                batches.append(names)
+        return batches
+
+    def _outputs(self, artifact: Artifact, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
+        """Run every batch once, and fetch what comes out, in PyTorch's layout; nothing if nothing is written."""
+        found: list[list[Array]] = [[] for _ in artifact.outputs]
+        names = self.tool.answers(len(artifact.outputs))
+        for batch in inputs:
+            self._run(artifact, [*self.tool.answering(model), *self.tool.given(artifact, batch)])
+            if self.adb.shell(f"cd {shlex.quote(self.folder)} && ls {' '.join(names)}")[0]:
+                return ()
+            content = self._fetched(names)
+            sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in artifact.outputs]
+            if len(content) != sum(sizes):
+                raise DeviceError(
+                    f"{self.adb.device}: {artifact.path.name} gave {len(content)} bytes for outputs of {sum(sizes)}; "
+                    "is the file damaged?"
+                )
+            for spec, size, batches in zip(artifact.outputs, sizes, found, strict=True):
+                batches.append(np.frombuffer(content[:size], spec.dtype).reshape(spec.shape))
+                content = content[size:]
+        return tuple(
+            spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, found, strict=True)
+        )
+
+    def _fetched(self, names: Sequence[str]) -> bytes:
+        with tempfile.TemporaryDirectory() as local:
+            path = Path(local) / "fetched"
+            contents = []
+            for name in names:
+                self.adb.pull(f"{self.folder}/{name}", path)
+                contents.append(path.read_bytes())
+        self.adb.require(f"cd {shlex.quote(self.folder)} && rm {' '.join(names)}")  # the next are the next batch's
+        return b"".join(contents)
+
+    def _run(self, artifact: Artifact, arguments: Sequence[str]) -> str:
+        status, printed = self._launch(f"./{self.tool.name} {shlex.join(arguments)}")
+        self._require_end(artifact, status, printed)
+        return printed
+
+    def _launch(self, command: str) -> tuple[int, str]:
+        """Run a command there; return its status and what it printed."""
+        seconds = max(1, int(self.adb.deadline.left))
+        # In a process group of its own, which nothing outlives.
+        pin = f"taskset {sum(1 << core for core in self.cores):x} " if self.cores else ""
+        launch = f"echo $$ > group; exec timeout -s KILL {seconds} {pin}{command}"
+        return self.adb.shell(
+            f"cd {shlex.quote(self.folder)} && {{ setsid sh -c {shlex.quote(launch)}; status=$?; "
+            "kill -9 -$(cat group) 2>/dev/null; (exit $status); }"
+        )
+
+    def _require_end(self, artifact: Artifact, status: int, printed: str) -> None:
+        """Refuse a program that did not come to its end.
+
+        Raises:
+            DeviceError: If it failed, or time is up.
+        """
+        if not status:
+            return
+        if status == _KILLED and self.adb.deadline.left < 1:
+            raise self.adb.missed()
+        raise DeviceError(
+            f"{self.adb.device}: measuring {artifact.path.name} with {self.tool.name} failed: "
+            f"{self._reason(status)}\n{printed.strip()[-800:]}"
+        )
+
+    def _reason(self, status: int) -> str:
+        if status in _STATUSES:
+            return _STATUSES[status]
+        if status > _SIGNALLED:
+            with suppress(ValueError):
+                name = signal.Signals(status - _SIGNALLED).name
+                return f"it ended with {name}; {'is there enough memory?' if name == 'SIGKILL' else 'is it damaged?'}"
+        return f"status {status}; is the file damaged, or the program older than the exporter?"

@@ -1,0 +1,222 @@
+"""This end of a pipe to a device: sends the attendant there, and has it do a job.
+
+Anything that gives a pipe to a Python on the device will do: a command is all that is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sekron_edge import files
+from sekron_edge.errors import DeviceError, UnreachableError
+from sekron_edge.measurement._device import RUNNER, Deadline
+from sekron_edge.measurement._protocol import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
+
+ATTENDANT = Path(__file__).parents[1] / "on_device" / "attendant.py"
+# Read by the Python on the device: how long the attendant is, and the attendant. No quotes but those around it.
+BOOTSTRAP = 'import sys; b = sys.stdin.buffer; exec(compile(b.read(int(b.readline())), "attendant", "exec"))'
+_WORD = "sekron-edge"
+_KEEP = b"keep\n"
+_RUNNER_NAME = "runner.py"
+_GRACE_S = 5.0  # for the attendant to say itself that time is up, and to clean up
+_MOST_NOISE = 1 << 20  # what a device may print before the attendant speaks
+_CHUNK = 1 << 16
+_COMPLAINT_CHARACTERS = 800
+
+
+@dataclass(frozen=True)
+class Broken(Exception):  # noqa: N818 - the transport knows what it means, and raises an error
+    """The pipe ended before the answer: the command's status, what it complained of, whether the attendant spoke."""
+
+    status: int
+    complaint: str
+    spoken: bool
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    path: Path
+    kept: bool
+
+    def described(self) -> dict[str, Any]:
+        size, digest = self.path.stat().st_size, files.sha256(self.path)
+        return {"name": self.name, "sha256": digest, "size": size, "kept": self.kept}
+
+
+def do_job(command: Sequence[str], job: Job, *, device: str, cache: str, deadline: Deadline) -> Outcome:
+    """Have a job done at the other end of a command's pipe.
+
+    Args:
+        command: Runs `BOOTSTRAP` in a Python on the device, its standard input and output connected to here.
+        job: What to measure.
+        device: For messages.
+        cache: Folder on the device that keeps what was sent.
+        deadline: For all of it.
+
+    Raises:
+        Broken: If the pipe ends early.
+        UnreachableError: If the device refuses for a reason that may pass.
+        DeviceError: If it refuses, the runner fails, or time is up.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        collect = job.write(folder, [f"{index}/{artifact.path.name}" for index, artifact in enumerate(job.artifacts)])
+        sent = _files(job, folder)
+        request = {
+            "token": job.token,
+            "cache": cache,
+            "timeout_s": deadline.left,
+            "files": [file.described() for file in sent],
+            "runner": _RUNNER_NAME,
+            "job": JOB_NAME,
+            "environment": job.environment,
+            "collect": collect,
+        }
+        with _Pipe(command, deadline.left + _GRACE_S, device, job.token) as pipe:
+            try:
+                reply = pipe.converse(request, sent)
+                if "refused" in reply:
+                    raise _refusal(reply, deadline, device, job)
+                said, complained = pipe.take(reply["said"]), pipe.take(reply["complained"])
+                contents = [None if size is None else pipe.take(size) for size in reply["collected"]]
+            except TimeoutError as error:
+                raise deadline.missed(device, job) from error
+            require_end(job, reply["status"], complained, device)
+            answer = read_answer(job, said, seconds=deadline.passed, device=device)
+            for file, content in zip(collect, contents, strict=True):
+                if content is not None:
+                    (folder / file).write_bytes(content)
+            outputs = tuple(
+                read_outputs(artifact, folder / file, device)
+                for artifact, file in zip(job.artifacts, collect, strict=False)
+            )
+            pipe.keep()
+    return Outcome(answer, outputs)
+
+
+def _refusal(reply: dict[str, Any], deadline: Deadline, device: str, job: Job) -> DeviceError:
+    if reply["refused"] == "time is up":
+        return deadline.missed(device, job)
+    kind = UnreachableError if reply["transient"] else DeviceError
+    return kind(f"{device}: {job.names} cannot be measured there: {reply['refused']}")
+
+
+def _files(job: Job, folder: Path) -> list[_File]:
+    """Return what the job's folder on the device holds; the runner, and what is measured as users do, is kept there."""
+    found = [_File(_RUNNER_NAME, RUNNER, kept=True)]
+    found += [_File(path.name, path, kept=False) for path in files.files_below(folder)]
+    for index, artifact in enumerate(job.artifacts):
+        for path in files.files_below(artifact.path):
+            below = path.relative_to(artifact.path.parent).as_posix()
+            found.append(_File(f"{index}/{below}", path, kept=job.timed == "call"))
+    return found
+
+
+class _Pipe:
+    """A command whose standard input and output lead to the device; killed when the time is up, or at the end."""
+
+    def __init__(self, command: Sequence[str], seconds: float, device: str, token: str) -> None:
+        self._device = device
+        self._head = f"{_WORD} {token} ".encode()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the pipe
+        self._late = threading.Event()
+        self._spoken = False
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints
+        )
+        self._watch = threading.Timer(seconds, self._end)
+        self._watch.daemon = True
+        self._watch.start()
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the conversation; the attendant cleans up, and ends the command with itself."""
+        for stream in (self._stdin, self._stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._watch.cancel()
+        self._complaints.close()
+
+    def converse(self, request: dict[str, Any], sent: Sequence[_File]) -> dict[str, Any]:
+        """Send the attendant, the request and what is missing of its files; return the last line that it says."""
+        source = ATTENDANT.read_bytes()
+        self._send(f"{len(source)}\n".encode() + source + json.dumps(request).encode() + b"\n")
+        reply = self._listen()
+        for index in reply.get("missing", ()):
+            with sent[index].path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    if not self._send(chunk):
+                        return self._listen()  # it stopped taking files, and says why
+        return self._listen() if "missing" in reply else reply
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes that the attendant sends."""
+        content = self._stdout.read(size)
+        if len(content) < size:
+            raise self._broken()
+        return content
+
+    def keep(self) -> None:
+        """Let the device keep what it was sent: all went well."""
+        self._send(_KEEP)
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _send(self, content: bytes) -> bool:
+        try:
+            self._stdin.write(content)
+            self._stdin.flush()
+        except OSError:
+            return False
+        return True
+
+    def _listen(self) -> dict[str, Any]:
+        """Return the attendant's next line; what the device's shell prints before it first speaks is passed over."""
+        noise = 0
+        while line := self._stdout.readline(_MOST_NOISE):
+            if line.startswith(self._head) and line.endswith(b"\n"):
+                self._spoken = True
+                found: dict[str, Any] = json.loads(line[len(self._head) :])
+                return found
+            noise += len(line)
+            if self._spoken or noise > _MOST_NOISE:
+                raise DeviceError(
+                    f"{self._device}: {line[:100]!r} came instead of an answer; does its shell print when it starts?"
+                )
+        raise self._broken()
+
+    def _broken(self) -> Exception:
+        status = self._process.wait()
+        if self._late.is_set():
+            return TimeoutError()
+        self._complaints.seek(0)
+        complaint = self._complaints.read().decode(errors="replace").strip()[-_COMPLAINT_CHARACTERS:]
+        return Broken(status, complaint, self._spoken)
+
+    def _end(self) -> None:
+        self._late.set()
+        self._process.kill()

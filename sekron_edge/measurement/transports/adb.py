@@ -1,0 +1,162 @@
+"""Android devices over adb: LiteRT's and ExecuTorch's own programs, on the big cores, when the device is cool.
+
+A folder there holds one job. It is removed at the end; should the connection break, a guard that was left there kills
+what runs and removes it when the time is up.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
+from sekron_edge.measurement import _hostinfo
+from sekron_edge.measurement._device import Deadline, Device
+from sekron_edge.measurement._hostinfo import HostInfo
+from sekron_edge.measurement._protocol import Answer, Job, Outcome, require_possible
+from sekron_edge.measurement.transports._adb_client import Adb
+from sekron_edge.measurement.transports._adb_workplace import Workplace
+from sekron_edge.measurement.transports._android_tools import TOOLS, Tool
+from sekron_edge.measurement.transports._connections import Connection
+
+_ABOVE = "/data/local/tmp"
+_NAME = "sekron-edge"  # what has this name there is ours to remove
+_COOLING_POLL_S = 5.0
+_CLEANING_S = 5.0
+_BUSY = 75
+
+
+class AdbDevice(Device):
+    """An Android device with USB debugging, or any other that the adb client reaches.
+
+    Args:
+        alias: Its name in the user's file, or its serial number.
+        connection: How it is reached, and where the programs are that time artifacts.
+    """
+
+    def __init__(self, alias: str, connection: Connection) -> None:
+        self.name = f"adb:{alias}"
+        self.emulated = connection.emulated
+        self._connection = connection
+        self._serial = connection.host or alias
+
+    def _carry(self, job: Job, timeout_s: float) -> Outcome:
+        tool, program = self._tool(job)
+        deadline = Deadline(timeout_s)
+        adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, job))
+        folder = f"{self._connection.cache or _ABOVE}/{_NAME}"
+        with _folder(adb, folder):
+            before = self._cooled(adb)
+            cores = job.affinity or HostInfo(before).big_cores
+            place = Workplace(adb, folder, tool, program, job, cores)
+            started = time.monotonic()
+            if job.timed == "computation":
+                timings, outputs = place.time_in_turn(), []
+            else:
+                traces = self._connection.etdump if tool.traces else None
+                measured = [place.measure(index, traces) for index in range(len(job.artifacts))]
+                timings, outputs = [timing for timing, _ in measured], [values for _, values in measured]
+            elapsed = time.monotonic() - started
+            after = _texts(adb)
+            machine, system = adb.require("uname -m; uname -sr").split("\n", maxsplit=2)[:2]
+        answer = Answer(
+            token=job.token,
+            machine=machine,
+            system=system,
+            python=None,
+            cores=before[_hostinfo.CPUINFO].count("processor\t") or None,
+            affinity=None,
+            pinned=cores,
+            elapsed_s=elapsed,
+            before=before,
+            after=after,
+            timings=tuple(timings),
+        )
+        require_possible(job, answer, seconds=elapsed, device=self.name)
+        return Outcome(answer, tuple(outputs))
+
+    def _tool(self, job: Job) -> tuple[Tool, Path]:
+        """Return what times the job's artifacts, which are of one format, and where it is."""
+        tool = TOOLS.get(job.artifacts[0].format)
+        if tool is None:
+            raise UnsupportedError(
+                f"{self.name}: {job.names} cannot be measured over adb, where {', '.join(TOOLS)} can"
+            )
+        program = self._connection.binaries.get(tool.name)
+        if program is None or not program.expanduser().is_file():
+            raise DeviceError(
+                f"{self.name}: {tool.name} is needed, and is not at {program}: name its path in devices.toml, as "
+                f'binaries = {{ {tool.name} = "..." }}; docs/measuring.md says where to get it'
+            )
+        return tool, program.expanduser()
+
+    def _cooled(self, adb: Adb) -> dict[str, str]:
+        """Wait until the device is cool enough, if that was asked for; return its texts."""
+        limit = self._connection.cool_celsius
+        while True:
+            found = _texts(adb)
+            temperature = HostInfo(found).temperature_celsius
+            if limit is None or (temperature is not None and temperature <= limit):
+                return found
+            if temperature is None:
+                raise DeviceError(
+                    f"{self.name}: it does not say how hot it is, and was to be no hotter than {limit:g} °C; leave "
+                    "cool_celsius out, and let it cool by hand"
+                )
+            if adb.deadline.left < adb.deadline.seconds / 2:
+                raise DeviceError(
+                    f"{self.name}: it is still at {temperature:g} °C after {adb.deadline.passed:.0f} s, and was to be "
+                    f"no hotter than {limit:g}; let it cool, or raise cool_celsius"
+                )
+            time.sleep(min(_COOLING_POLL_S, adb.deadline.seconds / 10))
+
+
+@contextmanager
+def _folder(adb: Adb, folder: str) -> Iterator[None]:
+    """Make the folder of a job, with a guard that ends it should nobody come back; both go at the end.
+
+    Raises:
+        UnreachableError: If another job's guard is there.
+    """
+    quoted = shlex.quote(folder)
+    end = f"kill -9 -$(cat {quoted}/group); rm -rf {quoted}"
+    guard = f"sleep {round(adb.deadline.seconds + _CLEANING_S)}; {end}"
+    status, printed = adb.shell(
+        f"(mkdir {quoted} 2>/dev/null || {{ kill -0 $(cat {quoted}/guard) 2>/dev/null && exit {_BUSY}; "
+        f"rm -rf {quoted}; mkdir {quoted}; }} && cd {quoted} && "
+        f"{{ setsid sh -c {shlex.quote(guard)} >/dev/null 2>&1 </dev/null & echo $! > guard; }})"
+    )
+    if status == _BUSY:
+        raise UnreachableError(f"{adb.device}: another measurement runs there")
+    if status:
+        raise DeviceError(f"{adb.device}: a folder for the job cannot be made there: {printed.strip()}")
+    try:
+        yield
+    finally:
+        last = Adb(adb.serial, adb.device, Deadline(_CLEANING_S), adb.missed)
+        with suppress(DeviceError):  # the device has gone: its guard cleans up
+            last.shell(f"kill -9 -$(cat {quoted}/guard); {end}")
+
+
+def _texts(adb: Adb) -> dict[str, str]:
+    """Read the small files that say how the device is."""
+    mark = "sekron-edge-file:"
+    script = f'for f in {" ".join(_hostinfo.READ)}; do [ -r "$f" ] && echo "{mark}$f" && cat "$f"; done; true'
+    found: dict[str, str] = {}
+    for block in adb.require(script).split(mark)[1:]:
+        path, _, text = block.partition("\n")
+        found[path] = text.strip("\0 \n")
+    found.setdefault(_hostinfo.CPUINFO, "")
+    status, said = adb.shell(_hostinfo.THERMAL_SERVICE)
+    if not status:
+        found[_hostinfo.THERMAL_SERVICE] = said
+    # A device that has no name among its files has one among its properties.
+    if HostInfo(found).cpu_model is None:
+        status, said = adb.shell("getprop ro.product.manufacturer && getprop ro.product.model && getprop ro.soc.model")
+        if not status:
+            found[_hostinfo.BOARD] = re.sub(r"\s+", " ", said).strip()
+    return found

@@ -1,0 +1,90 @@
+"""This machine as a device: the runner in a process of its own.
+
+What it holds is then the model's, and a crash of a runtime is an error and not the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from sekron_edge.measurement._device import RUNNER, Deadline, Device
+from sekron_edge.measurement._hostinfo import this_machine
+from sekron_edge.measurement._protocol import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
+from sekron_edge.measurement.on_device import matrix_unit, runner
+
+_EXPORTERS_OWN = "sekron_edge.measurement._sessions:ExporterRuntime"
+
+
+class LocalDevice(Device):
+    """This machine."""
+
+    name = "local"
+    # A program, with arguments, that turns into the runner when it has made its process fit for it.
+    launcher: ClassVar[tuple[str, ...]] = ()
+
+    def _carry(self, job: Job, timeout_s: float) -> Outcome:
+        deadline = Deadline(timeout_s)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            paths = [str(artifact.path.resolve()) for artifact in job.artifacts]
+            answers = job.write(folder, paths, None if _runs_here(job) else _EXPORTERS_OWN)
+            # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
+            command = [*self.launcher, sys.executable, "-P", str(RUNNER), JOB_NAME]
+            status, said, complained = _run(command, folder, {**os.environ, **job.environment}, deadline)
+            if status is None:
+                raise deadline.missed(self.name, job)
+            require_end(job, status, complained, self.name)
+            answer = read_answer(job, said, seconds=deadline.passed, device=self.name)
+            pairs = zip(job.artifacts, answers, strict=False)
+            outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
+        return Outcome(answer, outputs)
+
+
+class VectorUnits(LocalDevice):
+    """This machine, its runtimes kept from the matrix unit."""
+
+    launcher = (sys.executable, "-P", matrix_unit.__file__)
+
+    def __init__(self) -> None:
+        self.name = f"{this_machine().cpu_model} without AMX"
+
+
+def comparable_device() -> VectorUnits | None:
+    """Return what of this machine resembles phones and boards; None where that is all of it."""
+    return VectorUnits() if this_machine().matrix_unit else None
+
+
+def _run(
+    command: list[str], folder: Path, environment: dict[str, str], deadline: Deadline
+) -> tuple[int | None, bytes, bytes]:
+    """Run a command that leaves no process; return its status, None if time was up, and what it printed."""
+    with (folder / "said").open("w+b") as said, (folder / "complained").open("w+b") as complained:
+        # Files, not pipes: those a child of the runner would hold open.
+        process = subprocess.Popen(
+            command, stdout=said, stderr=complained, env=environment, cwd=folder, start_new_session=True
+        )
+        status: int | None = None
+        try:
+            status = process.wait(deadline.left)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        complained.seek(0)
+        return status, said.read(), complained.read()
+
+
+def _runs_here(job: Job) -> bool:
+    """Say whether the runner's own runtimes run the artifacts here; Core ML's is a Mac's."""
+    formats = {artifact.format for artifact in job.artifacts}
+    return formats <= set(runner.RUNTIMES) and ("coreml" not in formats or sys.platform == "darwin")

@@ -1,0 +1,35 @@
+import pytest
+
+from sekron_edge.artifacts import Artifact, TensorSpec
+from tests.measurement.boards import Board
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """Keep what tests measure out of the user's store."""
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "own cache"))
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory):
+    board = Board(tmp_path_factory.mktemp("board"))
+    yield board
+    board.stop()
+
+
+@pytest.fixture
+def at_board(board, monkeypatch):
+    """The board, as it is when nothing is wrong."""
+    monkeypatch.setenv("SEKRON_EDGE_DEVICES", str(board.devices))
+    board.write(board=board.settings())
+    yield board
+    board.wait_for_silence()
+
+
+@pytest.fixture
+def doubler(tmp_path):
+    """An artifact that the stub runtime takes: it gives twice its input."""
+    path = tmp_path / 'it\'s a "model" of $HOME; 50%.tflite'
+    path.write_bytes(b"doubler" * 1000)
+    spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
+    return Artifact.describe(path, format="litert", precision="fp32", inputs=[spec], outputs=[spec], versions={})

@@ -1,0 +1,132 @@
+"""This machine as a device, with the runtimes that ship."""
+
+import os
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from sekron_edge import files
+from sekron_edge.artifacts import export
+from sekron_edge.errors import ConfigError, DeviceError, UnsupportedError
+from sekron_edge.measurement import LocalDevice, Measurement, measure
+from tests.measurement.boards import STUB
+
+
+@pytest.fixture(scope="module", params=["litert", "executorch"])
+def artifacts(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    x = torch.randn(1, 8, 28, 28)
+
+    def network(width):
+        return nn.Sequential(nn.Conv2d(8, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 8, 3, padding=1))
+
+    return [export(network(w), (x,), format=request.param, out=folder, name=f"w{w}") for w in (8, 128)]
+
+
+@pytest.mark.slow
+def test_together_the_heavier_model_is_slower_and_larger(artifacts):
+    small, large = LocalDevice().measure_together(artifacts, runs=10, timeout_s=60)
+    assert small.median_ms < large.median_ms
+    assert 0 < small.min_ms <= small.median_ms <= small.p90_ms
+    assert small.artifact_sha256 == artifacts[0].sha256
+    assert small.peak_memory_bytes is None
+    alone = [measure(artifact, runs=4).peak_memory_bytes for artifact in artifacts]
+    assert None in alone or alone[0] < alone[1]
+    assert small.runs >= 10
+    assert small.stable == (not small.remarks)
+    assert Measurement.model_validate_json(small.model_dump_json()) == small
+
+
+@pytest.mark.slow
+def test_real_inputs_are_taken_in_pytorchs_layout(artifacts):
+    found = measure(artifacts[0], inputs=[np.zeros((4, 8, 28, 28), np.float32)], runs=4, timeout_s=60)
+    assert found.device == "local"
+    assert found.runtime == artifacts[0].format
+
+
+@pytest.mark.slow
+def test_a_damaged_artifact_is_one_clear_error(artifacts, tmp_path):
+    path = tmp_path / f"broken{artifacts[0].path.suffix}"
+    path.write_bytes(b"not a model")
+    altered = artifacts[0].model_copy(update={"path": path})
+    with pytest.raises(DeviceError, match="altered since it was described"):
+        measure(altered, timeout_s=60)
+    with pytest.raises(DeviceError, match=r"broken.*'load'"):
+        measure(altered.model_copy(update={"sha256": files.sha256(path)}), timeout_s=60)
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_is_given_up(artifacts):
+    with pytest.raises(DeviceError, match="longer than"):
+        measure(artifacts[1], runs=10**7, timeout_s=5)
+
+
+def test_bad_arguments_name_what_was_wrong(tmp_path):
+    from sekron_edge.artifacts import Artifact
+
+    path = tmp_path / "x.tflite"
+    path.write_bytes(b"x")
+    nothing = Artifact.describe(path, format="litert", precision="fp32", inputs=[], outputs=[], versions={})
+    with pytest.raises(ConfigError, match="no device 'moon'"):
+        measure(nothing, "moon")
+    with pytest.raises(DeviceError, match="at least 1"):
+        measure(nothing, threads=0)
+    path.unlink()
+    with pytest.raises(DeviceError, match="no artifact at"):
+        measure(nothing)
+    other = nothing.model_copy(update={"format": "executorch"})
+    with pytest.raises(DeviceError, match="one format"):
+        LocalDevice().measure_together([nothing, other])
+
+
+@pytest.mark.slow
+def test_what_runs_elsewhere_alone_is_said_so(tmp_path):
+    artifact = export(nn.Conv2d(3, 4, 3), (torch.randn(1, 3, 8, 8),), format="executorch:vulkan", out=tmp_path)
+    with pytest.raises(UnsupportedError, match="measure it elsewhere"):
+        measure(artifact, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("crash", "SIGSEGV"),
+        ("child", "SIGSEGV"),
+        ("exit", "failed"),
+        ("garbage", "is no answer"),
+        ("hang", "longer than"),
+    ],
+)
+def test_a_fault_of_the_runtime_is_one_error_and_leaves_no_process(fault, message, doubler, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("SEKRON_EDGE_FAULT", fault)
+    with pytest.raises(DeviceError, match=message):
+        measure(doubler, runs=4, timeout_s=4 if fault == "hang" else 60)
+    assert not left_behind()
+
+
+def test_a_child_that_outlives_the_runtime_is_ended(doubler, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("SEKRON_EDGE_FAULT", "lasting")
+    assert measure(doubler, runs=4, timeout_s=60).runs >= 4
+    assert not left_behind()
+
+
+def left_behind():
+    """Return the children that are still there when a kill has had time to arrive."""
+    until = time.monotonic() + 5
+    while (found := [one for one in psutil.process_iter() if is_sleeping(one)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def is_sleeping(process):
+    """Say whether this is the child that the stub leaves behind."""
+    try:
+        mine = process.environ().get("SEKRON_EDGE_CACHE") == os.environ["SEKRON_EDGE_CACHE"]
+        return mine and process.cmdline() == ["sleep", "1000"] and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
