@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sekron_edge.bundle import MANIFEST_NAME, WEIGHTS_NAME
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.pipeline import load_config, load_task, run_job, trained_model
 from sekron_edge.planner import Plan, decompose
 from sekron_edge.task import Task
@@ -35,9 +35,9 @@ def finished(job: str, bundles: Path) -> Finished:
     config = load_config(EXAMPLES / f"{job}.toml")
     bundle = bundles / config.name
     if not (bundle / MANIFEST_NAME).is_file():
-        run_job(config, bundle, resume=True, narrator=ConsoleNarrator())
+        run_job(config, bundle, resume=True, progress=ConsoleProgress())
     task = load_task(config)
-    dense = trained_model(config, task, ConsoleNarrator())
+    dense = trained_model(config, task, ConsoleProgress())
     small = decompose(dense, Plan.model_validate_json((bundle / "plan.json").read_bytes()))
     small.load_state_dict(load_file(bundle / WEIGHTS_NAME))
     return Finished(dense.eval(), small.eval(), task)

@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Precision, export
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.data import classification, load_source
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import LocalDevice
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options.parse_args(arguments)
     random = Random(given.seed)
     task = classification(load_source("digits", size=_SIZE), calibration_samples=128)
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     rows: list[dict[str, Any]] = []
     for pair in range(3 if given.quick else given.pairs):
         row = _row(pair, task, random)
-        narrator.say(f"{row}")
+        progress.say(f"{row}")
         rows.append(row)
     broken = sum(row["outcome"] == "broken" for row in rows)
     claims = [Claim(name=f"budgets broken, of {len(rows)}", value=broken, relation="<=", limit=0)]

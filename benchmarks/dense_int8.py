@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export
 from sekron_edge.bundle import MANIFEST_NAME, read_manifest
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.data import collate
 from sekron_edge.measurement import LocalDevice
 from sekron_edge.pipeline import JobConfig, load_config, load_task, trained_model
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = load_config(_EXAMPLES / f"{job}.toml")
         bundle = given.bundles / config.name
         if not (bundle / MANIFEST_NAME).is_file():
-            ConsoleNarrator().say(f"{job} is left out: there is no bundle at {bundle}")
+            ConsoleProgress().say(f"{job} is left out: there is no bundle at {bundle}")
             continue
         found = _compare(job, config, bundle)
         rows += found
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _compare(job: str, config: JobConfig, bundle: Path) -> list[dict[str, Any]]:
     task = load_task(config)
-    model = trained_model(config, task, ConsoleNarrator())
+    model = trained_model(config, task, ConsoleProgress())
     delivery = next(d for d in read_manifest(bundle).deliveries if d.artifact.format == "litert")
     ours = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
     with TemporaryDirectory() as folder:

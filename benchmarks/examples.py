@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.bundle import MANIFEST_NAME, Delivery, Manifest, read_manifest
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.pipeline import JobConfig, load_config, run_job
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _manifest(config: JobConfig, bundle: Path) -> Manifest:
     if (bundle / MANIFEST_NAME).is_file():
         return read_manifest(bundle)
-    return run_job(config, bundle, resume=True, narrator=ConsoleNarrator()).manifest
+    return run_job(config, bundle, resume=True, progress=ConsoleProgress()).manifest
 
 
 def _row(job: str, manifest: Manifest, delivery: Delivery) -> dict[str, Any]:

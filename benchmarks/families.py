@@ -35,16 +35,16 @@ from sekron_edge.data import collate
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.pipeline import (
-    LogNarrator,
+    LogProgress,
     calibration_inputs,
+    evaluator_for,
     example_inputs,
-    judge_for,
     load_config,
     load_task,
     state_fingerprint,
     trained_model,
 )
-from sekron_edge.planner import Budget, Judge, ModelScores, Plan, decompose, measure_sensitivity, score
+from sekron_edge.planner import Budget, ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
 from sekron_edge.primitives import Primitive
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
@@ -140,7 +140,7 @@ class _Network:
     calibration: Tensor
     config: TrainConfig
     families: dict[str, ModelScores]
-    judge: Judge
+    evaluator: PlanEvaluator
 
     @classmethod
     def load(cls, name: str, images: int | None) -> _Network:
@@ -148,7 +148,7 @@ class _Network:
         job, precision = _NETWORKS[name]
         config = load_config(_EXAMPLES / f"{job}.toml")
         task = load_task(config)
-        model = trained_model(config, task, LogNarrator())
+        model = trained_model(config, task, LogProgress())
         if images is not None and images < len(task.train):  # type: ignore[arg-type]
             order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
             task = replace(task, train=Subset(task.train, order[:images].tolist()))
@@ -168,7 +168,14 @@ class _Network:
         families = {family: union.only(members) for family, members in _FAMILIES.items()} | {_UNION: union}
         settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed, **precision})
         return cls(
-            name, model, _Remembering(deepcopy(model).eval()), task, inputs, settings, families, judge_for(model, task)
+            name,
+            model,
+            _Remembering(deepcopy(model).eval()),
+            task,
+            inputs,
+            settings,
+            families,
+            evaluator_for(model, task),
         )
 
 
@@ -225,13 +232,13 @@ def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _plans(network: _Network, point: str) -> dict[str, Plan]:
-    """Return the plan of each family that can be small enough; the union's is the best of them all, judged together."""
+    """Return the plan of each family that can be small enough; the union's is the one of them that diverges least."""
     found = {}
     for family, scores in network.families.items():
         with suppress(InfeasibleBudgetError):
             found[family] = scores.plan(_POINTS[point], profile="none", runtime="none")
     if _UNION in found:
-        found[_UNION] = network.judge.best(list(found.values()))
+        found[_UNION] = network.evaluator.best(list(found.values()))
     return found
 
 
@@ -261,11 +268,11 @@ def _heldout_scores(model: nn.Module, task: Task) -> tuple[float, tuple[float, .
         batches = [(fast(x.contiguous(memory_format=torch.channels_last)), targets) for x, targets in loader]
     outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
 
-    def judged(part: Tensor) -> float:
+    def score_of(part: Tensor) -> float:
         return evaluate(nn.Identity(), replace(task, heldout=TensorDataset(outputs[part], targets[part])))
 
     samples = torch.arange(len(outputs))
-    return judged(samples), tuple(judged(part) for part in samples.chunk(_BLOCKS))
+    return score_of(samples), tuple(score_of(part) for part in samples.chunk(_BLOCKS))
 
 
 def _key(network: _Network, plan: Plan, config: TrainConfig) -> str:

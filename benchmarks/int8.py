@@ -22,7 +22,7 @@ from benchmarks._jobs import finished
 from benchmarks._networks import resnet18, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export, get_exporter
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import ConfigError, DataError, InfeasibleBudgetError
 from sekron_edge.latency import cached_calibration
 from sekron_edge.measurement import LocalDevice, refuse_matrix_unit
@@ -80,26 +80,26 @@ def _resnet18_rows() -> list[dict[str, Any]]:
     model, x = settled(resnet18()), torch.randn(8, 3, 224, 224)
     latency = cached_calibration("litert", precision="int8")
     file_costs = get_exporter("litert").file_costs["int8"]  # type: ignore[attr-defined]
-    narrator = ConsoleNarrator()
-    with narrator.busy("scoring ResNet-18"):
+    progress = ConsoleProgress()
+    with progress.busy("scoring ResNet-18"):
         scores = score(model, (x[:1],), latency, precision="int8", file_costs=file_costs)
-    plan = _quarter_of_the_macs(scores, narrator)
+    plan = _quarter_of_the_macs(scores, progress)
     costs = (
         f"{plan.cost.macs:,} MACs of {plan.dense.macs:,}, {plan.cost.latency_ms:.4g} ms of {plan.dense.latency_ms:.4g}"
     )
-    narrator.say(f"predicted: {costs}")
+    progress.say(f"predicted: {costs}")
     structures = plan.structures()
     small = settled(factorize(model, lambda name, *_: structures.get(name)))
     return [_row("ResNet-18, 224x224", runtime, model, small, x, None) for runtime in _RUNTIMES]
 
 
-def _quarter_of_the_macs(scores: ModelScores, narrator: ConsoleNarrator) -> Plan:
+def _quarter_of_the_macs(scores: ModelScores, progress: ConsoleProgress) -> Plan:
     for latency in _RESNET18_LATENCY:
         budget = Budget.model_validate({"macs": _RESNET18_MACS, "latency_ms": latency})
         try:
             return scores.plan(budget, profile="host", runtime="litert")
         except InfeasibleBudgetError as error:
-            narrator.say(str(error))
+            progress.say(str(error))
     raise AssertionError("a quarter of the MACs takes more than twice the time of all of them")
 
 

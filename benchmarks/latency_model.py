@@ -29,7 +29,7 @@ from torch import nn
 from benchmarks._networks import NETWORKS, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Artifact, Precision, calibratable, export
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.latency import LatencyModel, calibrate
 from sekron_edge.measurement import LocalDevice, MeasurementStore
 from sekron_edge.nn import factorize, layer_primitives, operations
@@ -95,15 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     claims: list[Claim] = []
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     for name in given.runtimes:
         for precision in given.precisions:
             if not calibratable(name, precision):
-                narrator.say(f"{name} {precision} is left out: it cannot be calibrated")
+                progress.say(f"{name} {precision} is left out: it cannot be calibrated")
                 continue
-            with narrator.busy(f"calibrating {name} {precision}"):
+            with progress.busy(f"calibrating {name} {precision}"):
                 runtime = _calibrated(name, precision)
-            found = _compared(runtime, list(_networks(_QUICK if given.quick else tuple(NETWORKS))), narrator)
+            found = _compared(runtime, list(_networks(_QUICK if given.quick else tuple(NETWORKS))), progress)
             rows += found
             claims += _claims(runtime, found)
     publish(rows, claims, given.json)
@@ -116,11 +116,11 @@ def _calibrated(name: str, precision: Precision) -> _Runtime:
     return _Runtime(name, precision, model, time.perf_counter() - start)
 
 
-def _compared(runtime: _Runtime, networks: Sequence[_Network], narrator: ConsoleNarrator) -> list[dict[str, Any]]:
+def _compared(runtime: _Runtime, networks: Sequence[_Network], progress: ConsoleProgress) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         cases = []
         for case in _exported(runtime, networks, Path(folder)):
-            narrator.say(f"exported to {runtime.name} {runtime.precision}: {case.network.name}")
+            progress.say(f"exported to {runtime.name} {runtime.precision}: {case.network.name}")
             cases.append(case)
         predicted = [runtime.model.latency_ms(case.primitives) for case in cases]
         anchor = next(case.artifact for case in cases if case.network.architecture == _ORDERED)
@@ -131,7 +131,7 @@ def _compared(runtime: _Runtime, networks: Sequence[_Network], narrator: Console
                 beside, own = LocalDevice().measure_together([anchor, case.artifact], runs=_RUNS)
                 rounds[-1].append((beside.median_ms, own.median_ms))
                 said = f"predicted {expected:.4g} ms, measured {own.median_ms:.4g} ms"
-                narrator.say(f"round {number} of {_ROUNDS}, {case.network.name}: {said}")
+                progress.say(f"round {number} of {_ROUNDS}, {case.network.name}: {said}")
     # What else runs on the machine only adds to a time.
     fastest = min(beside for timed in rounds for beside, _ in timed)
     return [

@@ -27,7 +27,7 @@ from benchmarks._peer_methods import Compress, spatial_svd_greedy, structured_pr
 from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import LocalDevice
 from sekron_edge.nn import operations
@@ -91,7 +91,7 @@ class _Network:
         """Load or train the network of an example job."""
         config = load_config(_EXAMPLES / f"{_NETWORKS[name]}.toml")
         task = load_task(config)
-        model = trained_model(config, task, ConsoleNarrator())
+        model = trained_model(config, task, ConsoleProgress())
         if images is not None and images < len(task.train):  # type: ignore[arg-type]
             order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
             task = replace(task, train=Subset(task.train, order[:images].tolist()))
@@ -119,7 +119,7 @@ class _Network:
             try:
                 chosen = plan(
                     self.model, example_inputs(self.task), "host",
-                    task=self.task, budget=budget, runtime="litert", threads=1, narrator=ConsoleNarrator(),
+                    task=self.task, budget=budget, runtime="litert", threads=1, progress=ConsoleProgress(),
                 )  # fmt: skip
             except InfeasibleBudgetError as error:
                 return None, error.nearest[0]["latency_ms"] / LocalDevice().measure(self.dense, runs=_RUNS).median_ms
@@ -197,14 +197,14 @@ def _reached(network: _Network, method: str, share: float, peers: dict[str, Comp
     settings = network.config.model_dump_json(exclude={"threads"})
     key = files.fingerprint(_METHODS, state_fingerprint(network.model), settings, images, method, share)
     stored = files.cache_folder() / f"peer-{key}.json"
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     if not stored.is_file():
-        with narrator.busy(f"{network.name}, {share} of the latency: {method}"):
+        with progress.busy(f"{network.name}, {share} of the latency: {method}"):
             model, measured = network.compressed(method, share, peers)
             reached = _Reached(share=measured) if model is None else _distilled(network, model, measured, stored)
         files.write_text(stored, reached.model_dump_json(indent=2) + "\n")
     reached = _Reached.model_validate_json(stored.read_bytes())
-    narrator.say(f"{network.name}, {share} of the latency: {method}: {reached.share:.3f}, {reached.after:.4f}")
+    progress.say(f"{network.name}, {share} of the latency: {method}: {reached.share:.3f}, {reached.after:.4f}")
     return reached
 
 

@@ -20,7 +20,7 @@ import torch
 from benchmarks._networks import resnet18, settled, vgg_like
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import get_exporter
-from sekron_edge.cli import ConsoleNarrator
+from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.latency import cached_calibration
 from sekron_edge.planner import Budget, Candidate, LayerCost, LayerScores, ModelScores, Plan, score, solve
@@ -35,13 +35,13 @@ _NOTHING = LayerCost(parameters=0, macs=0, artifact_bytes=0, latency_ms=0.0, pea
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score, solve, solve again from what was saved, compare with exhaustive search."""
     given = parser(__doc__.splitlines()[0]).parse_args(arguments)
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     name, model, size = ("VGG-like", vgg_like(), 64) if given.quick else ("ResNet-18", resnet18(), 224)
     latency = cached_calibration("litert")
     file_costs = get_exporter("litert").file_costs["fp32"]  # type: ignore[attr-defined]
     images = torch.randn(_CALIBRATION, 3, size, size)
     model = settled(model)
-    with narrator.busy(f"scoring {name}"):
+    with progress.busy(f"scoring {name}"):
         start = time.perf_counter()
         scores = score(model, (images[:1],), latency, file_costs=file_costs, calibration=(images,))
         scoring_s = time.perf_counter() - start

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._console import ConsoleProgress, print_table
 from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import ConfigError, NotRunnableError
 
@@ -48,11 +48,11 @@ def export(
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
     loaded = load_model(model, weights)
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
     for chosen in format or [name for name in exporter_names() if wanted in get_exporter(name).precisions]:
-        with narrator.busy(f"exporting {chosen}"):
+        with progress.busy(f"exporting {chosen}"):
             artifact = se.export(
                 loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration
             )
@@ -60,7 +60,7 @@ def export(
                 said = str(se.verify(artifact, loaded, inputs, calibration=calibration).noise)
             except NotRunnableError as error:
                 said = f"not verified: {error}"
-        narrator.say(f"{artifact.path}: {said}")
+        progress.say(f"{artifact.path}: {said}")
         files.write_text(description_path(artifact.path), artifact.model_dump_json(indent=2) + "\n")
         exporter = get_exporter(chosen)
         for source, text in (exporter.sources(artifact) if isinstance(exporter, SourceExporter) else {}).items():
@@ -83,7 +83,7 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], 
     """
     from sekron_edge.bundle import verify_bundle
 
-    with ConsoleNarrator().busy(f"checking {bundle}"):
+    with ConsoleProgress().busy(f"checking {bundle}"):
         check = verify_bundle(bundle)
     if as_json:
         typer.echo(check.model_dump_json(indent=2))

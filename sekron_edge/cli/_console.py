@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column, Table
 
 _WIDEST = 2000
@@ -26,14 +26,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table, markup=False)
 
 
-class ConsoleNarrator:
+class ConsoleProgress:
     """Tells what a job does on standard error: a line for each thing done, a bar or a spinner for what takes time."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._started = time.monotonic()
-        self._bar: Progress | None = None
-        self.shows_progress = self._console.is_terminal
+        self._bar: rich_progress.Progress | None = None
+        self.interactive = self._console.is_terminal
 
     def say(self, text: str) -> None:
         """Print a line, with the time since the start."""
@@ -45,7 +45,7 @@ class ConsoleNarrator:
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
         """Show a spinner on a terminal; print a line elsewhere."""
-        if not self.shows_progress:
+        if not self.interactive:
             self.say(what)
             yield
             return
@@ -54,10 +54,10 @@ class ConsoleNarrator:
 
     def step(self, what: str, done: int, total: int) -> None:
         """Move a bar on a terminal."""
-        if not self.shows_progress:
+        if not self.interactive:
             return
         if self._bar is None:
-            self._bar = Progress(console=self._console, transient=True)
+            self._bar = rich_progress.Progress(console=self._console, transient=True)
             self._bar.add_task(what, total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)

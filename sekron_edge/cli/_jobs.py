@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._console import ConsoleProgress, print_table
 
 if TYPE_CHECKING:
     from sekron_edge.pipeline import JobConfig
@@ -39,7 +39,7 @@ def run(
     from sekron_edge.pipeline import load_config, run_job
 
     job = _on_device(load_config(config), device, measured_on)
-    done = run_job(job, out or Path("dist") / job.name, resume=resume, narrator=ConsoleNarrator())
+    done = run_job(job, out or Path("dist") / job.name, resume=resume, progress=ConsoleProgress())
     if as_json:
         typer.echo(done.manifest.model_dump_json(indent=2))
         return
@@ -84,12 +84,12 @@ def plan(
     given = {entry: limit for entry, limit in given.items() if limit is not None}
     job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
     job = _on_device(job, None, measured_on)
-    narrator = ConsoleNarrator()
+    progress = ConsoleProgress()
     with tempfile.TemporaryDirectory() as folder:
         if frontier is None:
-            plans = plan_job(job, Path(folder), devices=device or (), narrator=narrator)
+            plans = plan_job(job, Path(folder), devices=device or (), progress=progress)
         else:
-            plans = frontier_job(job, "latency_ms", frontier, Path(folder), devices=device or (), narrator=narrator)
+            plans = frontier_job(job, "latency_ms", frontier, Path(folder), devices=device or (), progress=progress)
     single = frontier is None and len(plans) == 1
     text = plans[0].to_json() if single else TypeAdapter(list[Plan]).dump_json(plans, indent=2).decode() + "\n"
     if out is not None:

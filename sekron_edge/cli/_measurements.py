@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from sekron_edge.cli._artifacts import description_path
-from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._console import ConsoleProgress, print_table
 from sekron_edge.cli._jobs import AsJson
 from sekron_edge.cli._measurement_tables import FIGURES, figures, milliseconds, print_report, short_remarks
 from sekron_edge.errors import BundleError, ConfigError, DeviceError, VerificationError
@@ -70,12 +70,12 @@ def bench(
         resume=resume,
     )
     devices = [open_device(name) for name in device or ["local"]]
-    narrator, chosen = ConsoleNarrator(), None if profile is None else load_profile(profile)
+    progress, chosen = ConsoleProgress(), None if profile is None else load_profile(profile)
     with tempfile.TemporaryDirectory() as folder:
-        probes = _probes(path) if format is None else _adopted(path, format, Path(folder), narrator)
+        probes = _probes(path) if format is None else _adopted(path, format, Path(folder), progress)
         footprints = {probe.artifact.path: footprint(probe.artifact, chosen) for probe in probes}
         timed = [probe for probe in probes if footprints[probe.artifact.path] is None]
-        report = measure_fleet(timed, devices, asked, tell=narrator.say)
+        report = measure_fleet(timed, devices, asked, tell=progress.say)
     found = tuple(one for one in footprints.values() if one is not None)
     report = report.model_copy(update={"footprints": found})
     if as_json:
@@ -213,13 +213,13 @@ def _compute_units(text: str) -> ComputeUnits:
     raise ConfigError(f"compute units are one of {', '.join(known)}; got {text!r}")
 
 
-def _adopted(path: Path, format: str, folder: Path, narrator: ConsoleNarrator) -> list[Probe]:
+def _adopted(path: Path, format: str, folder: Path, progress: ConsoleProgress) -> list[Probe]:
     from sekron_edge.artifacts import adopt
     from sekron_edge.measurement import Probe
 
     if not path.is_file():
         raise ConfigError(f"{path} must be a file of the format {format}; there is none")
-    with narrator.busy(f"running {path.name} in less and less memory"):
+    with progress.busy(f"running {path.name} in less and less memory"):
         return [Probe(adopt(path, format=format, folder=folder))]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sekron_edge.cli._artifacts import parse_precision
-from sekron_edge.cli._console import ConsoleNarrator, print_table
+from sekron_edge.cli._console import ConsoleProgress, print_table
 from sekron_edge.cli._jobs import AsJson
 from sekron_edge.errors import ConfigError
 
@@ -48,7 +48,7 @@ def show_profile(
     if draw is not None:
         if found.kind != "host":
             raise ConfigError(f"the latency model of {found.id} is this machine's, scaled; draw that of the host")
-        with ConsoleNarrator().busy(f"timing operations with {runtime} {precision}, if that was not done before"):
+        with ConsoleProgress().busy(f"timing operations with {runtime} {precision}, if that was not done before"):
             files.write_text(draw, draw_calibration(runtime, precision=parse_precision(precision), threads=threads))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -80,7 +80,7 @@ def calibrate_host(
     from sekron_edge.measurement import LocalDevice, open_device
 
     chosen = None if device == LocalDevice.name else open_device(device)
-    with ConsoleNarrator().busy(f"timing operations on {device} with {runtime} {precision}"):
+    with ConsoleProgress().busy(f"timing operations on {device} with {runtime} {precision}"):
         model = cached_calibration(runtime, precision=parse_precision(precision), threads=threads, device=chosen)
     if as_json:
         typer.echo(model.model_dump_json(indent=2))

@@ -8,21 +8,21 @@ from sekron_edge.pipeline._compress import Compressed, compress, plan
 from sekron_edge.pipeline._config import JobConfig, load_config
 from sekron_edge.pipeline._job import example_inputs, frontier_job, load_task, plan_job, run_job, trained_model
 from sekron_edge.pipeline._models import load_model, state_fingerprint
-from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._scores import calibration_inputs, judge_for
+from sekron_edge.pipeline._progress import LogProgress, Progress
+from sekron_edge.pipeline._scores import calibration_inputs, evaluator_for
 from sekron_edge.pipeline._target import Target
 
 __all__ = [
     "Compressed",
     "JobConfig",
-    "LogNarrator",
-    "Narrator",
+    "LogProgress",
+    "Progress",
     "Target",
     "calibration_inputs",
     "compress",
+    "evaluator_for",
     "example_inputs",
     "frontier_job",
-    "judge_for",
     "load_config",
     "load_model",
     "load_task",

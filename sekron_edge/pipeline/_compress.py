@@ -16,10 +16,10 @@ from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.files import fingerprint
 from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
 from sekron_edge.pipeline._models import state_fingerprint
-from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._planning import Grounds, plan_for
+from sekron_edge.pipeline._planning import PlanningContext, plan_for
+from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_inputs, judge_for, scores_for
+from sekron_edge.pipeline._scores import calibration_inputs, evaluator_for, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
@@ -51,7 +51,7 @@ def plan(
     measured_on: str | None = None,
     work: Path | None = None,
     seed: int = 0,
-    narrator: Narrator | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Choose what each layer becomes, so that the exported artifact keeps the budget.
 
@@ -70,7 +70,7 @@ def plan(
         measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
         work: Folder for the artifacts that are tried; by default one that is removed again.
         seed: Recorded in the plan.
-        narrator: Told what happens; by default the logger ``sekron_edge``.
+        progress: Receives what is reported; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget; carries the nearest points.
@@ -90,7 +90,7 @@ def plan(
             target,
             work=work or Path(folder),
             seed=seed,
-            narrator=narrator or LogNarrator(),
+            progress=progress or LogProgress(),
         )
 
 
@@ -103,27 +103,27 @@ def plan_on(
     *,
     work: Path,
     seed: int,
-    narrator: Narrator,
+    progress: Progress,
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
     target.require_known_latency(budget)
-    (grounds,) = grounds_for(model, example_inputs, task, [target], narrator)
-    return plan_for(grounds, target.with_device_limits(budget), work=work, seed=seed, narrator=narrator)
+    (context,) = contexts_for(model, example_inputs, task, [target], progress)
+    return plan_for(context, target.with_device_limits(budget), work=work, seed=seed, progress=progress)
 
 
-def grounds_for(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], narrator: Narrator
-) -> list[Grounds]:
+def contexts_for(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], progress: Progress
+) -> list[PlanningContext]:
     """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
     places = ", ".join(sorted({target.place for target in targets}))
-    with narrator.busy(f"calibrating the latency model, once for {places}"):
+    with progress.busy(f"calibrating the latency model, once for {places}"):
         latencies = [target.latency_model() for target in targets]
     for latency in latencies:
-        narrator.say(f"latency model: {latency.source}")
-    scores = scores_for(model, example_inputs, task, targets, latencies, narrator=narrator)
-    calibration, judge = calibration_inputs(task), judge_for(model, task)
+        progress.say(f"latency model: {latency.source}")
+    scores = scores_for(model, example_inputs, task, targets, latencies, progress=progress)
+    calibration, evaluator = calibration_inputs(task), evaluator_for(model, task)
     return [
-        Grounds(model, example_inputs, calibration, own, target, judge)
+        PlanningContext(model, example_inputs, calibration, own, target, evaluator)
         for own, target in zip(scores, targets, strict=True)
     ]
 
@@ -147,7 +147,7 @@ def compress(
     name: str = "model",
     seed: int = 0,
     resume: bool = False,
-    narrator: Narrator | None = None,
+    progress: Progress | None = None,
 ) -> Compressed:
     """Do the main job: a trained model and a device in, a verified bundle that keeps its budgets out.
 
@@ -169,14 +169,14 @@ def compress(
         name: Of the bundle, and stem of its artifacts.
         seed: Of everything random.
         resume: Go on with an unfinished job in ``OUT.work``.
-        narrator: Told what happens; by default the logger ``sekron_edge``.
+        progress: Receives what is reported; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If the budget cannot be kept; carries the nearest points.
         VerificationError: If an artifact does not compute what the model computes.
         SekronEdgeError: Others as their names say; nothing appears at ``out`` then.
     """
-    narrator = narrator or LogNarrator()
+    progress = progress or LogProgress()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(
         device,
@@ -192,12 +192,12 @@ def compress(
     work = Work(out, _settings(model, task, budget, target, config, rounding, seed), resume=resume)
     chosen = work.plan()
     if chosen is None:
-        chosen = plan_on(model, example_inputs, task, budget, target, work=work.artifacts, seed=seed, narrator=narrator)
+        chosen = plan_on(model, example_inputs, task, budget, target, work=work.artifacts, seed=seed, progress=progress)
         work.keep(chosen)
     else:
-        narrator.say(f"going on with the plan in {work.folder}")
-    finished = _finish(model, chosen, task, config, rounding if "int8" in target.precisions else None, work, narrator)
-    deliveries = deliver(finished, example_inputs, task, target, name=name, work=work.artifacts, narrator=narrator)
+        progress.say(f"going on with the plan in {work.folder}")
+    finished = _finish(model, chosen, task, config, rounding if "int8" in target.precisions else None, work, progress)
+    deliveries = deliver(finished, example_inputs, task, target, name=name, work=work.artifacts, progress=progress)
     manifest = describe(
         finished, example_inputs, task, target,
         name=name, budget=chosen.budget, deliveries=deliveries, seed=seed,
@@ -215,14 +215,14 @@ def _finish(
     config: TrainConfig,
     rounding: QuantizationConfig | None,
     work: Work,
-    narrator: Narrator,
+    progress: Progress,
 ) -> Finished:
     """Decompose, compute batch-norm statistics anew, distil, settle what rounding costs, and score on held-out data."""
-    with narrator.busy("decomposing the layers for the least error of their outputs"):
+    with progress.busy("decomposing the layers for the least error of their outputs"):
         small = decompose(model, chosen, calibration=(calibration_inputs(task),))
     small = reestimate_batch_norm(small, task.calibration)
     if chosen.structures():
-        narrator.say(f"distilling for {config.epochs} epoch{'s' if config.epochs > 1 else ''}")
+        progress.say(f"distilling for {config.epochs} epoch{'s' if config.epochs > 1 else ''}")
         small = finetune(
             small,
             model,
@@ -230,19 +230,19 @@ def _finish(
             config=config,
             checkpoints=work.checkpoints,
             resume=True,
-            progress=narrator.shows_progress,
+            progress=progress.interactive,
         )
     quantization = None
     if rounding is not None:
         small, trained = settle_rounding(
             small, model, task,
-            config=rounding, finetuning=config, checkpoints=work.rounding_checkpoints, narrator=narrator,
+            config=rounding, finetuning=config, checkpoints=work.rounding_checkpoints, progress=progress,
         )  # fmt: skip
         errors = {layer.name: layer.relative_error for layer in chosen.layers if layer.structure is not None}
-        with narrator.busy("rounding layer by layer"):
+        with progress.busy("rounding layer by layer"):
             quantization = report_quantization(small, calibration_inputs(task), float_errors=errors, trained=trained)
-        narrator.say(str(quantization))
-    with narrator.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
+        progress.say(str(quantization))
+    with progress.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
         score = Score(
             metric=task.metric_name,
             unit=task.metric_unit,
@@ -250,7 +250,7 @@ def _finish(
             delivered=evaluate(small, task),
             samples=len(task.heldout),  # type: ignore[arg-type]
         )
-    narrator.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
+    progress.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
     return Finished(model, small.eval(), chosen, score, quantization)
 
 

@@ -19,7 +19,7 @@ from sekron_edge.data import collate
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
 from sekron_edge.measurement import Measurement
-from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import measure_pair
@@ -60,7 +60,7 @@ def deliver(
     *,
     name: str,
     work: Path,
-    narrator: Narrator,
+    progress: Progress,
 ) -> tuple[Delivery, ...]:
     """Export both models in every format and precision; verify the new artifact, and measure it beside the dense one.
 
@@ -80,7 +80,7 @@ def deliver(
     deliveries = []
     for exporter, precision in wanted:
         write = partial(export, format=exporter.name, precision=precision, out=work, calibration=calibration)
-        with narrator.busy(f"exporting and verifying {exporter.name} {precision}"):
+        with progress.busy(f"exporting and verifying {exporter.name} {precision}"):
             artifact = write(finished.model, example_inputs, name=name)
             check, not_run = None, ""
             try:
@@ -88,22 +88,22 @@ def deliver(
             except NotRunnableError as error:
                 not_run = str(error)
         require_fit(target.profile, artifact)
-        narrator.say(_verdict(artifact, check, not_run))
-        with narrator.busy(f"exporting the dense model to {exporter.name} {precision}"):
+        progress.say(_verdict(artifact, check, not_run))
+        with progress.busy(f"exporting the dense model to {exporter.name} {precision}"):
             dense = write(finished.dense, example_inputs, name="dense")
         before = after = score = dense_score = None
         measurable = check is not None and check.measurable
         few = measurable or len(task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
         samples = None if few else _SCORED_ELSEWHERE
         if measurable or (check is not None and precision == "int8"):
-            with narrator.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
+            with progress.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
                 score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
             shown = finished.score.shown
-            narrator.say(
+            progress.say(
                 f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}"
             )
         if measurable:
-            before, after = _measured(dense, artifact, target, narrator)
+            before, after = _measured(dense, artifact, target, progress)
         deliveries.append(
             Delivery(
                 artifact=artifact,
@@ -124,20 +124,20 @@ def deliver(
 
 
 def _measured(
-    dense: Artifact, artifact: Artifact, target: Target, narrator: Narrator
+    dense: Artifact, artifact: Artifact, target: Target, progress: Progress
 ) -> tuple[Measurement | None, Measurement | None]:
     """Measure a pair. Only what is budgeted must be measurable on a device that is elsewhere."""
     name, where = artifact.path.name, f" on {target.place}" if target.is_elsewhere else ""
     try:
-        with narrator.busy(f"measuring {name} beside the dense model{where}"):
+        with progress.busy(f"measuring {name} beside the dense model{where}"):
             before, after = measure_pair(dense, artifact, target)
     except DeviceError as error:
         if not target.is_elsewhere or (artifact.format, artifact.precision) == (target.runtime, target.precision):
             raise
-        narrator.say(f"{name} was not measured: {error}")
+        progress.say(f"{name} was not measured: {error}")
         return None, None
     steady = "" if before.stable and after.stable else " (too noisy to quote)"
-    narrator.say(f"{name} measured{where}: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}")
+    progress.say(f"{name} measured{where}: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}")
     return before, after
 
 

@@ -13,11 +13,11 @@ from sekron_edge import files
 from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
-from sekron_edge.pipeline._compress import Compressed, compress, data_fingerprint, grounds_for
+from sekron_edge.pipeline._compress import Compressed, compress, contexts_for, data_fingerprint
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
-from sekron_edge.pipeline._narrator import LogNarrator, Narrator
-from sekron_edge.pipeline._planning import Grounds, frontier_for, plan_for
+from sekron_edge.pipeline._planning import PlanningContext, frontier_for, plan_for
+from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Budget, BudgetedEntry, Plan
 from sekron_edge.task import Normalization, Task
@@ -27,24 +27,24 @@ _PHOTOGRAPHS = "photographs"
 _CROP = 64
 
 
-def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Narrator | None = None) -> Compressed:
+def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Compressed:
     """Do the main job of a config file.
 
     Args:
         config: The job.
         out: Folder of the bundle.
         resume: Go on with an unfinished job.
-        narrator: Told what happens; by default the logger ``sekron_edge``.
+        progress: Receives what is reported; by default the logger ``sekron_edge``.
 
     Raises:
         SekronEdgeError: As `compress`; and `ConfigError`, `DataError` where model or data cannot be had.
     """
-    narrator = narrator or LogNarrator()
+    progress = progress or LogProgress()
     target = config.target
     profile = load_profile(target.profile)
     task = load_task(config)
     return compress(
-        trained_model(config, task, narrator),
+        trained_model(config, task, progress),
         example_inputs(task),
         profile=profile,
         task=task,
@@ -61,12 +61,12 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, narrator: Nar
         name=config.name,
         seed=config.seed,
         resume=resume,
-        narrator=narrator,
+        progress=progress,
     )
 
 
 def plan_job(
-    config: JobConfig, work: Path, *, devices: Sequence[str] = (), narrator: Narrator | None = None
+    config: JobConfig, work: Path, *, devices: Sequence[str] = (), progress: Progress | None = None
 ) -> list[Plan]:
     """Plan the job of a config file, without fine-tuning, for each device from one scoring.
 
@@ -74,18 +74,18 @@ def plan_job(
         config: The job.
         work: Folder for the artifacts that are tried.
         devices: Ids or files of profiles; the config's own if none.
-        narrator: Told what happens; by default the logger ``sekron_edge``.
+        progress: Receives what is reported; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If one of them cannot keep the budget; names it.
         SekronEdgeError: Others as `run_job`.
     """
-    narrator = narrator or LogNarrator()
+    progress = progress or LogProgress()
     plans = []
-    for target, grounds in _grounds(config, devices, config.budget, narrator):
+    for target, context in _contexts(config, devices, config.budget, progress):
         budget = target.with_device_limits(config.budget)
         try:
-            plans.append(plan_for(grounds, budget, work=work, seed=config.seed, narrator=narrator))
+            plans.append(plan_for(context, budget, work=work, seed=config.seed, progress=progress))
         except InfeasibleBudgetError as error:
             raise InfeasibleBudgetError(
                 f"{target.profile.id}: {error}", binding=error.binding, nearest=error.nearest
@@ -100,22 +100,22 @@ def frontier_job(
     work: Path,
     *,
     devices: Sequence[str] = (),
-    narrator: Narrator | None = None,
+    progress: Progress | None = None,
 ) -> list[Plan]:
     """Return the job's plans from the dense model to the least of one entry; the job's own budget is not asked.
 
     Those for each device stand together; arguments and errors are those of `plan_job`.
     """
-    narrator = narrator or LogNarrator()
+    progress = progress or LogProgress()
     found = []
-    for _, grounds in _grounds(config, devices, Budget(), narrator):
-        found += frontier_for(grounds, entry, points, work=work, seed=config.seed, narrator=narrator)
+    for _, context in _contexts(config, devices, Budget(), progress):
+        found += frontier_for(context, entry, points, work=work, seed=config.seed, progress=progress)
     return found
 
 
-def _grounds(
-    config: JobConfig, devices: Sequence[str], budget: Budget, narrator: Narrator
-) -> list[tuple[Target, Grounds]]:
+def _contexts(
+    config: JobConfig, devices: Sequence[str], budget: Budget, progress: Progress
+) -> list[tuple[Target, PlanningContext]]:
     if len(devices) > 1 and config.target.measured_on is not None:
         raise ConfigError(
             f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, "
@@ -125,8 +125,8 @@ def _grounds(
     targets = [_target(config, device) for device in devices or (config.target.profile,)]
     for target in targets:
         target.require_known_latency(budget)
-    model = trained_model(config, task, narrator)
-    return list(zip(targets, grounds_for(model, example_inputs(task), task, targets, narrator), strict=True))
+    model = trained_model(config, task, progress)
+    return list(zip(targets, contexts_for(model, example_inputs(task), task, targets, progress), strict=True))
 
 
 def _target(config: JobConfig, device: str) -> Target:
@@ -174,7 +174,7 @@ def example_inputs(task: Task) -> tuple[Tensor, ...]:
     return (task.calibration[0][0].unsqueeze(0),)
 
 
-def trained_model(config: JobConfig, task: Task, narrator: Narrator) -> nn.Module:
+def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Module:
     """Return the job's model: with its weights, or trained as the job says; the result of training is cached.
 
     Raises:
@@ -194,12 +194,12 @@ def trained_model(config: JobConfig, task: Task, narrator: Narrator) -> nn.Modul
     key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), config.data)
     stored = files.cache_folder() / f"model-{key}.safetensors"
     if stored.is_file():
-        narrator.say(f"the trained model is in the cache: {stored}")
+        progress.say(f"the trained model is in the cache: {stored}")
     else:
-        narrator.say(f"training {config.name} for {settings.epochs} epochs")
+        progress.say(f"training {config.name} for {settings.epochs} epochs")
         checkpoints = files.cache_folder() / f"training-{key}"
         trained = train(
-            model, task, config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress
+            model, task, config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive
         )
         with files.whole_file(stored) as temporary:
             save_file(trained.state_dict(), str(temporary))

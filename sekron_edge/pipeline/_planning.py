@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from sekron_edge.artifacts import Artifact
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import Measurement
-from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, Trial
 from sekron_edge.planner import (
     Budget,
     BudgetedEntry,
-    Judge,
     LayerCost,
     Limit,
     ModelScores,
     Plan,
+    PlanEvaluator,
     budgets_to_least,
     frontier,
 )
@@ -48,7 +48,7 @@ _TRIED_BEYOND = 1.25
 
 
 @dataclass(frozen=True)
-class Grounds:
+class PlanningContext:
     """What plans are made from.
 
     Attributes:
@@ -57,7 +57,7 @@ class Grounds:
         calibration: Real inputs that are not held out, ``(samples, ...)``.
         scores: Of that model.
         target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
-        judge: Of that model; chooses among the plans that keep a budget as predicted.
+        evaluator: Of that model; chooses among the plans that keep a budget as predicted.
     """
 
     model: nn.Module
@@ -65,11 +65,11 @@ class Grounds:
     calibration: Tensor
     scores: ModelScores
     target: Target
-    judge: Judge
+    evaluator: PlanEvaluator
 
-    def anchored(self, work: Path, narrator: Narrator) -> tuple[Bench, ModelScores]:
+    def anchored(self, work: Path, progress: Progress) -> tuple[Bench, ModelScores]:
         """Export the dense model, measure it where that can be, and correct the scores by it."""
-        with narrator.busy(f"exporting the dense model to {self.target.runtime}"):
+        with progress.busy(f"exporting the dense model to {self.target.runtime}"):
             bench = Bench(self.model, self.example_inputs, self.calibration, self.target, work)
             return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
 
@@ -87,31 +87,31 @@ class _Kept:
         return self.plan.divergence
 
 
-def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrator: Narrator) -> Plan:
+def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int, progress: Progress) -> Plan:
     """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
 
     Args:
-        grounds: The model, its scores and its target.
+        context: The model, its scores and its target.
         budget: What the artifact must keep; relative entries are of the dense artifact.
         work: Folder for the artifacts of the rounds.
         seed: Recorded in the plan.
-        narrator: Told what happens.
+        progress: Receives what is reported.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
-    target, judge = grounds.target, grounds.judge
-    bench, scores = grounds.anchored(work, narrator)
+    target, evaluator = context.target, context.evaluator
+    bench, scores = context.anchored(work, progress)
     limits = _absolute(budget, scores.dense)
     aims = _with_headroom(limits)
     kept: list[_Kept] = []
     tried: list[Trial] = []
     seen: list[dict[str, Structure]] = []
     for attempt in range(1, _ROUNDS + 1):
-        chosen = partial(judge.plan, scores, profile=target.profile.id, runtime=target.runtime, seed=seed)
+        chosen = partial(evaluator.plan, scores, profile=target.profile.id, runtime=target.runtime, seed=seed)
         try:
-            with narrator.busy("comparing plans on calibration data"):
-                plan = _first_feasible(chosen, aims, limits, narrator)
+            with progress.busy("comparing plans on calibration data"):
+                plan = _first_feasible(chosen, aims, limits, progress)
         except InfeasibleBudgetError:
             if not tried:
                 raise
@@ -119,10 +119,10 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
         if plan.structures() in seen:
             break
         seen.append(plan.structures())
-        with narrator.busy(f"exporting plan {attempt}"):
+        with progress.busy(f"exporting plan {attempt}"):
             trial = bench.trial(plan)
         tried.append(trial)
-        narrator.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
+        progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         shares = trial.shares(budget)
         if all(share <= 1 for share in shares.values()):
             latency = shares.get("latency_ms", _SURE)  # not measured, not budgeted: nothing to be learnt
@@ -139,27 +139,27 @@ def plan_for(grounds: Grounds, budget: Budget, *, work: Path, seed: int, narrato
 
 
 def frontier_for(
-    grounds: Grounds, entry: BudgetedEntry, points: int, *, work: Path, seed: int, narrator: Narrator
+    context: PlanningContext, entry: BudgetedEntry, points: int, *, work: Path, seed: int, progress: Progress
 ) -> list[Plan]:
     """Return plans from the dense model to the least that can be had of one entry, in equal ratios; as predicted.
 
-    Each is the best of its budget, judged on calibration data before fine-tuning; nothing but the dense model is
+    Each is the best of its budget, evaluated on calibration data before fine-tuning; nothing but the dense model is
     exported.
 
     Args:
-        grounds: The model, its scores and its target.
+        context: The model, its scores and its target.
         entry: What becomes less from plan to plan.
         points: How many budgets; plans that two of them share are listed once.
         work: Folder for the dense artifact.
         seed: Recorded in the plans.
-        narrator: Told what happens.
+        progress: Receives what is reported.
     """
-    _, scores = grounds.anchored(work, narrator)
+    _, scores = context.anchored(work, progress)
     found: list[Plan] = []
     for index, budget in enumerate(budgets_to_least(scores, entry, points)):
-        narrator.step("planning", index + 1, points)
-        plan = grounds.judge.plan(
-            scores, budget, profile=grounds.target.profile.id, runtime=grounds.target.runtime, seed=seed
+        progress.step("planning", index + 1, points)
+        plan = context.evaluator.plan(
+            scores, budget, profile=context.target.profile.id, runtime=context.target.runtime, seed=seed
         )
         if not found or plan.structures() != found[-1].structures():
             found.append(plan)
@@ -179,7 +179,7 @@ def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None
     return scores.corrected(source=source, scale=measured.median_ms / predicted.latency_ms, extra_bytes=extra_bytes)
 
 
-def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budget, narrator: Narrator) -> Plan:
+def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budget, progress: Progress) -> Plan:
     """Plan for the aims, else for the limits themselves, else for the nearest point, if it is near.
 
     Raises:
@@ -193,7 +193,7 @@ def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budg
         nearest = _nearest(error, limits)
         if nearest is None:
             raise
-        narrator.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
+        progress.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
         return chosen(nearest)
 
 

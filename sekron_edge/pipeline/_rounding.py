@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from sekron_edge.nn import FakeQuantized
-from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.quantization import QuantizationConfig, simulated
 from sekron_edge.task import Task
@@ -22,7 +22,7 @@ def settle_rounding(
     config: QuantizationConfig,
     finetuning: TrainConfig,
     checkpoints: Path,
-    narrator: Narrator,
+    progress: Progress,
 ) -> tuple[nn.Module, bool]:
     """Return the model to quantize, and whether it was trained against rounding.
 
@@ -36,10 +36,10 @@ def settle_rounding(
 
     rounded = simulated(small, calibration)
     in_float, in_int8 = score(small), score(rounded)
-    narrator.say(f"int8, simulated on calibration data: {task.metric_name} {in_int8:.4g}, in float {in_float:.4g}")
+    progress.say(f"int8, simulated on calibration data: {task.metric_name} {in_int8:.4g}, in float {in_float:.4g}")
     if in_float - in_int8 <= config.tolerance or config.epochs == 0:
         return small, False
-    narrator.say(
+    progress.say(
         f"that is more than {config.tolerance:g}: distilling against rounding for {config.epochs} "
         f"epoch{'s' if config.epochs > 1 else ''}"
     )
@@ -53,12 +53,12 @@ def settle_rounding(
     )
     trained = finetune(
         rounded, teacher, task,
-        config=settings, checkpoints=checkpoints, resume=True, progress=narrator.shows_progress,
+        config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive,
     )  # fmt: skip
     assert isinstance(trained, FakeQuantized)
     found = score(simulated(trained.model, calibration))
     if found <= in_int8:
-        narrator.say(f"which gained nothing ({found:.4g}): the model stays as it was")
+        progress.say(f"which gained nothing ({found:.4g}): the model stays as it was")
         return small, False
-    narrator.say(f"which brought {task.metric_name} in int8 to {found:.4g}")
+    progress.say(f"which brought {task.metric_name} in int8 to {found:.4g}")
     return trained.model, True

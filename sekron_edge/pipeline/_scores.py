@@ -14,15 +14,22 @@ from sekron_edge import files
 from sekron_edge.data import collate
 from sekron_edge.latency import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
-from sekron_edge.pipeline._narrator import Narrator
+from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Judge, ModelScores, Pricing, measure_sensitivity, score_for_all, with_sensitivity_of
+from sekron_edge.planner import (
+    ModelScores,
+    PlanEvaluator,
+    Pricing,
+    measure_sensitivity,
+    score_for_all,
+    with_sensitivity_of,
+)
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
 _SAMPLES = 256
-# Whole models differ by less than layers do.
-_JUDGED = 1024
+# Plans are compared on more: whole models differ by less than layers do.
+_EVALUATED = 1024
 # Raised when the same inputs score differently.
 _SCORING = 5
 
@@ -34,14 +41,14 @@ def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
     return inputs
 
 
-def judge_for(model: nn.Module, task: Task) -> Judge:
+def evaluator_for(model: nn.Module, task: Task) -> PlanEvaluator:
     """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
-    return Judge(
+    return PlanEvaluator(
         model,
         (calibration_inputs(task),),
         divergence=task.divergence or task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-        judged=(calibration_inputs(task, _JUDGED),),
+        evaluated_on=(calibration_inputs(task, _EVALUATED),),
     )
 
 
@@ -52,7 +59,7 @@ def scores_for(
     targets: Sequence[Target],
     latencies: Sequence[LatencyModel],
     *,
-    narrator: Narrator,
+    progress: Progress,
     cache: Path | None = None,
 ) -> list[ModelScores]:
     """Score a model's candidates for each target, and measure each layer's sensitivity on calibration data.
@@ -66,15 +73,15 @@ def scores_for(
         folder / f"scores-{_key(model, example_inputs, inputs, target, latency)}.json"
         for target, latency in zip(targets, latencies, strict=True)
     ]
-    found = [_kept(path, narrator) for path in stored]
+    found = [_kept(path, progress) for path in stored]
     absent = [index for index, scores in enumerate(found) if scores is None]
     if absent:
         prices = [Pricing(latencies[i], targets[i].precision, targets[i].file_costs) for i in absent]
-        with narrator.busy("scoring the candidates of every layer"):
+        with progress.busy("scoring the candidates of every layer"):
             made = score_for_all(model, example_inputs, prices, calibration=(inputs,))
         considered = sum(layer.considered for layer in made[0].layers)
         kept = sum(len(layer.candidates) for layer in made[0].layers)
-        narrator.say(
+        progress.say(
             f"scored {considered:,} candidates of {len(made[0].layers)} layers, {kept:,} of them not dominated"
         )
         measured = next((scores for scores in found if scores is not None), None) or measure_sensitivity(
@@ -83,7 +90,7 @@ def scores_for(
             (inputs,),
             divergence=task.distillation,
             settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-            progress=lambda done, total: narrator.step("measuring sensitivity", done, total),
+            progress=lambda done, total: progress.step("measuring sensitivity", done, total),
         )
         for index, scores in zip(absent, made, strict=True):
             priced = with_sensitivity_of(scores, measured)
@@ -107,13 +114,13 @@ def _key(
     )
 
 
-def _kept(stored: Path, narrator: Narrator) -> ModelScores | None:
+def _kept(stored: Path, progress: Progress) -> ModelScores | None:
     if not stored.is_file():
         return None
     try:
         found = ModelScores.model_validate_json(stored.read_bytes())
     except ValidationError:
-        narrator.say(f"{stored} is of another release: scoring anew")
+        progress.say(f"{stored} is of another release: scoring anew")
         return None
-    narrator.say(f"scores of this model are in the cache: {stored}")
+    progress.say(f"scores of this model are in the cache: {stored}")
     return found

@@ -7,8 +7,8 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, kronecker_splits, ranks_up_to
 from sekron_edge.planner._costs import CostModel, Pricing
 from sekron_edge.planner._errors import WeightErrors
+from sekron_edge.planner._evaluator import PlanEvaluator
 from sekron_edge.planner._frontier import BudgetedEntry, budgets_to_least, frontier
-from sekron_edge.planner._joint import Judge
 from sekron_edge.planner._plan import (
     HALF_THE_TIME,
     Budget,
@@ -30,13 +30,13 @@ __all__ = [
     "Candidate",
     "CostModel",
     "FrontierPoint",
-    "Judge",
     "LayerChoice",
     "LayerCost",
     "LayerScores",
     "Limit",
     "ModelScores",
     "Plan",
+    "PlanEvaluator",
     "Pricing",
     "SolverResult",
     "WeightErrors",

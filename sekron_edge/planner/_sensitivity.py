@@ -38,7 +38,7 @@ def measure_sensitivity(
         scores: Of that model.
         inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is judged (batch-norm statistics computed anew).
+        settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed anew).
         progress: Called with the number of layers done, and of all.
     """
     with torch.inference_mode():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sekron_edge.data import classification, load_source
-from sekron_edge.pipeline import LogNarrator, calibration_inputs
+from sekron_edge.pipeline import LogProgress, calibration_inputs
 from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.quantization import QuantizationConfig, simulated
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, train
@@ -41,7 +41,7 @@ def _settle(model, teacher, task, tmp_path, **config):
     return settle_rounding(
         model, teacher, task,
         config=QuantizationConfig(**config), finetuning=FinetuneConfig(threads=1), checkpoints=tmp_path,
-        narrator=LogNarrator(),
+        progress=LogProgress(),
     )  # fmt: skip
 
 

@@ -6,11 +6,11 @@ from torch import nn
 
 from sekron_edge.devices import load_profile
 from sekron_edge.measurement import Device, LocalDevice
-from sekron_edge.pipeline import LogNarrator, _trials
-from sekron_edge.pipeline._planning import Grounds, plan_for
+from sekron_edge.pipeline import LogProgress, _trials
+from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
-from sekron_edge.planner import Budget, Judge, score
+from sekron_edge.planner import Budget, PlanEvaluator, score
 from tests.cost_models import MacsAreTime
 
 pytestmark = pytest.mark.slow
@@ -50,9 +50,9 @@ def scripted(monkeypatch, tmp_path):
     ).eval()  # fmt: skip
     x = torch.randn(16, 3, 12, 12)
     target = Target.choose(load_profile("host"), formats=["litert"])
-    judge = Judge(model, (x,), divergence=lambda outputs, reference: (outputs - reference).square().mean())
+    evaluator = PlanEvaluator(model, (x,), divergence=lambda outputs, reference: (outputs - reference).square().mean())
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
-    grounds = Grounds(model, (x[:1],), x, scores, target, judge)
+    context = PlanningContext(model, (x[:1],), x, scores, target, evaluator)
     bench = Bench(model, (x[:1],), x, target, tmp_path)
     real = LocalDevice().measure(bench.dense, runs=4, warmup=1)
 
@@ -61,17 +61,17 @@ def scripted(monkeypatch, tmp_path):
         monkeypatch.setattr(Target, "measuring_device", lambda target: device)
         return device
 
-    return grounds, bench, script
+    return context, bench, script
 
 
-def planned(grounds, work):
-    return plan_for(grounds, Budget(latency_ms=f"{ALLOWED}x"), work=work, seed=0, narrator=LogNarrator())
+def planned(context, work):
+    return plan_for(context, Budget(latency_ms=f"{ALLOWED}x"), work=work, seed=0, progress=LogProgress())
 
 
 def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
-    grounds, bench, script = scripted
+    context, bench, script = scripted
     script(0.9, 0.4, 0.5)
-    before, after = measure_pair(bench.dense, bench.dense, grounds.target)
+    before, after = measure_pair(bench.dense, bench.dense, context.target)
     assert (before.median_ms, after.median_ms) == (DENSE_MS, 0.5 * DENSE_MS)
 
 
@@ -84,17 +84,17 @@ def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
     ],
 )
 def test_a_plan_is_taken_that_surely_keeps_its_budget(scripted, monkeypatch, tmp_path, shares, tried):
-    grounds, _, script = scripted
+    context, _, script = scripted
     monkeypatch.setattr(_trials, "_PROCESSES", 1)
     device = script(*(ALLOWED * share for share in shares), *[2.0] * 4)
-    plan = planned(grounds, tmp_path)
+    plan = planned(context, tmp_path)
     assert 4 - len(device.ratios) + len(shares) == tried
     source = f"plan {tried - 1} measured at" if tried > 1 else "dense model measured at"
     assert source in plan.latency_source
 
 
 def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(scripted, monkeypatch, tmp_path):
-    grounds, _, script = scripted
+    context, _, script = scripted
     monkeypatch.setattr(_trials, "_PROCESSES", 1)
     script(ALLOWED * 0.995, *[2.0] * 4)
-    assert "plan 1" not in planned(grounds, tmp_path).latency_source
+    assert "plan 1" not in planned(context, tmp_path).latency_source

@@ -1,4 +1,4 @@
-"""Layers are scored, and plans made, judged and explained."""
+"""Layers are scored, and plans made, evaluated and explained."""
 
 import contextlib
 
@@ -10,8 +10,8 @@ from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLa
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
     Budget,
-    Judge,
     Plan,
+    PlanEvaluator,
     Pricing,
     WeightErrors,
     decompose,
@@ -256,8 +256,8 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     found = measure_sensitivity(
         model, score(model, (x[:1],), MacsAreTime(), calibration=(x,)), (x,), divergence=softened
     )
-    judge, budget = Judge(model, (x,), divergence=softened), Budget(macs="0.4x")
-    chosen = judge.plan(found, budget, profile="test", runtime="test")
+    evaluator, budget = PlanEvaluator(model, (x,), divergence=softened), Budget(macs="0.4x")
+    chosen = evaluator.plan(found, budget, profile="test", runtime="test")
     offered = [found.plan(budget, profile="test", runtime="test")]
     assert found.families >= {"weight-svd", "tucker2", "sekron-2"}
     for family in found.families:
@@ -265,17 +265,17 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
         assert alone.families == {family}
         with contextlib.suppress(InfeasibleBudgetError):
             offered.append(alone.plan(budget, profile="test", runtime="test"))
-    assert chosen.divergence == min(map(judge.divergence, offered))
+    assert chosen.divergence == min(map(evaluator.divergence, offered))
     assert chosen.cost.macs <= 0.4 * found.dense.macs
     small = decompose(model, chosen, calibration=(x,))
     with torch.no_grad():
         moved = float(softened(small(x), model.eval()(x)))
     assert moved == pytest.approx(chosen.divergence, rel=1e-2)
     with pytest.raises(InfeasibleBudgetError):
-        judge.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
+        evaluator.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
 
 
-def test_a_judge_may_see_more_than_factors_are_refined_for():
+def test_an_evaluator_may_see_more_than_factors_are_refined_for():
     """In as many batches as it takes, and with the same result as in one."""
     model, x = network(), torch.randn(40, 3, 12, 12)
     sizes = []
@@ -286,11 +286,11 @@ def test_a_judge_may_see_more_than_factors_are_refined_for():
 
     found = score(model, (x[:1],), MacsAreTime(), calibration=(x[:16],))
     plan = found.plan(Budget(macs="0.5x"), profile="test", runtime="test")
-    judged = Judge(model, (x[:16],), divergence=noted, judged=(x,)).divergence(plan)
+    diverged = PlanEvaluator(model, (x[:16],), divergence=noted, evaluated_on=(x,)).divergence(plan)
     assert sum(sizes) == 40
     small = decompose(model, plan, calibration=(x[:16],)).eval()
     with torch.no_grad():
-        assert judged == pytest.approx(float(softened(small(x), model.eval()(x))), rel=0.05)
+        assert diverged == pytest.approx(float(softened(small(x), model.eval()(x))), rel=0.05)
 
 
 def test_the_least_is_what_a_plan_can_reach(scores):

@@ -1,4 +1,4 @@
-"""Whole plans judged by what they change of the model's own output: errors of layers do not simply add up."""
+"""Whole plans evaluated by what they change of the model's own output: errors of layers do not simply add up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sekron_edge.planner._plan import Budget, Plan
 from sekron_edge.planner._scoring import ModelScores
 
 
-class Judge:
-    """Measures plans on calibration data, before any fine-tuning.
+class PlanEvaluator:
+    """Evaluates whole plans on calibration data, before any fine-tuning.
 
     Args:
         model: The original; left as it was.
         inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is judged (batch-norm statistics computed anew).
-        judged: What divergences are measured on, if more than the inputs that factors are refined for; as many at a
-            time as there are of those.
+        settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed anew).
+        evaluated_on: What divergences are measured on, if more than the inputs that factors are refined for; in batches
+            as large as those.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Judge:
         *,
         divergence: Callable[[Tensor, Tensor], Tensor],
         settle: Callable[[nn.Module], nn.Module] = lambda model: model,
-        judged: Sequence[Tensor] | None = None,
+        evaluated_on: Sequence[Tensor] | None = None,
     ) -> None:
         self._model = model
         self._batch = len(inputs[0])
@@ -40,7 +40,7 @@ class Judge:
         self._settle = settle
         layers, _ = supported_layers(model)
         self._moments = input_moments(model, inputs, layers)
-        self._judged = inputs if judged is None else judged
+        self._evaluated_on = inputs if evaluated_on is None else evaluated_on
         self._reference = self._outputs(model)
 
     def divergence(self, plan: Plan) -> float:
@@ -49,18 +49,19 @@ class Judge:
         return float(self._divergence(self._outputs(near), self._reference))
 
     def _outputs(self, model: nn.Module) -> Tensor:
-        batches = zip(*(torch.split(values, self._batch) for values in self._judged), strict=True)
+        batches = zip(*(torch.split(values, self._batch) for values in self._evaluated_on), strict=True)
         with torch.inference_mode():
             return torch.cat([model(*batch) for batch in batches])
 
     def best(self, plans: Sequence[Plan]) -> Plan:
         """Return the plan that diverges least, with its divergence; the first of those that are alike."""
-        found: dict[int, float] = {}
-        for index, plan in enumerate(plans):
-            same = (seen for seen in found if plans[seen].structures() == plan.structures())
-            found[index] = found[first] if (first := next(same, None)) is not None else self.divergence(plan)
-        least = min(found, key=lambda index: found[index])
-        return plans[least].model_copy(update={"divergence": found[least]})
+        divergences: list[float] = []
+        for plan in plans:
+            alike = (index for index in range(len(divergences)) if plans[index].structures() == plan.structures())
+            first = next(alike, None)
+            divergences.append(self.divergence(plan) if first is None else divergences[first])
+        least = min(range(len(plans)), key=divergences.__getitem__)
+        return plans[least].model_copy(update={"divergence": divergences[least]})
 
     def plan(self, scores: ModelScores, budget: Budget, *, profile: str, runtime: str, seed: int = 0) -> Plan:
         """Solve with all families of structures, and with each alone; return the best of these plans.

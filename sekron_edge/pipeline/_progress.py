@@ -1,4 +1,4 @@
-"""What a long job tells whoever waits for it."""
+"""How a long job reports its progress."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from typing import Protocol
 _LOG = logging.getLogger("sekron_edge")
 
 
-class Narrator(Protocol):
-    """Is told what happens; the command line shows it."""
+class Progress(Protocol):
+    """Receives what a job reports; the command line shows it.
 
-    shows_progress: bool
+    Attributes:
+        interactive: Whether somebody watches it on a terminal, so that others may draw bars there.
+    """
+
+    interactive: bool
 
     def say(self, text: str) -> None:
-        """Tell that something was done, or found."""
+        """Report what was done, or found."""
         ...
 
     def busy(self, what: str) -> AbstractContextManager[None]:
-        """Tell what is done within the block, which takes more than a moment."""
+        """Report what is done within the block, which takes more than a moment."""
         ...
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Tell how far something has come."""
+        """Report how far something has come."""
         ...
 
 
-class LogNarrator:
+class LogProgress:
     """Writes to the logger ``sekron_edge``, which the application may show."""
 
-    shows_progress = False
+    interactive = False
 
     def say(self, text: str) -> None:
         """Log at level INFO."""
