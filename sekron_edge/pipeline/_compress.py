@@ -15,6 +15,7 @@ from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.files import fingerprint
 from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
+from sekron_edge.pipeline._latency import latency_model_of, require_known_latency
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
@@ -106,7 +107,7 @@ def plan_on(
     progress: Progress,
 ) -> Plan:
     """Plan for a target; arguments and errors are those of `plan`."""
-    target.require_known_latency(budget)
+    require_known_latency(target, budget)
     (context,) = contexts_for(model, example_inputs, task, [target], progress)
     return plan_for(context, target.with_device_limits(budget), work=work, seed=seed, progress=progress)
 
@@ -117,7 +118,7 @@ def contexts_for(
     """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
     places = ", ".join(sorted({target.place for target in targets}))
     with progress.busy(f"calibrating the latency model, once for {places}"):
-        latencies = [target.latency_model() for target in targets]
+        latencies = [latency_model_of(target) for target in targets]
     for latency in latencies:
         progress.say(f"latency model: {latency.source}")
     scores = scores_for(model, example_inputs, task, targets, latencies, progress=progress)

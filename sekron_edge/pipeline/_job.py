@@ -15,6 +15,7 @@ from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
 from sekron_edge.pipeline._compress import Compressed, compress, contexts_for, data_fingerprint
 from sekron_edge.pipeline._config import JobConfig
+from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
 from sekron_edge.pipeline._planning import PlanningContext, frontier_for, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
@@ -124,7 +125,7 @@ def _contexts(
     task = load_task(config)
     targets = [_target(config, device) for device in devices or (config.target.profile,)]
     for target in targets:
-        target.require_known_latency(budget)
+        require_known_latency(target, budget)
     model = trained_model(config, task, progress)
     return list(zip(targets, contexts_for(model, example_inputs(task), task, targets, progress), strict=True))
 

@@ -1,28 +1,16 @@
-"""Where a model is to run: the profile joined with what the user asked for, and its latency model."""
+"""Where a model is to run: the profile joined with what the user asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-from sekron_edge.artifacts import (
-    Precision,
-    SizedExporter,
-    calibratable,
-    exporter_family,
-    exporter_names,
-    get_exporter,
-)
-from sekron_edge.devices import DeviceProfile, microcontroller_latency
+from sekron_edge.artifacts import Precision, SizedExporter, exporter_family, exporter_names, get_exporter
+from sekron_edge.devices import DeviceProfile
 from sekron_edge.errors import ConfigError
-from sekron_edge.latency import LatencyModel, cached_calibration, reference_primitives
-from sekron_edge.measurement import Device, LocalDevice, comparable_device, open_device
+from sekron_edge.measurement import Device, LocalDevice, open_device
 from sekron_edge.planner import Budget, Limit
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
-
-_CALIBRATED_BY_DEFAULT = "litert"
 
 
 def _where(profile: DeviceProfile, name: str | None) -> str | None:
@@ -150,65 +138,6 @@ class Target:
         exporter = get_exporter(self.runtime)
         known = exporter.file_costs if isinstance(exporter, SizedExporter) else {}
         return known.get(self.precision, WEIGHTS_ALONE)
-
-    def latency_model(self, *, cache: Path | None = None) -> LatencyModel:
-        """Return the latency model: measured on the device, or estimated for one that is not reached.
-
-        For such a device this machine's calibration, without a matrix unit, is scaled by a published latency of
-        MobileNetV1 there; for a microcontroller, cycles a MAC are taken from published networks. The model's
-        ``source`` says so.
-
-        Raises:
-            DeviceError: If the device cannot be calibrated.
-        """
-        counted = microcontroller_latency(self.profile)
-        if counted is not None:
-            return counted
-        runtime, precision = self._calibrated()
-        calibrated = partial(cached_calibration, runtime, threads=self.threads, cache=cache)
-        if self.is_elsewhere:
-            calibrated = partial(calibrated, device=self.measuring_device())
-        elif not self.is_here:
-            calibrated = partial(cached_calibration, runtime, device=comparable_device(), cache=cache)
-        model = calibrated(precision=precision)
-        if (runtime, precision) != (self.runtime, self.precision):
-            said = f"estimated for {self.runtime} {self.precision}, which cannot be calibrated"
-            model = model.scaled(1.0, said)
-        if self.is_measured:
-            return model
-        published = self.profile.facts.mobilenet_v1
-        if published is None or published.value is None:
-            return model.scaled(1.0, f"estimated: as on this machine, since none is known for {self.profile.id}")
-        factor = published.value / calibrated(precision="fp32").latency_ms(reference_primitives())
-        return model.scaled(
-            factor,
-            f"estimated, so that MobileNetV1 in fp32 takes the {published} known for {self.profile.id} (one thread)",
-        )
-
-    def _calibrated(self) -> tuple[str, Precision]:
-        """Return the runtime and precision whose primitives say most about the target's."""
-        for runtime in (self.runtime, _CALIBRATED_BY_DEFAULT):
-            if calibratable(runtime, self.precision):
-                return runtime, self.precision
-        return _CALIBRATED_BY_DEFAULT, "fp32"
-
-    def require_known_latency(self, budget: Budget) -> None:
-        """Refuse a budget in milliseconds for a device of which no latency is known at all.
-
-        Raises:
-            ConfigError: If that is so.
-        """
-        limit = budget.latency_ms
-        published = self.profile.facts.mobilenet_v1
-        known = published is not None and published.value is not None
-        known = known or microcontroller_latency(self.profile) is not None
-        if limit is None or limit.relative or self.is_measured or known:
-            return
-        raise ConfigError(
-            f"a budget of {limit} ms needs a latency that is known for {self.profile.id}, and its profile states none; "
-            'give a relative budget ("0.5x"), say where it can be measured (target.measured_on), or state '
-            "facts.mobilenet_v1 in a copy of the profile"
-        )
 
     def with_device_limits(self, budget: Budget) -> Budget:
         """Add what the device's memory allows to a budget that does not speak of it."""

@@ -6,7 +6,8 @@ from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
 from sekron_edge.latency import LatencyModel, reference_primitives
 from sekron_edge.pipeline import Target
-from sekron_edge.pipeline import _target as module
+from sekron_edge.pipeline import _latency as module
+from sekron_edge.pipeline._latency import latency_model_of, require_known_latency
 from sekron_edge.planner import Budget
 
 HERE = LatencyModel.estimated(gmacs_per_second=40, values_per_microsecond=1000, call_us=1)
@@ -46,31 +47,31 @@ def test_the_reference_network_is_mobilenet_v1():
 
 def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_and_say_so():
     pi = Target.choose(load_profile("raspberry-pi-4"))
-    model = pi.latency_model()
+    model = latency_model_of(pi)
     assert model.latency_ms(reference_primitives()) == pytest.approx(124.3)
     assert "estimated" in model.source
     assert "raspberry-pi-4" in model.source
     phone = Target.choose(load_profile("pixel-8"), runtime="litert")
-    assert phone.latency_model().latency_ms(reference_primitives()) == HERE.latency_ms(reference_primitives())
-    assert "none is known" in phone.latency_model().source
+    assert latency_model_of(phone).latency_ms(reference_primitives()) == HERE.latency_ms(reference_primitives())
+    assert "none is known" in latency_model_of(phone).source
 
 
 def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_of_all_it_has(monkeypatch):
     asked = []
     monkeypatch.setattr(module, "cached_calibration", lambda *_, device=None, **__: asked.append(device) or HERE)
     monkeypatch.setattr(module, "comparable_device", lambda: "vector units")
-    Target.choose(load_profile("raspberry-pi-4"), precisions=["int8"]).latency_model()
+    latency_model_of(Target.choose(load_profile("raspberry-pi-4"), precisions=["int8"]))
     assert asked == ["vector units"] * 2
-    Target.choose(load_profile("host")).latency_model()
+    latency_model_of(Target.choose(load_profile("host")))
     assert asked[2:] == [None]
 
 
 def test_milliseconds_need_a_known_latency():
     phone = Target.choose(load_profile("pixel-8"), runtime="litert")
-    phone.require_known_latency(Budget(latency_ms="0.5x"))
+    require_known_latency(phone, Budget(latency_ms="0.5x"))
     with pytest.raises(ConfigError, match=r"8 ms .* pixel-8, .* relative"):
-        phone.require_known_latency(Budget(latency_ms=8))
-    Target.choose(load_profile("raspberry-pi-4")).require_known_latency(Budget(latency_ms=8))
+        require_known_latency(phone, Budget(latency_ms=8))
+    require_known_latency(Target.choose(load_profile("raspberry-pi-4")), Budget(latency_ms=8))
 
 
 def test_a_devices_memory_is_a_limit_where_none_is_given():
@@ -89,11 +90,11 @@ def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch):
 
     monkeypatch.setattr(module, "cached_calibration", calibrated)
     pi = Target.choose(load_profile("raspberry-pi-4"), measured_on="ssh:board")
-    assert pi.latency_model(cache=None) is HERE
+    assert latency_model_of(pi) is HERE
     assert (asked["device"].name, asked["threads"], asked["runtime"]) == ("ssh:board", 4, "litert")
     assert (pi.is_here, pi.is_measured, pi.place) == (False, True, "ssh:board")
     phone = Target.choose(load_profile("pixel-8"), runtime="litert", measured_on="adb:pixel")
-    phone.require_known_latency(Budget(latency_ms=8.0))
+    require_known_latency(phone, Budget(latency_ms=8.0))
     assert phone.measuring_device().name == "adb:pixel"
     here = Target.choose(load_profile("host"))
     assert (here.is_here, here.place, here.measuring_device().name) == (True, "this machine", "local")
