@@ -12,7 +12,7 @@ from torch import nn
 from sekron_edge.artifacts import export, get_exporter
 from sekron_edge.measurement import open_device
 from sekron_edge.nn import replace_layers
-from tests.measurement.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
+from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
 from tests.strategies import factorized_structures
 
 RUN = """

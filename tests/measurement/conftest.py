@@ -4,12 +4,6 @@ from sekron_edge.artifacts import Artifact, TensorSpec
 from tests.measurement.boards import Board
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    """Keep what tests measure out of the user's store."""
-    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "own cache"))
-
-
 @pytest.fixture(scope="session")
 def board(tmp_path_factory):
     board = Board(tmp_path_factory.mktemp("board"))
@@ -18,7 +12,7 @@ def board(tmp_path_factory):
 
 
 @pytest.fixture
-def at_board(board, monkeypatch):
+def at_board(board, own_cache, monkeypatch):
     """The board, as it is when nothing is wrong."""
     monkeypatch.setenv("SEKRON_EDGE_DEVICES", str(board.devices))
     board.write(board=board.settings())

@@ -10,7 +10,7 @@ import sekron_edge as se
 from sekron_edge.artifacts import get_exporter
 from sekron_edge.data import Photographs, photographs, super_resolution
 from sekron_edge.measurement import MeasurementStore
-from tests.measurement.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
+from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
 
 MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
 
