@@ -1,7 +1,7 @@
 """Layers that compute with factors, and rewriting a model with them.
 
-Requirements kept here: the dense weight is never rebuilt in a forward pass, but within `rebuilt_kernels`, for training;
-what is exported contains only static reshape, permute, pad, convolution and linear; a rewritten model is a new one; a
+Requirements kept here: a forward pass never rebuilds the dense weight, except within `rebuilt_kernels`, for training;
+exported layers contain only static reshape, permute, pad, convolution and linear; a rewritten model is a new one; a
 module that the user's model shares stays shared.
 """
 

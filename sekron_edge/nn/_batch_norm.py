@@ -18,17 +18,17 @@ class _Tracer(fx.Tracer):
 
 
 def fold_batch_norms_(model: nn.Module) -> list[str]:
-    """Fold each batch norm that follows a factorized layer into it, where all output channels are in one factor.
+    """Fold each batch norm that follows a factorized layer into it, where one factor has all output channels.
 
-    A compiler folds it into a convolution next to it, but not through a permute, nor through another factor. The
+    A compiler folds a batch norm into the convolution before it, but not through a permute or another factor. The
     outputs in evaluation mode stay the same.
 
     Args:
-        model: Changed in place; in evaluation mode. One that cannot be traced (its control flow depends on data) is
-            left as it is.
+        model: Changed in place; in evaluation mode. A model that cannot be traced (its control flow depends on data)
+            is left as it is.
 
     Returns:
-        The names of the batch norms that are gone.
+        The names of the batch norms that were folded.
     """
     try:
         graph = _Tracer().trace(model)
@@ -48,16 +48,16 @@ def fold_batch_norms_(model: nn.Module) -> list[str]:
 
 
 def separate_batch_norms_(model: nn.Module) -> list[str]:
-    """Replace each batch norm of images that no convolution takes up by a depthwise convolution of one tap.
+    """Replace each batch norm of images that does not fold into a convolution by a depthwise convolution of one tap.
 
-    Runtimes have fast kernels for those, which take the activation after it too; of a norm by itself converters make
-    two or three operators. The outputs in evaluation mode stay the same.
+    Runtimes have fast kernels for those, which also take the activation that follows. Converters turn a norm by itself
+    into two or three operators. The outputs in evaluation mode stay the same.
 
     Args:
-        model: Changed in place; in evaluation mode. One that cannot be traced is left as it is.
+        model: Changed in place; in evaluation mode. A model that cannot be traced is left as it is.
 
     Returns:
-        The names of the batch norms that are replaced.
+        The names of the batch norms that were replaced.
     """
     try:
         graph = _Tracer().trace(model)
@@ -67,7 +67,7 @@ def separate_batch_norms_(model: nn.Module) -> list[str]:
     replaced = []
     for node in graph.nodes:
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or _is_taken_up(node.args[0], modules):
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or _folds_into(node.args[0], modules):
             continue
         scale, shift = scale_and_shift(norm)
         channels = norm.num_features
@@ -80,8 +80,8 @@ def separate_batch_norms_(model: nn.Module) -> list[str]:
     return replaced
 
 
-def _is_taken_up(source: fx.node.Argument, modules: dict[str, nn.Module]) -> bool:
-    """Whether what comes before a batch norm is a layer that converters fold it into."""
+def _folds_into(source: fx.node.Argument, modules: dict[str, nn.Module]) -> bool:
+    """Whether a batch norm follows a layer that converters fold it into."""
     if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
         return False
     return isinstance(modules[str(source.target)], nn.modules.conv._ConvNd | FactorizedConv)

@@ -1,8 +1,8 @@
-"""Factors that quantize well: what is between them gets the same range in every channel.
+"""Factors that quantize well: activations between them get the same range in every channel.
 
-A label's scale is free: the factor that opens it may be multiplied by what the factor that ends it is divided by.
-Integers with one scale for a whole tensor waste their steps on channels of small range; weights have a scale for each
-output channel. Nagel et al. 2019 (arXiv 1906.04721) do so between layers.
+A label's scale is free: the factor that opens it may be multiplied by the same number that the factor that ends it is
+divided by. Integers with one scale for a whole tensor waste their steps where a channel's range is small; weights have
+a scale for each output channel. Nagel et al. 2019 (arXiv 1906.04721) equalise between layers.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 
-_LEAST = 1e-4  # of the largest range; what is smaller carries nothing
+_LEAST = 1e-4  # of the largest range; smaller ranges carry no information
 
 
 def equalize_labels_(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
-    """Rescale the factors of every layer so that ranges on real inputs are alike; in floats, outputs stay the same.
+    """Rescale the factors of every layer so that ranges on real inputs are alike. In floats, outputs stay the same.
 
     Args:
         model: In evaluation mode; changed in place.

@@ -1,9 +1,9 @@
-"""A model that rounds as its int8 file does, in floats and with gradients: what quantization-aware training trains.
+"""A model that rounds as its int8 file does, in floats and with gradients, for quantization-aware training.
 
-Rounded are weights, symmetric by output channel, and by tensor what enters a convolution, a linear layer or an
-addition, and what the model gives (Jacob et al. 2018, arXiv 1712.05877). Batch norms are not folded: a scale by channel
-changes nothing of a symmetric rounding by channel. Gradients pass as if nothing were rounded, but not where a value is
-cut off.
+Weights are rounded symmetrically by output channel. Inputs of convolutions, linear layers and additions, and the
+model's outputs, are rounded by tensor (Jacob et al. 2018, arXiv 1712.05877). Batch norms are not folded: a scale by
+channel does not change a symmetric rounding by channel. Gradients pass as if nothing were rounded, except where a value
+is cut off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._modes import evaluation_mode
 
 _LAYERS = (nn.Linear, *Convolution.__args__, *TransposedConvolution.__args__, FactorizedConv, FactorizedLinear)
-# Which axis of the weight has the output channels.
+# The axis of the weight that has the output channels.
 _WEIGHT_AXIS: dict[Any, int] = {
     F.linear: 0, F.conv1d: 0, F.conv2d: 0, F.conv3d: 0,
     F.conv_transpose1d: 1, F.conv_transpose2d: 1, F.conv_transpose3d: 1,
@@ -31,12 +31,12 @@ _ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__iadd__)
 _WEIGHT_STEPS = 127
 _LOWEST, _HIGHEST = -128, 127
 _LEAST_SCALE = 1e-12
-# Ranges follow the weights slowly: a batch moves them by a hundredth of what it differs.
+# Ranges follow the weights slowly: a batch moves them by a hundredth of its difference.
 _MOMENTUM = 0.01
 
 
 class FakeQuantized(nn.Module):
-    """Runs ``model`` with everything rounded that an int8 file rounds.
+    """Runs ``model`` and rounds everything that an int8 file rounds.
 
     Ranges are the largest seen on the calibration data, as exporters take them; in training mode they follow the
     batches.
@@ -49,21 +49,21 @@ class FakeQuantized(nn.Module):
     def __init__(self, model: nn.Module, calibration: Iterable[tuple[Tensor, ...]]) -> None:
         super().__init__()
         self.model = model
-        found = _Observing()
-        with evaluation_mode(model), torch.no_grad(), _layers_told(model, found):
+        observing = _Observing()
+        with evaluation_mode(model), torch.no_grad(), _layers_told(model, observing):
             for batch in calibration:
-                found.place = 0
-                with found:
+                observing.place = 0
+                with observing:
                     outputs = model(*batch)
                 for value in outputs if isinstance(outputs, tuple) else (outputs,):
-                    found.see(value)
+                    observing.see(value)
         self.ranges: Tensor
-        self.register_buffer("ranges", torch.tensor(found.ranges))
-        self._layer_of = tuple(found.layers)
+        self.register_buffer("ranges", torch.tensor(observing.ranges))
+        self._layer_of = tuple(observing.layers)
         self._exact: frozenset[str | None] = frozenset()
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run the model, rounding."""
+        """Run the model with rounding."""
         rounding = _Rounding(self._rounded_value, self._rounded_weight)
         with rounding:
             outputs = self.model(*inputs)
@@ -73,7 +73,7 @@ class FakeQuantized(nn.Module):
 
     @contextmanager
     def without(self, layers: Iterable[str | None]) -> Iterator[None]:
-        """Leave some layers as they are within the block: their weights, and what enters them."""
+        """Leave the weights and the inputs of some layers unrounded within the block."""
         self._exact = frozenset(layers)
         try:
             yield
@@ -81,7 +81,7 @@ class FakeQuantized(nn.Module):
             self._exact = frozenset()
 
     def only(self, layers: Iterable[str]) -> AbstractContextManager[None]:
-        """Round some layers within the block, and nothing else."""
+        """Round only some layers within the block."""
         return self.without({*self._layer_of} - {*layers})
 
     @property
@@ -116,7 +116,7 @@ def _round_weight(weight: Tensor, axis: int) -> Tensor:
 
 
 class _Rounding(TorchFunctionMode):
-    """Counts the places at which values are rounded, and has each rounded, with the weight that it meets."""
+    """Counts the places at which values are rounded, and rounds each value and the weight that it meets."""
 
     def __init__(self, value: Callable[[int, Tensor], Tensor], weight: Callable[[int, Tensor, int], Tensor]) -> None:
         super().__init__()
@@ -124,9 +124,9 @@ class _Rounding(TorchFunctionMode):
         self._place = 0
 
     def value(self, value: Tensor) -> Tensor:
-        found = self._value(self._place, value)
+        rounded = self._value(self._place, value)
         self._place += 1
-        return found
+        return rounded
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func in _WEIGHT_AXIS and len(args) > 1:
@@ -138,7 +138,7 @@ class _Rounding(TorchFunctionMode):
 
 
 class _Observing(TorchFunctionMode):
-    """Notes the range of what is rounded at each place, and in which layer the place is."""
+    """Records the range of the values at each place, and the layer that the place is in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,9 +184,9 @@ def _layers_told(model: nn.Module, observing: _Observing) -> Iterator[None]:
     def leave(*_: Any) -> None:
         observing.layer = None
 
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, _LAYERS)]
-    hooks = [module.register_forward_pre_hook(enter(name)) for name, module in found]
-    hooks += [module.register_forward_hook(leave) for _, module in found]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _LAYERS)]
+    hooks = [module.register_forward_pre_hook(enter(name)) for name, module in layers]
+    hooks += [module.register_forward_hook(leave) for _, module in layers]
     try:
         yield
     finally:

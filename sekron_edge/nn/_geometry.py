@@ -1,4 +1,4 @@
-"""What PyTorch's layers say about themselves, in the terms of the factor convolution."""
+"""The attributes of PyTorch's layers, in the terms of the factor convolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspo
 
 
 def layer_geometry(layer: nn.Module) -> tuple[ConvGeometry, tuple[int, ...]]:
-    """Return a layer's geometry, and what `F.pad` has to pad before it; nothing where the padding is the geometry's.
+    """Return a layer's geometry, and the padding that `F.pad` has to do before it; none if it is in the geometry.
 
     Args:
         layer: ``nn.Linear``, a convolution or a transposed convolution.
@@ -34,7 +34,7 @@ def layer_geometry(layer: nn.Module) -> tuple[ConvGeometry, tuple[int, ...]]:
 
 
 def padding_ends(layer: Convolution) -> tuple[int, ...]:
-    """Return what a layer pads, at both ends of every spatial axis, in ``F.pad``'s order (the last axis first)."""
+    """Return a layer's padding at both ends of every spatial axis, in ``F.pad``'s order (the last axis first)."""
     ends = [(0, 0) for _ in layer.stride]
     if layer.padding == "same":
         for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):

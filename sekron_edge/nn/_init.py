@@ -14,11 +14,11 @@ def initialize_factors_(model: nn.Module, *, gain: float = sqrt(2), generator: t
     """Draw the factors of every factorized layer: the weight they stand for gets He's variance, ``gain^2 / fan_in``.
 
     The entries of ``sum over labels of A^(1) (x) .. (x) A^(S)``, with independent factors, have the variance
-    ``R * prod var(A^(k))``, R the product of all ranks; it is shared out evenly. Biases become 0.
+    ``R * prod var(A^(k))``, R the product of all ranks. All factors get equal shares. Biases become 0.
 
     Args:
         model: Changed in place.
-        gain: That of the nonlinearity which follows; ``sqrt(2)`` for ReLU (He et al. 2015).
+        gain: Of the nonlinearity that follows; ``sqrt(2)`` for ReLU (He et al. 2015).
         generator: Of the random numbers; torch's own if None.
     """
     for layer in model.modules():

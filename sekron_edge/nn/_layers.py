@@ -22,7 +22,7 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int) -> Tensor:
     """Run the factor convolution on ``(batch, C, *spatial)``.
 
-    The last convolution takes the bias where its output is already the layer's: runtimes fuse that.
+    The last convolution takes the bias where its output is already the layer's, because runtimes fuse that.
     """
     batch = state.shape[0]
     *_, state = _states(state, weights, bias, plan, dims)
@@ -37,7 +37,7 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
 def _states(
     state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int
 ) -> Iterator[Tensor]:
-    """Yield what each step of the factor convolution gives, ``(batch * fold, channels, *spatial)``."""
+    """Yield the output of each step of the factor convolution, ``(batch * fold, channels, *spatial)``."""
     batch = state.shape[0]
     for position, step in enumerate(plan.steps):
         spatial = state.shape[state.ndim - dims :] if dims else ()
@@ -54,7 +54,7 @@ def _states(
 
 
 def _shaped(state: Tensor, *shape: int) -> Tensor:
-    """Reshape, unless it has the shape: a converter takes any reshape for one that needs channels-first memory."""
+    """Reshape unless the shape is right: converters take any reshape for one that needs channels-first memory."""
     return state if tuple(state.shape) == shape else state.reshape(shape)
 
 
@@ -85,10 +85,10 @@ def _spread(state: Tensor, weight: Tensor, bias: Tensor | None, step: Step) -> T
 
 
 class _Factorized(nn.Module):
-    """What both layers hold: a structure, its schedule, the factors of all groups as convolution weights, a bias.
+    """The common part of both layers: a structure, its schedule, all groups' factors as convolution weights, a bias.
 
-    A factor is stored in the layout that its step convolves with, so that nothing is left to rearrange in
-    what is exported (some runtimes take at most six axes, and few fold constants).
+    A factor is stored in the layout that its step convolves with, so that exported layers need not rearrange it (some
+    runtimes take at most six axes, and few fold constants).
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class _Factorized(nn.Module):
         return _mirrored(moved.permute([step.weight_order.index(axis) for axis in range(len(shape))]), step)
 
     def scale_outputs_(self, scale: Tensor, shift: Tensor) -> bool:
-        """Scale all outputs and add to them, ``(F,)`` each, in place: by one factor, and by the bias.
+        """Scale all outputs and shift them, ``(F,)`` each, in place, by changing one factor and the bias.
 
         Returns:
-            False, and nothing is changed, where the output channels are split among factors: no factor can do it.
+            False where the output channels are split among factors: no factor can do it, and nothing is changed.
         """
         whole = [k for k, factor in enumerate(self.structure.factors) if factor.shape[0] == self.structure.shape[0]]
         if not whole:
@@ -131,14 +131,14 @@ class _Factorized(nn.Module):
         return True
 
     def label_ranges(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the largest magnitude that values with each index of a label have on the way, ``(groups, rank)`` each.
+        """Return the largest intermediate magnitude at each index of every label, ``(groups, rank)`` each.
 
         Args:
             x: Real inputs, as for ``forward``.
         """
         state = self._prepared(x)
         dims = self.geometry.spatial_axes
-        found: dict[str, Tensor] = {}
+        ranges: dict[str, Tensor] = {}
         for step, after in zip(self.plan.steps, _states(state, list(self.weights), None, self.plan, dims), strict=True):
             names = [name for name, _ in step.axes]
             sized = after.detach().abs().reshape(state.shape[0], *(size for _, size in step.axes), -1)
@@ -147,11 +147,11 @@ class _Factorized(nn.Module):
                 others = [axis for axis in range(sized.ndim) if axis not in kept]
                 seen = sized.amax(others)
                 seen = seen if kept[0] < kept[1] else seen.T
-                found[label] = seen if label not in found else torch.maximum(found[label], seen)
-        return found
+                ranges[label] = seen if label not in ranges else torch.maximum(ranges[label], seen)
+        return ranges
 
     def rescale_labels_(self, scales: Mapping[str, Tensor]) -> None:
-        """Multiply what has each index of a label on the way by a scale, ``(groups, rank)``; outputs stay the same."""
+        """Multiply intermediates at each index of a label by a scale, ``(groups, rank)``; outputs stay the same."""
         for label, scale in scales.items():
             carrying = [step for step in self.plan.steps if label in self.structure.factors[step.factor].labels]
             for step, by in ((carrying[0], scale), (carrying[-1], 1 / scale)):
@@ -162,7 +162,7 @@ class _Factorized(nn.Module):
                 self.weights[step.factor].data = _stored(values * by.reshape(shape), step)
 
     def _prepared(self, x: Tensor) -> Tensor:
-        """Return a layer's input as its first step takes it, with a batch axis."""
+        """Return a layer's input in the form that its first step takes, with a batch axis."""
         raise NotImplementedError
 
     def reconstruct(self) -> Tensor:
@@ -172,7 +172,7 @@ class _Factorized(nn.Module):
         return joined_weight(groups, transposed=self.geometry.transposed)
 
     def _kernel(self) -> Tensor:
-        """Return what `reconstruct` does, in the factors' own precision also where PyTorch mixes precisions."""
+        """Return the result of `reconstruct`, in the factors' own precision even where PyTorch mixes precisions."""
         with torch.autocast(self.weights[0].device.type, enabled=False):
             return self.reconstruct()
 
@@ -182,12 +182,12 @@ class _Factorized(nn.Module):
 
 
 def _stored(values: Tensor, step: Step) -> Tensor:
-    """Return a factor's values as its step convolves with them."""
+    """Return a factor's values in the layout that its step convolves with."""
     return _mirrored(values, step).permute(step.weight_order).reshape(step.weight_shape).contiguous().clone()
 
 
 def _mirrored(values: Tensor, step: Step) -> Tensor:
-    """Turn the taps of a factor round where its step convolves with them in reverse."""
+    """Reverse the taps of a factor where its step convolves with them in reverse."""
     dims = len(step.taps.kernel)
     return values.flip([*range(values.ndim - dims, values.ndim)]) if step.taps.kind == "mirrored" else values
 
@@ -213,11 +213,11 @@ class FactorizedConv(_Factorized):
 
     Args:
         structure: Of one group's weight, ``(F / groups, C / groups, *kernel)``.
-        factors: One tensor a factor, of shape ``(groups, *structure.value_shape(k))``.
+        factors: One tensor per factor, of shape ``(groups, *structure.value_shape(k))``.
         bias: Of shape ``(F,)``, or ``None``.
         geometry: Stride, zero padding, dilation, groups; whether transposed.
-        explicit_padding: For ``F.pad``, done before the factors: asymmetric or not of zeros; else empty.
-        padding_mode: PyTorch's name of it.
+        explicit_padding: For ``F.pad``, applied before the factors where it is asymmetric or not zeros; else empty.
+        padding_mode: PyTorch's name for the kind of padding.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Second moments of what layers see: the metric in which an error of a weight becomes an error of the output."""
+"""Second moments of layers' inputs: the metric that turns an error of a weight into an error of the output."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.tensor import gram_matrix
 
 _CHUNK_VALUES = 16_000_000
-# Of a convolution's patches, for each of their values. Neighbours say nearly the same: of ResNet-20, factors that are
-# refined for so many are worse on other images by 0.4 %. At least so many in all: of the 864 that a layer of 27 inputs
-# would get, an error was 3 % off.
+# Patches of a convolution for each of a patch's values. Neighbouring patches are nearly alike: ResNet-20's factors that
+# are refined for this number are worse on other images by 0.4 %. There is a minimum, because with the 864 patches of a
+# layer of 27 inputs an error was 3 % off.
 _ROWS_A_VALUE = 32
 _FEWEST_ROWS = 16_384
 
@@ -25,12 +25,12 @@ _FEWEST_ROWS = 16_384
 def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return ``E[x x^T]`` over the patches that each layer multiplies with its weight.
 
-    With it, the mean squared change of a layer's output is ``tr(dW Sigma dW^T)`` for a change ``dW`` of its weight. Of
-    large images, the patches at some random places stand for all.
+    With it, the mean squared change of a layer's output is ``tr(dW Sigma dW^T)`` for a change ``dW`` of its weight. In
+    large images, patches at some random places stand for all.
 
     Args:
         model: Run once in evaluation mode; left as it was.
-        inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model.
+        inputs: Calibration data, one tensor ``(batch, ...)`` for each input of the model.
         layers: Linear layers, convolutions and transposed convolutions of the model, by name.
 
     Returns:
@@ -80,8 +80,8 @@ def _patches(layer: nn.Module, x: Tensor, samples: int, places: torch.Generator)
     Args:
         layer: A layer of the three kinds.
         x: Its input, or some samples of it.
-        samples: How many there are in all.
-        places: Decides which places of large images are looked at.
+        samples: Number of samples in the whole input.
+        places: Chooses the places of large images.
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
@@ -101,7 +101,7 @@ def _patches(layer: nn.Module, x: Tensor, samples: int, places: torch.Generator)
     spatial = x.shape[2 : 2 + dims]
     enough = ceil(max(_FEWEST_ROWS, _ROWS_A_VALUE * size) / samples)
     if enough < prod(spatial):
-        # Other places of each sample: where few of each are enough, the same ones would not stand for all.
+        # Each sample has its own places: where few are enough, the same ones would not stand for all.
         chosen = torch.rand(len(x), prod(spatial), generator=places).argsort(dim=1)[:, :enough].to(x.device)
         sample = torch.arange(len(x), device=x.device)[:, None]
         at: tuple[Any, ...] = (sample, slice(None), *torch.unravel_index(chosen, spatial))
@@ -114,7 +114,7 @@ def _patches(layer: nn.Module, x: Tensor, samples: int, places: torch.Generator)
 
 
 def _spread(layer: TransposedConvolution, x: Tensor) -> Tensor:
-    """Return the input of the convolution, with taps in reverse and no stride, that a transposed one is."""
+    """Return the input of the equivalent convolution, which has its taps in reverse and no stride."""
     spread = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], layer.stride, strict=True)))
     spread[(slice(None), slice(None), *(slice(None, None, s) for s in layer.stride))] = x
     ends: list[int] = []

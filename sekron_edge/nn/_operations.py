@@ -1,4 +1,4 @@
-"""A model as a runtime sees it: operations one after another, and the tensors that live meanwhile."""
+"""A model as a runtime sees it: operations one after another, and the tensors that live at the same time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sekron_edge.structure import Shape, Structure
 
 @dataclass(frozen=True)
 class Operation:
-    """What a runtime runs in one go, or a layer's factors one after another.
+    """An operation that a runtime runs in one go, or a layer's factors one after another.
 
     Attributes:
-        layer: Qualified name of the convolution or linear layer whose operation it is; None for what lies between.
-        primitives: In order; none where nobody knows what it takes.
-        in_shape: Of what it reads first.
+        layer: Qualified name of the convolution or linear layer whose operation it is; None between layers.
+        primitives: In order; none where the cost is unknown.
+        in_shape: Of the first value that it reads.
         reads: Numbers of the values that it reads.
         writes: Number of the value that it writes.
     """
@@ -41,9 +41,9 @@ class OperationGraph:
 
     Attributes:
         operations: In order.
-        elements: How many numbers each value has.
-        inputs: Values that are there at the beginning.
-        outputs: Values that must be there at the end.
+        elements: Number of elements of each value.
+        inputs: Values that exist at the beginning.
+        outputs: Values that must exist at the end.
     """
 
     operations: tuple[Operation, ...]
@@ -52,20 +52,20 @@ class OperationGraph:
     outputs: tuple[int, ...]
 
     def held(self) -> list[int]:
-        """Return for each operation how many numbers are live beside what it reads for the last time and writes."""
+        """Return for each operation the elements that live beside those it reads for the last time or writes."""
         last = {value: index for index, operation in enumerate(self.operations) for value in operation.reads}
         last |= dict.fromkeys(self.outputs, len(self.operations))
-        found = []
+        held = []
         live = set(self.inputs)
         for index, operation in enumerate(self.operations):
             ends = {value for value in live if last.get(value, -1) <= index}
             live -= ends
-            found.append(sum(self.elements[value] for value in live))
+            held.append(sum(self.elements[value] for value in live))
             live.add(operation.writes)
-        return found
+        return held
 
     def kept_inputs(self) -> list[int]:
-        """Return for each operation how many of the numbers that it reads are still needed after it."""
+        """Return for each operation the elements that it reads and that are still needed after it."""
         last = {value: index for index, operation in enumerate(self.operations) for value in operation.reads}
         last |= dict.fromkeys(self.outputs, len(self.operations))
         return [
@@ -75,12 +75,12 @@ class OperationGraph:
 
 
 def peak_elements(primitives: Sequence[Primitive], held: int, kept: int) -> int:
-    """Return the most numbers that are live while operations run one after another, each on the result of the last.
+    """Return the most elements that live while operations run one after another, each on the result of the last.
 
     Args:
         primitives: In order.
-        held: Numbers live all the while, ``kept`` among them.
-        kept: How many of those the first operation reads.
+        held: Elements that live all the time, ``kept`` among them.
+        kept: Those of them that the first operation reads.
     """
     sizes: list[int] = []
     for primitive in primitives:
@@ -92,7 +92,7 @@ def peak_elements(primitives: Sequence[Primitive], held: int, kept: int) -> int:
 
 
 def _steps(primitive: Primitive) -> list[int]:
-    """Return the sizes of what an operation reads, makes on the way and writes."""
+    """Return the sizes of the values that an operation reads, makes internally and writes."""
     sizes = [primitive.in_elements, primitive.out_elements]
     if isinstance(primitive, Conv) and primitive.padded_shape != primitive.in_shape:
         sizes.insert(1, prod(primitive.padded_shape))
@@ -119,12 +119,12 @@ def _on(
         return plan.primitives((prod(in_shape[:-1]), in_shape[-1]))
     shape = in_shape if len(in_shape) == spatial_axes + 2 else (1, *in_shape)
     padded = _padded(shape, ends)
-    found: list[Primitive] = [Copy(padded)] if padded != shape else []
-    found += plan.primitives(padded)
+    primitives: list[Primitive] = [Copy(padded)] if padded != shape else []
+    primitives += plan.primitives(padded)
     if has_bias and not plan.last_is_output:
-        last = found[-1]
-        found.append(Elementwise("add", _out_shape(plan, padded, last.out_elements)))
-    return tuple(found)
+        last = primitives[-1]
+        primitives.append(Elementwise("add", _out_shape(plan, padded, last.out_elements)))
+    return tuple(primitives)
 
 
 def _out_shape(plan: Schedule, in_shape: Shape, elements: int) -> Shape:

@@ -1,4 +1,4 @@
-"""Layers that convolve with the kernel that their factors stand for, for a while: for training."""
+"""Layers that, for training, convolve with the kernel rebuilt from their factors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from sekron_edge.nn._fake_quantize import FakeQuantized
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 
-# Convolutions one after another that train no more slowly than the dense one: Tucker-2's.
+# A chain of this many convolutions trains as fast as the dense one: Tucker-2's.
 _FEW_STEPS = 3
 
 
@@ -18,10 +18,9 @@ _FEW_STEPS = 3
 def rebuilt_kernels(model: nn.Module) -> Iterator[None]:
     """Let layers of many small steps rebuild their kernel and convolve once, within the block.
 
-    The same outputs, and the same gradients of the factors, to rounding. Moving and folding channels, and four
-    convolutions or more with little to compute in each, are made for runtimes that do so cheaply: PyTorch trains them
-    more slowly than it trains the dense layer. A model whose roundings are simulated computes with its factors all the
-    same, since it is they that are rounded.
+    Outputs and gradients of the factors are the same to rounding. Moving and folding channels, and four or more small
+    convolutions, are cheap in the runtimes that ship, but PyTorch trains them more slowly than the dense layer. A model
+    with simulated rounding still computes with its factors, because those are rounded.
     """
     rounded = {inner for outer in model.modules() if isinstance(outer, FakeQuantized) for inner in outer.modules()}
     layers = [

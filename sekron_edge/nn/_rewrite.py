@@ -1,4 +1,4 @@
-"""The one place that touches a user's model, and it touches a copy."""
+"""The only place that changes a user's model; it changes a copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONVOLUTIONS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-# Their weights are scales: nothing that anybody would expect to be factorized.
+# Their weights are scales, which nobody would expect to be factorized.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.PReLU)
 
 
@@ -30,7 +30,7 @@ def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, 
 
     A module that the model uses under several names appears once, under the first.
     """
-    found: dict[str, nn.Module] = {}
+    supported: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
     for name, module in model.named_modules():
         if nn.utils.parametrize.is_parametrized(module, "weight"):
@@ -43,10 +43,10 @@ def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, 
             if groups > 1 and groups == getattr(module, "in_channels", 0):
                 refused[name] = "depthwise: one input channel a group leaves nothing to factorize"
             else:
-                found[name] = module
+                supported[name] = module
         elif not isinstance(module, _NORMS):
             refused[name] = f"{type(module).__name__} is not supported"
-    return found, refused
+    return supported, refused
 
 
 def replace_layers(
@@ -56,16 +56,16 @@ def replace_layers(
 
     Args:
         model: Left untouched.
-        structures: The structure of one group's weight, by layer name. Adjacent pointwise factors become one wherever
-            that has no more values.
-        moments: ``E[x x^T]`` of what layers see, by name, as `input_moments` returns them: the factors of these layers
-            are refined for the error of the layer's output, those of others for that of the weight.
+        structures: The structure of one group's weight, by layer name. Adjacent pointwise factors are merged wherever
+            the product has no more values.
+        moments: ``E[x x^T]`` of layers' inputs, by name, as `input_moments` returns them. The factors of these layers
+            are refined for the error of the layer's output, the others for that of the weight.
 
     Raises:
         ConfigError: If the model has no layer of that name.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
         StructureError: If a structure is not of its layer's shape; names the layer.
-        RankError: If a rank is more than the layer has; names the layer.
+        RankError: If a rank exceeds the layer's; names the layer.
     """
 
     def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
@@ -76,7 +76,7 @@ def replace_layers(
 
 
 def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape], Structure | None]) -> nn.Module:
-    """Return a copy of ``model`` in which every layer has the structure that a function gives it: no plan, no device.
+    """Return a copy of ``model`` with structures from a function of each layer: no plan, no device.
 
     Args:
         model: Left untouched.
@@ -87,9 +87,9 @@ def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape],
         UnsupportedLayerError: If a weight is not finite; names the layer.
         StructureError: If a structure is not of its layer's shape.
     """
-    found, _ = supported_layers(model)
+    layers, _ = supported_layers(model)
     structures = {}
-    for name, layer in found.items():
+    for name, layer in layers.items():
         structure = structure_for(name, layer, tuple(layer_weight(layer).shape[1:]))
         if structure is not None:
             structures[name] = structure
@@ -103,9 +103,9 @@ def approximate_layers(
     moments: Mapping[str, Tensor] | None = None,
     sweeps: int | None = None,
 ) -> nn.Module:
-    """Return a copy of ``model`` whose named layers keep a dense weight, as close as the structure comes to their own.
+    """Return a copy of ``model`` whose named layers have dense weights, rebuilt from the structures' factors.
 
-    It computes what `replace_layers` computes, at the dense model's cost: for judging an error, not for running.
+    It computes the same as `replace_layers`, at the dense model's cost: for judging an error, not for running.
     ``sweeps`` is that of `decompose_tensor`; other arguments and errors are those of `replace_layers`.
     """
 

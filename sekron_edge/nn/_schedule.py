@@ -1,8 +1,8 @@
-"""The factor convolution, worked out ahead: which axes each factor contracts, opens, groups and folds.
+"""The factor convolution, planned ahead: which axes each factor contracts, opens, groups and folds.
 
-All couplings share this one algorithm (SeKron, arXiv 2210.06299). The state of the
-computation carries, beside batch and spatial axes, a list of channel axes: the layer's groups ``g``, the input
-parts ``c<k>`` of the factors not used yet, the output parts ``f<k>`` of those used, and the open labels. No torch here.
+All couplings share this one algorithm (SeKron, arXiv 2210.06299). Beside batch and spatial axes, the state of the
+computation carries a list of channel axes: the layer's groups ``g``, the input parts ``c<k>`` of the factors not used
+yet, the output parts ``f<k>`` of those used, and the open labels. No torch here.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from sekron_edge.primitives import Linear, Permute, Primitive, Reshape
 from sekron_edge.structure import Structure
 
 GROUP_AXIS = "g"
-# TensorFlow Lite Micro permutes so many at most; XNNPACK six.
+# TensorFlow Lite Micro permutes this many at most; XNNPACK six.
 _MOST_AXES = 5
-# Orders of more factors are too many to try.
+# More factors have too many orders to try.
 _MOST_ORDERED = 5
-# About how many MACs a CPU does in the time that it reads or writes a value: in a convolution, and in a permute.
+# About how many MACs a CPU does while it reads or writes a value: in a convolution, and in a permute.
 _MOVED, _PERMUTED = 5, 25
-# Height and width of the output that orders are compared for; of the input, where the convolution is transposed.
+# Orders are compared for this height and width of the output; for a transposed convolution, of the input.
 _IMAGE = 14
 
 
 @dataclass(frozen=True)
 class Move:
-    """A permute of the state's axes, with no more axes than it takes.
+    """A permute of the state's axes, with as few axes as possible.
 
-    Axes of size 1 are left out, and axes that move as one are one; so are the spatial axes.
+    Axes of size 1 are left out, and axes that move together are merged, the spatial axes among them.
 
     Attributes:
         lead: Product of the channel axes that stay in front, with the batch.
         axes: Sizes of the axes between.
         trail: Product of the channel axes that stay at the end, with the spatial axes.
-        order: Of all: batch and ``lead`` (0), ``axes``, ``trail`` and spatial axes.
+        order: Of all axes: batch and ``lead`` (0), ``axes``, ``trail`` and spatial axes.
     """
 
     lead: int
@@ -56,16 +56,16 @@ class Step:
     """One factor's turn.
 
     Attributes:
-        factor: Which factor (0 is the outermost).
-        moves: Bring the state's channel axes to fold, group, contract; none if they stand so.
+        factor: Number of the factor (0 is the outermost).
+        moves: Bring the state's channel axes into the order fold, group, contract; none if they are in it.
         fold: Product of the axes that go to the batch.
-        groups: Product of the axes that state, factor and the rest all carry.
+        groups: Product of the axes that state, factor and remaining factors all carry.
         contract: Product of the axes that end here.
         open: Product of the axes that begin here.
         weight_order: From the factor's own axes (layer groups, labels, modes) to group, open, contract, taps; of a
             transposed convolution to group, contract, open, taps.
         taps: The convolution.
-        axes: Names and sizes of the channel axes of what it gives, in order; those that are folded come first.
+        axes: Names and sizes of its output's channel axes, in order; those that are folded come first.
     """
 
     factor: int
@@ -91,7 +91,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All steps, then the moves that put the output's parts in order (none if they stand so)."""
+    """All steps, then the moves that put the output's parts in order (none if they are in order)."""
 
     steps: tuple[Step, ...]
     final_moves: tuple[Move, ...]
@@ -99,37 +99,37 @@ class Schedule:
     @property
     def last_is_output(self) -> bool:
         """Whether the last step's channels are the layer's output channels, in order."""
-        # By its length: torch.export does not know `not` of a tuple.
+        # By its length: torch.export does not support `not` of a tuple.
         return len(self.final_moves) == 0 and self.steps[-1].fold == 1
 
     @property
     def rearranges(self) -> bool:
-        """Whether channels are moved or folded into the batch on the way."""
+        """Whether any step moves channels or folds them into the batch."""
         return len(self.final_moves) > 0 or any(len(step.moves) > 0 or step.fold > 1 for step in self.steps)
 
     def primitives(self, in_shape: Sequence[int]) -> tuple[Primitive, ...]:
         """Return the operations on an input ``(batch, C, *spatial)``, for counting and for latency models."""
         batch, spatial = in_shape[0], tuple(in_shape[2:])
-        found: list[Primitive] = []
+        primitives: list[Primitive] = []
         state = (batch, in_shape[1])
         for step in self.steps:
             rows, channels = batch * step.fold, step.groups * step.contract
-            found += _rearranged(step.moves, state, (rows, channels), batch, spatial)
+            primitives += _rearranged(step.moves, state, (rows, channels), batch, spatial)
             state = (rows, step.groups * step.open)
             if not spatial and step.groups == 1:
-                found.append(Linear(rows, step.contract, step.open))
+                primitives.append(Linear(rows, step.contract, step.open))
                 continue
-            found.append(step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups))
+            primitives.append(step.taps.primitive((rows, channels, *spatial), step.groups * step.open, step.groups))
             spatial = step.taps.out_spatial(spatial)
         rows, channels = state
-        found += _rearranged(self.final_moves, state, (batch, rows * channels // batch), batch, spatial)
-        return tuple(found)
+        primitives += _rearranged(self.final_moves, state, (batch, rows * channels // batch), batch, spatial)
+        return tuple(primitives)
 
 
 def _rearranged(
     moves: Sequence[Move], before: tuple[int, int], after: tuple[int, int], batch: int, spatial: Sequence[int]
 ) -> list[Primitive]:
-    """Return what brings a state of ``(rows, channels)`` to another: permutes, a reshape where only rows change."""
+    """Return the permutes from one state ``(rows, channels)`` to another, or a reshape where only rows change."""
     if moves:
         return [Permute(move.shape(batch, spatial), move.order) for move in moves]
     pixels = prod(spatial)
@@ -137,7 +137,7 @@ def _rearranged(
 
 
 def _moves(axes: Sequence[str], wanted: Sequence[str], size: dict[str, int]) -> tuple[Move, ...]:
-    """Return the moves from ``axes`` to ``wanted``: none if only axes of size 1 would change places, seldom several."""
+    """Return the moves from ``axes`` to ``wanted``: none if only axes of size 1 would move, seldom several."""
     before = [axis for axis in axes if size[axis] > 1]
     after = [axis for axis in wanted if size[axis] > 1]
     if before == after:
@@ -171,10 +171,10 @@ def _move(before: Sequence[str], after: Sequence[str], size: dict[str, int]) -> 
 
 @lru_cache(maxsize=4096)
 def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
-    """Work out the factor convolution, in the order of factors that costs least; from the last to the first if all do.
+    """Plan the factor convolution in the order of factors that costs least; from last to first if all cost the same.
 
-    What costs least is a function of structure and geometry alone (for a small output), so that what is priced, what
-    runs and what is loaded again agree.
+    The cheapest order is a function of structure and geometry only (for a small output), so that pricing, running and
+    loading agree.
 
     Args:
         structure: Of one group's weight, ``(F / groups, C / groups, *kernel)``.
@@ -184,7 +184,7 @@ def schedule(structure: Structure, geometry: ConvGeometry) -> Schedule:
     first = tuple(reversed(range(count)))
     if count > _MOST_ORDERED:
         return schedule_in_order(structure, geometry, first)
-    # Without padding, so that layers whose padding is done before the factors get the order of those whose is not.
+    # Without padding, so that layers get the same order whether their padding is done before the factors or not.
     bare = replace(geometry, padding=(0,) * geometry.spatial_axes)
     spatial = (_IMAGE,) * geometry.spatial_axes
     if not geometry.transposed:
@@ -208,12 +208,12 @@ def _effort(plan: Schedule, in_shape: Sequence[int]) -> int:
 
 
 def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Sequence[int]) -> Schedule:
-    """Work out the factor convolution in a given order of factors.
+    """Plan the factor convolution in a given order of factors.
 
     Args:
         structure: Of one group's weight.
         geometry: The layer's attributes.
-        turns: Every factor once, by its number; the first is applied to the input.
+        turns: The number of every factor, once; the first is applied to the input.
     """
     factors, dims = structure.factors, geometry.spatial_axes
     count = len(factors)
@@ -257,5 +257,5 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
 
 
 def _lookahead(opened: list[str], next_labels: Sequence[str]) -> list[str]:
-    """Order the opened axes so that those the next factor uses stand last, where it wants them."""
+    """Order the opened axes so that those the next factor uses come last, where it needs them."""
     return sorted(opened, key=lambda axis: axis in next_labels)

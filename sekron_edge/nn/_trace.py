@@ -1,6 +1,6 @@
-"""From a PyTorch model to the operations that a runtime runs, by way of torch.export.
+"""From a PyTorch model to the operations that a runtime runs, through torch.export.
 
-Batch norms are part of the convolution before them, and activations of the convolution, sum or pooling before them:
+A batch norm is part of the convolution before it, and an activation part of the convolution, sum or pooling before it:
 every exporter merges those. Views cost nothing.
 """
 
@@ -41,7 +41,7 @@ _IMAGE_AXES = 4
 
 
 def operations(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> OperationGraph:
-    """Trace a model in evaluation mode, with the layers that it has: dense ones, and those that compute with factors.
+    """Trace a model in evaluation mode; its layers may be dense or compute with factors.
 
     Raises:
         ExportError: If torch.export cannot trace it, which every format's exporter needs.
@@ -72,7 +72,7 @@ class _Tracer:
         self._values: dict[fx.Node, int] = {}
         self._elements: dict[int, int] = {}
         self._operations: list[Operation] = []
-        self._calls: dict[str, int] = {}  # of a layer: which operation it is
+        self._calls: dict[str, int] = {}  # the number of each layer call's operation
         self._writers: dict[int, int] = {}
         self._inputs: list[int] = []
         self._outputs: tuple[int, ...] = ()
@@ -83,7 +83,7 @@ class _Tracer:
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            # Parameters and buffers are no values that come and go.
+            # Parameters and buffers are not activations: they do not come and go.
             if not node.name.startswith(("p_", "b_", "c_")):
                 self._inputs.append(self._new(node))
         elif node.op == "output":
@@ -101,7 +101,7 @@ class _Tracer:
         return None
 
     def _in_leaf(self, node: fx.Node, call: str, name: str) -> None:
-        """Make the first operator of a layer's call its operation; those that follow only name its value anew."""
+        """Make the first operator of a layer's call its operation; those that follow only rename its value."""
         if call in self._calls:
             number = self._operations[self._calls[call]].writes
             self._values[node] = number
@@ -109,17 +109,17 @@ class _Tracer:
             return
         sources = [value for value in node.all_input_nodes if value in self._values]
         if not sources:
-            return  # makes a weight of parameters
+            return  # this operator computes a weight from parameters
         module = self._modules[name]
         shape = _shape(sources[0])
-        found: tuple[Primitive, ...] = ()
+        primitives: tuple[Primitive, ...] = ()
         if isinstance(module, FactorizedConv | FactorizedLinear):
-            found = factorized_primitives(module, shape)
+            primitives = factorized_primitives(module, shape)
         elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             weight = tuple(layer_weight(module).shape[1:])
-            found = layer_primitives(Structure(factors=(Factor(shape=weight),), ranks={}), module, shape)
+            primitives = layer_primitives(Structure(factors=(Factor(shape=weight),), ranks={}), module, shape)
         self._calls[call] = len(self._operations)
-        self._add(node, found, layer=name)
+        self._add(node, primitives, layer=name)
 
     def _between(self, node: fx.Node) -> None:
         name = getattr(node.target, "_schema", None)
@@ -127,7 +127,7 @@ class _Tracer:
         read = self._read(node)
         if not read or not isinstance(node.meta.get("val"), Tensor):
             if read:
-                self._values[node] = read[0]  # a list of parts: getitem takes one
+                self._values[node] = read[0]  # a list of parts, of which getitem takes one
             return
         if kind in _VIEWS or name is None or self._merges(node, kind, read):
             self._values[node] = read[0]
@@ -139,7 +139,7 @@ class _Tracer:
         self._add(node, () if primitive is None else (primitive,))
 
     def _merges(self, node: fx.Node, kind: str, read: Sequence[int]) -> bool:
-        """Whether the operation before does this on the way: it must be the only one that needs the value."""
+        """Whether the operation before does this as well; nothing else may need the value between them."""
         if kind not in ("batch_norm", *_CLIPS) or read[0] not in self._writers:
             return False
         if len(node.all_input_nodes[0].users) > 1:
@@ -179,28 +179,28 @@ def _size(node: fx.Node) -> int:
 
 
 def _primitive(node: fx.Node, kind: str, operands: int) -> Primitive | None:
-    """Return what an operator between layers is, or None where nobody knows, or nothing is moved."""
+    """Return the primitive of an operator between layers; None where it is unknown, or moves nothing."""
     shape, source = _shape(node), _shape(node.all_input_nodes[0])
-    found: Primitive | None = None
+    primitive: Primitive | None = None
     if kind in _CLIPS:
-        found = Elementwise("clip", shape)
+        primitive = Elementwise("clip", shape)
     elif kind in _CURVES:
-        found = Elementwise("curve", shape)
+        primitive = Elementwise("curve", shape)
     elif kind == "batch_norm" and len(shape) == _IMAGE_AXES:
-        # With nothing before it to join, exporters make it a depthwise convolution.
-        found = Conv(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
+        # Where it does not fold into a layer before it, exporters make it a depthwise convolution.
+        primitive = Conv(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
     elif kind in (*_SUMS, "batch_norm"):
         alike = sum(_size(value) == _size(node) for value in node.all_input_nodes)
-        found = Elementwise("add", shape, max(1, min(operands, alike)))
+        primitive = Elementwise("add", shape, max(1, min(operands, alike)))
     elif kind in _COPIES and len(shape) > 1:
-        found = Copy(shape, operands)
+        primitive = Copy(shape, operands)
     elif kind in ("permute", "transpose"):
-        found = Permute(source, _order(node, kind, len(source)))
+        primitive = Permute(source, _order(node, kind, len(source)))
     elif kind in _RESHAPES:
-        found = _as_reshape(source, shape)
+        primitive = _as_reshape(source, shape)
     elif kind in _POOLS and len(source) == _IMAGE_AXES:
-        found = _POOLS[kind](node, source, shape)
-    return found
+        primitive = _POOLS[kind](node, source, shape)
+    return primitive
 
 
 def _order(node: fx.Node, kind: str, axes: int) -> tuple[int, ...]:
@@ -213,7 +213,7 @@ def _order(node: fx.Node, kind: str, axes: int) -> tuple[int, ...]:
 
 
 def _as_reshape(before: Shape, after: Shape) -> Reshape | None:
-    """Return the reshape that a channels-last runtime has to bring to channels-first memory, and back."""
+    """Return a reshape that makes a channels-last runtime move values to channels-first memory and back, or None."""
 
     def image(shape: Shape) -> tuple[int, int, int]:
         spatial = len(shape) >= _IMAGE_AXES

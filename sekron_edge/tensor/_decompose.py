@@ -1,4 +1,4 @@
-"""Decomposition of a tensor by a structure of any coupling: the right algorithm for each, one refinement for all."""
+"""Decomposition of a tensor by a structure of any coupling: an algorithm for each coupling, one refinement for all."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
 }
 # Sweeps for the weight before those for the output, where no direct algorithm is good enough to start from.
 _SWEEPS_TO_START: dict[Coupling, int] = {"full": 0, "chain": 0, "star": 0, "ring": 50, "diagonal": 100, "other": 100}
-# And where the weight is all there is. SeKron's SVDs are each optimal, the whole leaves much to gain.
+# Sweeps for the weight where no output follows. SeKron's SVDs are each optimal, but the whole leaves much to gain.
 _SWEEPS = _SWEEPS_TO_START | {"full": 30}
-# Cubed sizes of least-squares systems that all sweeps together may take: large ranks get fewer.
+# Most cubed sizes of least-squares systems over all sweeps: large ranks get fewer sweeps.
 _WORK = 3e11
 _SWEEPS_FOR_OUTPUTS = 10
-# Outputs times squared inputs that all sweeps together may take: large tensors get fewer, the largest one.
+# Most outputs times squared inputs over all sweeps: large tensors get fewer sweeps, the largest get one.
 _WORK_FOR_OUTPUTS = 1e10
 _OFF = 0.01
 
 
 def check_weight(weight: Tensor) -> None:
-    """Refuse what cannot be decomposed.
+    """Refuse a weight that cannot be decomposed.
 
     Raises:
         UnsupportedLayerError: If the tensor is empty, or not finite; says how many values are not.
     """
     if weight.numel() == 0:
         raise UnsupportedLayerError(f"a tensor must have values, got the shape {tuple(weight.shape)}")
-    # A sum is cheaper than a mask; one that overflows is looked at again.
+    # A sum is cheaper than a mask; if it overflows, the mask decides.
     if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
         bad = int((~torch.isfinite(weight)).sum())
         raise UnsupportedLayerError(
@@ -58,7 +58,7 @@ def decompose_tensor(
     ============  ==================================================================================
     two factors   truncated SVD: the optimum (Eckart and Young 1936)
     ``full``      SVDs of one right factor after another (SeKron), then alternating least squares
-    ``chain``     TT-SVD: within sqrt(S - 1) of the optimum; of three factors, with a step of HOOI
+    ``chain``     TT-SVD: within sqrt(S - 1) of the optimum; with three factors also a step of HOOI
     ``star``      HOOI
     ``ring``      TR-SVD, then alternating least squares
     ``diagonal``  alternating least squares from leading singular vectors; components stay bounded
@@ -68,9 +68,9 @@ def decompose_tensor(
     Args:
         weight: Of shape ``structure.shape``, any floating dtype and device; not modified.
         structure: Of any coupling.
-        sigma: ``E[x x^T]`` over what the weight is multiplied with, ``(n, n)``, n the product of all modes but the
-            first: the factors are refined for the error of the layer's output.
-        sweeps: Of refinement: for the output with ``sigma``, else for the weight. None: as many as pay for this
+        sigma: ``E[x x^T]`` over the vectors that the weight is multiplied with, ``(n, n)``, n the product of all modes
+            but the first. With it, the factors are refined for the error of the layer's output.
+        sweeps: Sweeps of refinement: for the output with ``sigma``, else for the weight. None: as many as pay for this
             coupling, fewer for large ranks; with ``sigma`` up to 10, fewer for large tensors.
 
     Returns:
@@ -78,16 +78,16 @@ def decompose_tensor(
 
     Raises:
         StructureError: If the shapes differ.
-        RankError: If a rank exceeds what the tensor has.
+        RankError: If a rank exceeds the tensor's.
         UnsupportedLayerError: If the weight is empty or not finite.
     """
     if structure.shape != tuple(weight.shape):
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
-    found = unrefined(weight.detach().double(), structure)
+    factors = unrefined(weight.detach().double(), structure)
     if torch.count_nonzero(weight) == 0:
-        # No component of nothing: where iterations would start is not where they end.
-        return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in found.values))
+        # Iterations would keep the random values that they start from.
+        return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in factors.values))
     if sigma is None and sweeps is not None:
         for_weight = sweeps
     elif _is_split(structure):
@@ -95,25 +95,25 @@ def decompose_tensor(
     else:
         for_weight = _affordable(structure) if sigma is None else _SWEEPS_TO_START[structure.coupling]
     if for_weight:
-        found = refine(found, weight, sweeps=for_weight)
+        factors = refine(factors, weight, sweeps=for_weight)
     if sigma is not None:
         affordable = int(_WORK_FOR_OUTPUTS / (weight.shape[0] * prod(weight.shape[1:]) ** 2))
         for_output = max(1, min(_SWEEPS_FOR_OUTPUTS, affordable)) if sweeps is None else sweeps
-        found = refine(found, weight, sigma=sigma, sweeps=for_output)
-    return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in found.values))
+        factors = refine(factors, weight, sigma=sigma, sweeps=for_output)
+    return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in factors.values))
 
 
 def unrefined(weight: Tensor, structure: Structure, *, vectors: Sequence[Tensor] | None = None) -> FactorizedTensor:
-    """Return where refinement begins: what the coupling's direct algorithm finds, or singular vectors, or noise.
+    """Return the start of refinement: the result of the coupling's direct algorithm, or singular vectors, or noise.
 
     Args:
         weight: Of shape ``structure.shape``; arithmetic is in its type.
         structure: Of any coupling.
-        vectors: What `unfolding_vectors` finds for these factors' shapes, if it is known: all ranks of a diagonal
-            coupling begin with them, and others do not need them.
+        vectors: The result of `unfolding_vectors` for these factors' shapes, if it is known. All ranks of a diagonal
+            coupling begin with them; other couplings do not need them.
 
     Raises:
-        RankError: If a rank exceeds what the tensor has.
+        RankError: If a rank exceeds the tensor's.
     """
     tensor = unfold(weight, [factor.shape for factor in structure.factors])
     return from_cores(structure, _started(tensor, structure, vectors), weight.dtype)
@@ -130,18 +130,18 @@ def _unfolding_vectors(tensor: Tensor) -> list[Tensor]:
 
 
 def _affordable(structure: Structure) -> int:
-    """Return how many sweeps pay, and can be afforded: each solves a system for each factor, of its labels' size."""
+    """Return how many sweeps pay and can be afforded; each solves a system of its labels' size for every factor."""
     largest = max(prod(structure.ranks[label] for label in factor.labels) for factor in structure.factors)
     return min(_SWEEPS[structure.coupling], int(_WORK / largest**3))
 
 
 def _is_split(structure: Structure) -> bool:
-    """Whether there are two factors that share all labels: however many, it is a matrix of one rank."""
+    """Whether there are two factors that share all labels; however many labels, that is a matrix of one rank."""
     return len(structure.factors) == 2 and all(len(f.labels) == len(structure.ranks) for f in structure.factors)
 
 
 def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """Return cores to start from, or to end with, in the order of each factor's own labels."""
+    """Return cores to start from, or final ones, in the order of each factor's own labels."""
     ranks = list(structure.ranks.values())
     if len(structure.factors) == 1:
         return [tensor]
@@ -164,7 +164,7 @@ def _arranged(core: Tensor, labels: Sequence[str], wanted: Sequence[str]) -> Ten
 
 
 def _vectors(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor]) -> list[Tensor]:
-    """Return leading singular vectors of each unfolding, off by a little; directions that it has not are random.
+    """Return leading singular vectors of each unfolding, slightly disturbed; where there are too few, random vectors.
 
     Exactly on singular vectors the error of a symmetric tensor may be stationary, and no sweep would move.
     """

@@ -1,4 +1,4 @@
-"""Decompositions that need no iteration to be good: SVDs of unfoldings, one after another.
+"""Decompositions that are good without iteration: SVDs of unfoldings, one after another.
 
 Cores have the shape ``(*label sizes, n_k)``, labels in the order of the structure's ranks.
 """
@@ -18,9 +18,9 @@ from sekron_edge.tensor._gram import gram_matrix
 def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
     """Return ``left (.., m, rank)``, orthonormal, and ``rest (.., rank, n)``, whose product is the best of that rank.
 
-    The rows of ``rest`` are orthogonal, their norms the singular values. From the eigenvectors of the smaller Gram
-    matrix: several times faster than an SVD of the matrix, and as good where it is truncated; singular values below
-    1e-8 of the largest come out as noise of that size. Batched over leading axes.
+    The rows of ``rest`` are orthogonal, and their norms are the singular values. The split comes from the eigenvectors
+    of the smaller Gram matrix: that is several times faster than an SVD of the matrix, and as good where it is
+    truncated. Singular values below 1e-8 of the largest come out as noise of that size. Batched over leading axes.
 
     Raises:
         RankError: If the matrix has no such rank; ``name`` is the label's.
@@ -52,18 +52,19 @@ def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]
 
 
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """SeKron's own (arXiv 2210.06299, alg. 1): split off the first factor, then each right factor, all at once.
+    """SeKron's algorithm (arXiv 2210.06299, alg. 1): split off the first factor, then each right factor, batched.
 
-    A right factor cut to fewer components than it has leaves others, which go with the same left one: of all these
-    pairs the largest are taken. A label may so have more components than its unfolding has directions; CP is the
-    extreme, all right factors of rank one. The squared error is exactly what the pairs that are left out hold.
+    A right factor that is cut to fewer components than it has leaves others, which belong to the same left component.
+    Of all these pairs the largest are taken. A label may therefore have more components than its unfolding has
+    directions; CP is the extreme, with all right factors of rank one. The squared error is exactly the squared norm of
+    the pairs that are left out.
 
     Args:
         tensor: ``(n_1, .., n_S)``.
         ranks: S - 1.
 
     Raises:
-        RankError: If a rank is larger than it takes to leave nothing.
+        RankError: If a rank is larger than an exact decomposition needs.
     """
     limits = _limits(tensor.shape, ranks)
     for number, (rank, limit) in enumerate(zip(ranks, limits, strict=True), start=1):
@@ -74,7 +75,7 @@ def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
 
 
 def _limits(sizes: Sequence[int], ranks: Sequence[int]) -> list[int]:
-    """Return for each rank of SeKron how many components leave nothing, given the ranks after it."""
+    """Return for each rank of SeKron the number of components that is exact, given the ranks after it."""
     limits: list[int] = []
     sets = 1
     for k in reversed(range(len(ranks))):
@@ -88,10 +89,10 @@ def components(batch: Tensor, ranks: Sequence[int]) -> tuple[Tensor, list[Tensor
 
     Args:
         batch: ``(b, n_1, .., n_S)``.
-        ranks: S - 2, of what the right factors are split into.
+        ranks: S - 2, of the splits of the right factors.
 
     Returns:
-        Energies ``(b, m)``, the squared norms of all the components that there are; cores ``(b, m, n_1)``,
+        Energies ``(b, m)``, the squared norms of all components; cores ``(b, m, n_1)``,
         ``(b, m, r_2, n_2)``, .., ``(b, m, r_2, .., r_{S-1}, n_S)``.
     """
     count, first, *others = batch.shape
@@ -106,20 +107,20 @@ def components(batch: Tensor, ranks: Sequence[int]) -> tuple[Tensor, list[Tensor
     sets = -(-inner.shape[1] // rank)
     missing = sets * rank - inner.shape[1]
     held = torch.nn.functional.pad(inner, (0, missing)).reshape(count, known, sets, rank).sum(-1)
-    found, order = (energies[..., None] * held).flatten(1).sort(dim=1, descending=True, stable=True)
+    descending, order = (energies[..., None] * held).flatten(1).sort(dim=1, descending=True, stable=True)
     which = torch.arange(count, device=batch.device)[:, None], order // sets, order % sets
     chosen = [lefts[which[0], which[1]]]
     for core in cores:
         sides = (0, 0) * (core.ndim - 2) + (0, missing)
         chosen.append(torch.nn.functional.pad(core, sides).reshape(count, known, sets, rank, *core.shape[2:])[which])
-    return found, chosen
+    return descending, chosen
 
 
 def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """TT-SVD (Oseledets 2011, alg. 1): each step optimal, the whole within sqrt(S - 1) of the optimum.
+    """TT-SVD (Oseledets 2011, alg. 1): each step is optimal, the whole within sqrt(S - 1) of the optimum.
 
-    After the first core from whichever end leaves less to split: faster, and seldom worse. Of three cores the outer
-    two are then found once more, each given the other: HOOI's step, for Tucker-2.
+    After the first core, each step starts from the end that leaves less to split: that is faster, and seldom worse.
+    With three cores, the outer two are then solved once more, each given the other: HOOI's step, for Tucker-2.
     """
     sizes, rest = tensor.shape, tensor
     front: list[Tensor] = []
@@ -146,12 +147,12 @@ def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
 
 
 def _reachable(sizes: Sequence[int], ranks: Sequence[int], low: int, high: int) -> bool:
-    """Whether the ranks from ``low`` to before ``high`` can still be had once rank ``high`` is cut to its value."""
+    """Whether the ranks from ``low`` to before ``high`` remain possible once rank ``high`` is cut to its value."""
     return all(ranks[k] <= prod(sizes[k + 1 : high + 1]) * ranks[high] for k in range(low, high))
 
 
 def _outer_again(tensor: Tensor, cores: list[Tensor]) -> list[Tensor]:
-    """Given the space of the last core, find that of the first again, and the middle between them."""
+    """Solve for the space of the first core again, given that of the last, and for the middle between them."""
     _, middle, last = cores
     ranks = middle.shape[0], middle.shape[2]
     norms = torch.linalg.vector_norm(last[..., 0], dim=1)
@@ -164,8 +165,8 @@ def _outer_again(tensor: Tensor, cores: list[Tensor]) -> list[Tensor]:
 
 
 def _balanced(cores: list[Tensor]) -> list[Tensor]:
-    """Give the two sides of every label the same norms, component by component: even scales train well."""
-    # Against division by zero, where a component is zero: small enough to alter no other.
+    """Give both sides of every label the same norms, component by component, because even scales train well."""
+    # Keeps the division defined where a component is zero, and is small enough to alter no other.
     nothing = torch.finfo(cores[0].dtype).tiny
     for k in range(len(cores) - 1):
         ahead = torch.linalg.vector_norm(cores[k], dim=(0, 1))
@@ -177,14 +178,14 @@ def _balanced(cores: list[Tensor]) -> list[Tensor]:
 
 
 def tensor_ring(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """TR-SVD (Zhao et al. 2016, alg. 1): the first SVD's rank is shared out to both neighbours.
+    """TR-SVD (Zhao et al. 2016, alg. 1): the first SVD's rank is divided among both neighbours.
 
-    Ranks that an unfolding has not are filled with zeros; refinement fills them with something better.
+    Where an unfolding has fewer directions than the rank, zeros fill up; refinement replaces them.
     """
     sizes, count = tensor.shape, len(ranks)
     closing = ranks[-1]
     left, right = _padded_svd(tensor.reshape(sizes[0], -1), closing * ranks[0])
-    # Core 1 is (closing, n_1, r_1); the closing label travels to the end of what is left.
+    # Core 1 is (closing, n_1, r_1); the closing label moves to the end of the rest.
     cores = [left.reshape(sizes[0], closing, ranks[0]).permute(1, 2, 0)]
     rest = right.reshape(closing, ranks[0], -1).permute(1, 2, 0)
     for k in range(1, count - 1):
@@ -218,7 +219,7 @@ def tucker(tensor: Tensor, ranks: Sequence[int], *, sweeps: int = 3) -> list[Ten
         for k in axes:
             projected = _projected(tensor, bases, skip=k)
             matrix = _matricized(projected, k)
-            # With small other ranks there may be fewer directions than asked for; the old ones fill up.
+            # With small other ranks there may be fewer directions than the rank; then the old basis stays.
             if min(matrix.shape) >= ranks[k]:
                 bases[k] = orthogonal_split(matrix, ranks[k], f"r{k + 1}")[0]
     core = _projected(tensor, bases, skip=None)

@@ -1,6 +1,6 @@
-"""Factors from elsewhere, and for elsewhere: TensorLy's CP, Tucker, tensor train and tensor ring.
+"""Factors read from TensorLy and written for it: CP, Tucker, tensor train and tensor ring.
 
-TensorLy is not needed to read its objects: they are known by their class's name and attributes.
+TensorLy is not needed to read its objects: they are recognised by their class's name and attributes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def from_tensorly(factors: Any) -> FactorizedTensor:
     """Read a ``CPTensor``, ``TuckerTensor``, ``TTTensor`` or ``TRTensor`` of TensorLy's torch backend.
 
     Returns:
-        The same tensor, with one factor a mode (and a core for Tucker); values are shared or rearranged, not fitted.
+        The same tensor, with one factor per mode (and a core for Tucker); values are shared or rearranged, not fitted.
 
     Raises:
-        StructureError: If it is none of these.
+        StructureError: If it is of another class.
     """
     kind = type(factors).__name__
     if kind == "CPTensor":
@@ -54,7 +54,7 @@ def from_tensorly(factors: Any) -> FactorizedTensor:
 def to_tensorly(factorized: FactorizedTensor) -> Any:
     """Return the same factors as TensorLy's object of the coupling.
 
-    Each factor must span one mode, the k-th factor mode k (and the core of ``star`` none), as those that were read do.
+    Factor k must span mode k only (and the core of ``star`` no mode), as factors that were read from TensorLy do.
 
     Raises:
         StructureError: If the coupling has no counterpart, or a factor spans other modes.

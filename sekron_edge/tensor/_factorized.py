@@ -56,9 +56,9 @@ class FactorizedTensor:
         return product.reshape(self.structure.shape)
 
     def to_sekron(self) -> FactorizedTensor:
-        """Return the same tensor with the coupling ``full``: factors repeated along the labels that they do not carry.
+        """Return the same tensor with the coupling ``full``: factors repeat along the labels that they do not carry.
 
-        The theorem of SeKron (arXiv 2210.06299): CP, Tucker, tensor train and tensor ring are SeKron with tied factors.
+        This is SeKron's theorem (arXiv 2210.06299): CP, Tucker, tensor train and ring are SeKron with tied factors.
         Label k of the result stands for all labels that first occur in factor k.
         """
         factors, ranks = self.structure.factors, self.structure.ranks
@@ -78,7 +78,7 @@ class FactorizedTensor:
         return FactorizedTensor(result, tuple(values))
 
     def simplified(self) -> FactorizedTensor:
-        """Return the same tensor with adjacent pointwise factors made one, wherever that has no more values."""
+        """Return the same tensor with adjacent pointwise factors merged, wherever the product has no more values."""
         k = self.structure.mergeable
         if k is None:
             return self

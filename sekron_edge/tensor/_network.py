@@ -1,6 +1,6 @@
 """A factorized tensor as a network on an S-way tensor: axis k runs over all mode indices of factor k.
 
-In this view every coupling is a plain tensor network with one core a factor, of shape ``(*label sizes, n_k)``.
+In this view every coupling is a plain tensor network with one core per factor, of shape ``(*label sizes, n_k)``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor._factorized import FactorizedTensor
 
-# Of the cheapest order of a contraction: what another order may cost.
+# Another order of a contraction may cost this many times the cheapest one.
 _AS_CHEAP = 1.1
-# Values of a tensor from which on keeping what projections share takes less than it saves.
+# From this many values of a tensor on, keeping the intermediates that projections share costs less than it saves.
 SHARED_FROM = 1e5
 
 
 class _Contraction:
-    """An einsum of several tensors in the best order, found once: opt_einsum and torch look at it again in every call.
+    """An einsum of several tensors in the best order, which is searched for once.
 
-    That takes longer than small contractions do.
+    opt_einsum and torch search again in every call, which takes longer than a small contraction.
     """
 
     def __init__(self, equation: str, shapes: tuple[Shape, ...]) -> None:
         _, path = opt_einsum.contract_path(equation, *shapes, shapes=True)
-        # Places, the last first, and the einsum of what stands there; what comes of it goes to the end.
+        # Positions, the last first, and the einsum of the tensors there; the result is appended at the end.
         self._steps = [(places, of_pair) for places, _, of_pair, *_ in path.contraction_list]
 
     def __call__(self, *tensors: Tensor) -> Tensor:
@@ -47,14 +47,15 @@ _contraction = lru_cache(maxsize=4096)(_Contraction)
 
 @lru_cache(maxsize=4096)
 def _projection(equation: str, shapes: tuple[Shape, ...]) -> Any:
-    """As `_contraction`, for a tensor and cores; of a large tensor one core at a time, the largest first, if as cheap.
+    """As `_contraction`, for a tensor and cores; a large tensor takes one core at a time if that is as cheap.
 
-    What the tensor and one core make is then shared by the projections onto all others (`shared_intermediates`).
+    The largest core comes first. Its product with the tensor is then shared by the projections onto all other cores
+    (`shared_intermediates`).
     """
     if prod(shapes[0]) < SHARED_FROM:
         return _contraction(equation, shapes)
     order = sorted(range(1, len(shapes)), key=lambda term: -shapes[term][-1])
-    # What two terms make becomes the last one.
+    # The product of two terms becomes the last term.
     terms, path = list(range(len(shapes))), []
     for term in order:
         pair = terms.index(0), terms.index(term)
@@ -69,7 +70,7 @@ def _projection(equation: str, shapes: tuple[Shape, ...]) -> Any:
 
 @lru_cache(maxsize=4096)
 def contraction_costs(equation: str, *shapes: Shape) -> tuple[float, float]:
-    """Return how many multiplications a contraction takes, in the best order, and the values of its largest tensor."""
+    """Return a contraction's multiplications in the best order, and the number of values of its largest tensor."""
     _, path = opt_einsum.contract_path(equation, *shapes, shapes=True)
     return float(path.opt_cost) / 2, float(path.largest_intermediate)
 
@@ -129,7 +130,7 @@ class Network:
         self._label = {label: next(letters) for label in structure.ranks}
         self._primed = {label: next(letters) for label in structure.ranks}
         self._axis = [next(letters) for _ in structure.factors]
-        # Of each core, as it was when it was asked for.
+        # For each core: the core as it was, and the inner products of its rows.
         self._squares: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _labels(self, k: int) -> str:
@@ -151,21 +152,21 @@ class Network:
         others = self._others(k)
         own = self.structure.factors[k].labels
         wanted = self._labels(k) + "".join(self._axis[j] for j in others)
-        found = contracted(f"{','.join(self._term(j) for j in others)}->{wanted}", *(cores[j] for j in others))
-        return found.reshape(prod(self.structure.ranks[label] for label in own), *found.shape[len(own) :])
+        environment = contracted(f"{','.join(self._term(j) for j in others)}->{wanted}", *(cores[j] for j in others))
+        return environment.reshape(prod(self.structure.ranks[label] for label in own), *environment.shape[len(own) :])
 
     def project(self, tensor: Tensor, cores: Sequence[Tensor], k: int) -> Tensor:
-        """Contract ``tensor`` with all cores but ``k``: of core ``k``'s shape. The adjoint of `full` in that core."""
+        """Contract ``tensor`` with all cores but ``k``, to core ``k``'s shape: the adjoint of `full` in that core."""
         others = self._others(k)
         terms = ["".join(self._axis), *(self._term(j) for j in others)]
         equation, tensors = f"{','.join(terms)}->{self._term(k)}", (tensor, *(cores[j] for j in others))
         if len(tensors) == 2:
             return contracted(equation, *tensors)
-        found: Tensor = _projection(equation, tuple(tuple(each.shape) for each in tensors))(*tensors)
-        return found
+        projected: Tensor = _projection(equation, tuple(tuple(each.shape) for each in tensors))(*tensors)
+        return projected
 
     def gram(self, cores: Sequence[Tensor], k: int) -> Tensor:
-        """Return the inner products of what the components of core ``k``'s labels span: ``(R, R)``."""
+        """Return the inner products of the other cores' components, ``(R, R)`` over core ``k``'s labels."""
         own = self.structure.factors[k].labels
         terms, squares = [], []
         for j in self._others(k):
@@ -179,7 +180,7 @@ class Network:
         return contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)
 
     def _square(self, core: Tensor, j: int) -> Tensor:
-        """Return the inner products of a core's rows, ``(*labels, *labels)``; a sweep asks for them several times."""
+        """Return the inner products of a core's rows, ``(*labels, *labels)``; a sweep needs them several times."""
         known = self._squares.get(j)
         if known is None or known[0] is not core:
             flat, sizes = core.reshape(-1, core.shape[-1]), core.shape[:-1]

@@ -1,4 +1,4 @@
-"""The order of channels: free for whoever can let a neighbour absorb it, and a split of channels depends on it."""
+"""The order of channels: it is free where a neighbouring layer can absorb it, and splits of channels depend on it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ChannelOrder:
     """An order of a weight's output and input channels.
 
     Attributes:
-        outputs, inputs: Where each channel of the ordered weight is from: ``weight[outputs][:, inputs]``.
+        outputs, inputs: The source of each channel of the ordered weight, ``weight[outputs][:, inputs]``.
         relative_error: Of the structure's approximation of the ordered weight (Frobenius).
-        before: The same in the order as given.
+        before: The same error in the given order.
     """
 
     outputs: Tensor
@@ -32,17 +32,17 @@ class ChannelOrder:
 def order_channels(weight: Tensor, structure: Structure, *, swaps: int = 2000, seed: int = 0) -> ChannelOrder:
     """Search for an order of channels in which a split into two Kronecker factors loses less.
 
-    Swaps of two channels, at random, kept where the error falls: never worse than the order as given, seldom the best.
-    Worth its time only where the neighbouring layers can absorb the order.
+    It swaps two channels at random, and keeps the swap where the error falls. The result is never worse than the given
+    order, and seldom the best. It is worth its time only where the neighbouring layers can absorb the order.
 
     Args:
         weight: Of shape ``(F, C, *kernel)``; not modified.
         structure: Of two factors that share all labels.
-        swaps: To try.
+        swaps: Number of swaps to try.
         seed: Of the swaps.
 
     Raises:
-        StructureError: If the structure has other than two factors, or another shape than the weight.
+        StructureError: If the structure does not have two factors, or has another shape than the weight.
         UnsupportedLayerError: If the weight is empty or not finite.
     """
     if len(structure.factors) != 2 or structure.coupling != "full":

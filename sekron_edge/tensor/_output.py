@@ -1,8 +1,8 @@
 """One factor after another for the error of a layer's output, ``tr((W - What) Sigma (W - What)^T)``.
 
 Given all others, a factor is a linear least-squares problem, and rows of different outputs do not mix: the normal
-equations couple what a factor holds of the labels and of the inputs only. Where that system is small it is solved; else
-conjugate gradients go down from where the factor is. Neither raises the objective.
+equations couple only the factor's labels and inputs. Where that system is small it is solved; else conjugate gradients
+descend from the present factor. Neither raises the objective.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sekron_edge.tensor._network import Network, contracted, contraction_costs, 
 _CG_STEPS = 8
 # The normal equations of factor k: labels r and s, outputs f of the others, its own inputs a and b, theirs p and q.
 _NORMAL = "rfp,paqb,sfq->rasb"
-# Of any tensor on the way: beyond, it takes too much memory.
+# Most values of any intermediate tensor: more would take too much memory.
 _MOST_VALUES = 5e7
-# Solving, against multiplying: so many times as long for each operation.
+# An operation of solving takes this many times as long as one of multiplying.
 _SOLVING = 4
-# Relative to the mean diagonal, what makes the system solvable, by type: a step of ``(M + mu) A = B + mu A_before``
-# never raises the objective, whatever mu is.
+# Makes the system solvable; relative to the mean diagonal, by type. A step of ``(M + mu) A = B + mu A_before`` never
+# raises the objective, whatever mu is.
 _DAMPING = {torch.float64: 1e-10, torch.float32: 1e-5}
-# Below this share of the whole, the difference of two large numbers says nothing.
+# Below this share of the whole, the difference of two large numbers is not reliable.
 CANCELLED = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
@@ -49,7 +49,7 @@ class OutputProblem:
         self._weight = weight
         self._times = times.reshape(weight.shape)
         self._energy = float((times * flat).sum(dtype=torch.float64))
-        # What the last factor left: the squared error, if a system was solved for it.
+        # The squared error that is left after the last factor, if a system was solved for it.
         self._left: float | None = None
 
     def error(self, cores: list[Tensor]) -> float:
@@ -59,17 +59,17 @@ class OutputProblem:
         return sqrt(max(0.0, float(energy)))
 
     def reached(self, cores: list[Tensor]) -> float:
-        """Return the error after the last core was solved for; from what that left behind, where that can be."""
+        """Return the error after the last core was solved for, from its system where there was one."""
         if self._left is not None and self._left > CANCELLED[self._sigma.dtype] * self._energy:
             return sqrt(self._left)
         return self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
-        """Return a better core ``k``, the others held; the best where its system is small."""
+        """Return a better core ``k``, given the others; the best one where its system is small."""
         return self._best(cores, k) if self._is_small(k) else self._descended(cores, k)
 
     def _is_small(self, k: int) -> bool:
-        """Whether building and solving the system takes less than going down."""
+        """Whether building and solving the system takes less than descending."""
         factor, outputs, size = self._structure.factors[k], self._structure.shape[0], len(self._sigma)
         labels = prod(self._structure.ranks[label] for label in factor.labels)
         own = prod(factor.shape[1:])
@@ -82,7 +82,7 @@ class OutputProblem:
         kept, *others = self._shapes[k], *(shape for j, shape in enumerate(self._shapes) if j != k)
         environment = self._network.environment(cores, k)
         labels, own, outputs = len(environment), prod(kept[1:]), kept[0]
-        # The labels fold as one more mode, which the first of the others holds.
+        # The labels fold as one more mode, carried by the first of the others.
         modes = [(labels, *others[0]), *((1, *shape) for shape in others[1:])]
         seen = fold(environment.flatten(0, 1), modes).flatten(2)
         sigma = _apart(self._sigma, self._shapes, k)
@@ -100,10 +100,10 @@ class OutputProblem:
         return solution.reshape(outputs, labels, own).transpose(0, 1).reshape(cores[k].shape)
 
     def _descended(self, cores: list[Tensor], k: int) -> Tensor:
-        """Go down from core ``k`` by conjugate gradients.
+        """Descend from core ``k`` by conjugate gradients.
 
-        Where another core holds all outputs and nothing else, what is outside of the space of its rows is out of reach
-        of core ``k``: there are as many rows left as that core has.
+        Where another core holds all outputs and nothing else, core ``k`` cannot leave the space of that core's rows:
+        the problem then has only as many rows as that core.
         """
         self._left = None
         cores, shapes, weighted = self._within_reach(cores, k)
@@ -148,12 +148,12 @@ def _weighted(weight: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _by_output(core: Tensor, labels: int, outputs: int) -> Tensor:
-    """Return a core ``(*labels, n_k)`` as one row an output, ``(outputs, labels * inputs)``."""
+    """Return a core ``(*labels, n_k)`` with one row per output, ``(outputs, labels * inputs)``."""
     return core.reshape(labels, outputs, -1).transpose(0, 1).reshape(outputs, -1)
 
 
 def _apart(sigma: Tensor, shapes: list[Shape], k: int) -> Tensor:
-    """Return Sigma with what factor ``k`` holds of the inputs apart from what the others hold.
+    """Return Sigma with factor ``k``'s part of the inputs apart from the others' parts.
 
     Returns:
         ``(others, own, others, own)``.

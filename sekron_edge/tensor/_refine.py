@@ -1,8 +1,8 @@
 """Alternating least squares, for every coupling and for both objectives.
 
-Given all other factors, a factor is a linear least-squares problem. Without calibration data that is one small system
-for all of the factor's columns together (its normal equations); with data the objective is ``tr(dW Sigma dW^T)``, which
-ties its columns (`OutputProblem`). Neither ever raises the objective.
+Given all other factors, a factor is a linear least-squares problem. Without calibration data, all of the factor's
+columns share one small system (its normal equations). With data the objective is ``tr(dW Sigma dW^T)``, which couples
+the columns (`OutputProblem`). Neither ever raises the objective.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sekron_edge.tensor._network import SHARED_FROM, Network, cores_of, from_cor
 from sekron_edge.tensor._output import CANCELLED, OutputProblem
 
 _TOLERANCE = 1e-5
-# What keeps the normal equations solvable when components are alike, relative to their mean diagonal, by type.
+# Keeps the normal equations solvable when components are alike; relative to their mean diagonal, by type.
 _RIDGE = {torch.float64: 1e-12, torch.float32: 1e-7}
-# Where a label is carried by three factors or more (CP, SeKron of three), a component may be this much larger than the
-# tensor: beyond, two of them cancel, and fine-tuning diverges.
+# Where three or more factors carry a label (CP, SeKron of three), a component may be this much larger than the tensor.
+# Beyond that two components cancel each other, and fine-tuning diverges.
 _LARGEST_COMPONENT = 4.0
 _DAMPING = tuple(10.0**exponent for exponent in range(-7, 3))
 
@@ -40,14 +40,14 @@ def refine(
     """Lower the error of a factorized tensor, factor by factor.
 
     Args:
-        factorized: Where to start; not modified.
-        weight: The tensor that it stands for.
-        sigma: ``E[x x^T]`` over what the weight is multiplied with: ``(n, n)`` with n the product of all modes but the
-            first; arithmetic is in its type. None: the Frobenius error.
+        factorized: The start; not modified.
+        weight: The tensor that it approximates.
+        sigma: ``E[x x^T]`` over the vectors that the weight is multiplied with: ``(n, n)`` with n the product of all
+            modes but the first; arithmetic is in its type. None: the Frobenius error.
         weighted: ``W Sigma``, ``(F, n)``, if it is known already.
-        sweeps: At most so many times over all factors; stops when a sweep gains less than 1e-5 of the error.
-        arithmetic: For the Frobenius error; float32 is half the time, where singular values below 1e-4 of the largest
-            do not matter.
+        sweeps: Most sweeps over all factors; stops when a sweep gains less than 1e-5 of the error.
+        arithmetic: For the Frobenius error. float32 takes half the time; use it where singular values below 1e-4 of the
+            largest do not matter.
 
     Returns:
         Factors of the same structure, dtype and device, whose error is no larger.
@@ -61,7 +61,7 @@ def refine(
     cores = [core.to(kind) for core in cores_of(factorized)]
     before = problem.error(cores)
     for _ in range(sweeps):
-        # The tensor contracted with one core serves the systems of all others; with data no contraction comes twice.
+        # The product of the tensor and one core serves the systems of all others; with data none occurs twice.
         with shared_intermediates() if sigma is None and target.numel() >= SHARED_FROM else nullcontext():
             for k in range(len(cores)):
                 cores[k] = problem.solved(cores, k)
@@ -74,7 +74,7 @@ def refine(
 
 
 def _evened(cores: list[Tensor]) -> list[Tensor]:
-    """Give all cores one norm: the same tensor, and scales that train well."""
+    """Give all cores the same norm: the tensor stays the same, and even scales train well."""
     norms = torch.stack([torch.linalg.vector_norm(core) for core in cores])
     if not bool((norms > 0).all()):
         return cores
@@ -98,7 +98,7 @@ class _Frobenius:
         return float(torch.linalg.vector_norm(self._tensor - self._network.full(cores)))
 
     def reached(self, cores: list[Tensor]) -> float:
-        """Return the error after the last core was solved for, from what that left behind: no tensor is rebuilt."""
+        """Return the error after the last core was solved for, from its system: no tensor is rebuilt."""
         gram, right = self._last
         core = cores[-1].reshape(right.shape)
         energy = float((core * (gram @ core)).sum() - 2 * (core * right).sum())
@@ -106,9 +106,9 @@ class _Frobenius:
         return squared**0.5 if squared > CANCELLED[core.dtype] * self._norm**2 else self.error(cores)
 
     def solved(self, cores: list[Tensor], k: int) -> Tensor:
-        """Return the best core ``k``, given the others; with a bound on its components, as good a one as keeps it.
+        """Return the best core ``k``, given the others; if its components exceed a bound, a damped one that keeps it.
 
-        A step of ``(G + mu) A = B + mu A_before`` never raises the error, whatever mu is; the larger, the shorter.
+        A step of ``(G + mu) A = B + mu A_before`` never raises the error, whatever mu is. A larger mu, a shorter step.
         """
         gram = self._network.gram(cores, k)
         moved = self._network.project(self._tensor, cores, k)
@@ -118,7 +118,7 @@ class _Frobenius:
         scale = float(gram.diagonal().mean())
         if scale == 0:
             return cores[k]
-        # What each row of core k is multiplied with: together they are the components.
+        # Norms of the tensors that the rows of core k are multiplied with; the products are the components.
         others = gram.diagonal().clamp_min(0).sqrt()
         for damping in (_RIDGE[gram.dtype], *_DAMPING):
             mu = damping * scale
