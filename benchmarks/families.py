@@ -36,7 +36,7 @@ from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.pipeline import (
     LogProgress,
-    calibration_inputs,
+    calibration_for,
     evaluator_for,
     example_inputs,
     load_config,
@@ -152,16 +152,15 @@ class _Network:
         if images is not None and images < len(task.train):  # type: ignore[arg-type]
             order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
             task = replace(task, train=Subset(task.train, order[:images].tolist()))
-        inputs = calibration_inputs(task)
+        calibration = calibration_for(model, task)
         alone = {
-            family: score(model, example_inputs(task), _NoLatency(), calibration=(inputs,), families=members)
+            family: score(model, example_inputs(task), _NoLatency(), calibration=calibration.inputs, families=members)
             for family, members in _FAMILIES.items()
         }
 
         union = measure_sensitivity(
-            model,
             _joined(list(alone.values())),
-            (inputs,),
+            calibration,
             divergence=task.distillation,
             settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
         )
@@ -172,10 +171,10 @@ class _Network:
             model,
             _Remembering(deepcopy(model).eval()),
             task,
-            inputs,
+            calibration.inputs[0],
             settings,
             families,
-            evaluator_for(model, task),
+            evaluator_for(calibration, task),
         )
 
 

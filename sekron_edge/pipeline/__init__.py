@@ -9,7 +9,7 @@ from sekron_edge.pipeline._config import JobConfig, load_config
 from sekron_edge.pipeline._job import example_inputs, frontier_job, load_task, plan_job, run_job, trained_model
 from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._progress import LogProgress, Progress
-from sekron_edge.pipeline._scores import calibration_inputs, evaluator_for
+from sekron_edge.pipeline._scores import calibration_for, calibration_inputs, evaluator_for
 from sekron_edge.pipeline._target import Target
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LogProgress",
     "Progress",
     "Target",
+    "calibration_for",
     "calibration_inputs",
     "compress",
     "evaluator_for",

@@ -20,7 +20,7 @@ from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_inputs, evaluator_for, scores_for
+from sekron_edge.pipeline._scores import calibration_for, calibration_inputs, evaluator_for, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
@@ -121,10 +121,12 @@ def contexts_for(
         latencies = [latency_model_of(target) for target in targets]
     for latency in latencies:
         progress.say(f"latency model: {latency.source}")
-    scores = scores_for(model, example_inputs, task, targets, latencies, progress=progress)
-    calibration, evaluator = calibration_inputs(task), evaluator_for(model, task)
+    calibration = calibration_for(model, task)
+    scores = scores_for(calibration, example_inputs, task, targets, latencies, progress=progress)
+    evaluator = evaluator_for(calibration, task)
+    (inputs,) = calibration.inputs
     return [
-        PlanningContext(model, example_inputs, calibration, own, target, evaluator)
+        PlanningContext(model, example_inputs, inputs, own, target, evaluator)
         for own, target in zip(scores, targets, strict=True)
     ]
 

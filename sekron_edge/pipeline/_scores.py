@@ -17,6 +17,7 @@ from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import (
+    Calibration,
     ModelScores,
     PlanEvaluator,
     Pricing,
@@ -41,11 +42,15 @@ def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
     return inputs
 
 
-def evaluator_for(model: nn.Module, task: Task) -> PlanEvaluator:
+def calibration_for(model: nn.Module, task: Task) -> Calibration:
+    """Return what a model is calibrated on: the task's calibration inputs, collated once."""
+    return Calibration(model, (calibration_inputs(task),))
+
+
+def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
     """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
     return PlanEvaluator(
-        model,
-        (calibration_inputs(task),),
+        calibration,
         divergence=task.divergence or task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
         evaluated_on=(calibration_inputs(task, _EVALUATED),),
@@ -53,7 +58,7 @@ def evaluator_for(model: nn.Module, task: Task) -> PlanEvaluator:
 
 
 def scores_for(
-    model: nn.Module,
+    calibration: Calibration,
     example_inputs: tuple[Tensor, ...],
     task: Task,
     targets: Sequence[Target],
@@ -66,46 +71,64 @@ def scores_for(
 
     What does not depend on the target is found once for all. The scores are kept: another budget for the same model,
     data and latency model is solved without scoring again.
+
+    Args:
+        calibration: Of the model.
+        example_inputs: Their shapes become the artifact's.
+        task: Says how far outputs diverge.
+        targets: Whose precisions and files are priced.
+        latencies: The latency model of each target.
+        progress: Receives what is reported.
+        cache: Folder of scores; by default that of all results.
     """
-    inputs = calibration_inputs(task)
     folder = cache or files.cache_folder()
     stored = [
-        folder / f"scores-{_key(model, example_inputs, inputs, target, latency)}.json"
+        folder / f"scores-{_key(calibration, example_inputs, target, latency)}.json"
         for target, latency in zip(targets, latencies, strict=True)
     ]
-    found = [_kept(path, progress) for path in stored]
-    absent = [index for index, scores in enumerate(found) if scores is None]
+    known = {path: scores for path in stored if (scores := _stored_scores(path, progress)) is not None}
+    absent = {
+        path: Pricing(latency, target.precision, target.file_costs)
+        for path, target, latency in zip(stored, targets, latencies, strict=True)
+        if path not in known
+    }
     if absent:
-        prices = [Pricing(latencies[i], targets[i].precision, targets[i].file_costs) for i in absent]
-        with progress.busy("scoring the candidates of every layer"):
-            made = score_for_all(model, example_inputs, prices, calibration=(inputs,))
-        considered = sum(layer.considered for layer in made[0].layers)
-        kept = sum(len(layer.candidates) for layer in made[0].layers)
-        progress.say(
-            f"scored {considered:,} candidates of {len(made[0].layers)} layers, {kept:,} of them not dominated"
-        )
-        measured = next((scores for scores in found if scores is not None), None) or measure_sensitivity(
-            model,
-            made[0],
-            (inputs,),
-            divergence=task.distillation,
-            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-            progress=lambda done, total: progress.step("measuring sensitivity", done, total),
-        )
-        for index, scores in zip(absent, made, strict=True):
-            priced = with_sensitivity_of(scores, measured)
-            files.write_text(stored[index], priced.model_dump_json())
-            found[index] = priced
-    return [scores for scores in found if scores is not None]
+        scored = _scored(calibration, example_inputs, list(absent.values()), progress)
+        sensitive = next(iter(known.values()), None) or _with_sensitivity(scored[0], calibration, task, progress)
+        for path, scores in zip(absent, scored, strict=True):
+            known[path] = with_sensitivity_of(scores, sensitive)
+            files.write_text(path, known[path].model_dump_json())
+    return [known[path] for path in stored]
 
 
-def _key(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], inputs: Tensor, target: Target, latency: LatencyModel
-) -> str:
+def _scored(
+    calibration: Calibration, example_inputs: tuple[Tensor, ...], prices: Sequence[Pricing], progress: Progress
+) -> list[ModelScores]:
+    with progress.busy("scoring the candidates of every layer"):
+        scored = score_for_all(calibration.model, example_inputs, prices, calibration=calibration)
+    layers = scored[0].layers
+    considered = sum(layer.considered for layer in layers)
+    kept = sum(len(layer.candidates) for layer in layers)
+    progress.say(f"scored {considered:,} candidates of {len(layers)} layers, {kept:,} of them not dominated")
+    return scored
+
+
+def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task, progress: Progress) -> ModelScores:
+    return measure_sensitivity(
+        scores,
+        calibration,
+        divergence=task.distillation,
+        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        progress=lambda done, total: progress.step("measuring sensitivity", done, total),
+    )
+
+
+def _key(calibration: Calibration, example_inputs: tuple[Tensor, ...], target: Target, latency: LatencyModel) -> str:
+    (inputs,) = calibration.inputs
     return files.fingerprint(
         sekron_edge.__version__,
         _SCORING,
-        state_fingerprint(model),
+        state_fingerprint(calibration.model),
         [tuple(value.shape) for value in example_inputs],
         inputs.numpy().tobytes(),
         latency.model_dump_json(),
@@ -114,13 +137,13 @@ def _key(
     )
 
 
-def _kept(stored: Path, progress: Progress) -> ModelScores | None:
-    if not stored.is_file():
+def _stored_scores(path: Path, progress: Progress) -> ModelScores | None:
+    if not path.is_file():
         return None
     try:
-        found = ModelScores.model_validate_json(stored.read_bytes())
+        scores = ModelScores.model_validate_json(path.read_bytes())
     except ValidationError:
-        progress.say(f"{stored} is of another release: scoring anew")
+        progress.say(f"{path} is of another release: scoring anew")
         return None
-    progress.say(f"scores of this model are in the cache: {stored}")
-    return found
+    progress.say(f"scores of this model are in the cache: {path}")
+    return scores

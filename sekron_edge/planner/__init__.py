@@ -4,6 +4,7 @@ Requirements kept here: no device and no runtime is known, a cost model is hande
 budget it was solved for; the same inputs and seed give the same plan; held-out data is never seen.
 """
 
+from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, kronecker_splits, ranks_up_to
 from sekron_edge.planner._costs import CostModel, Pricing
 from sekron_edge.planner._errors import WeightErrors
@@ -27,6 +28,7 @@ __all__ = [
     "HALF_THE_TIME",
     "Budget",
     "BudgetedEntry",
+    "Calibration",
     "Candidate",
     "CostModel",
     "FrontierPoint",

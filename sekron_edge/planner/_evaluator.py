@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.nn import approximate_layers, input_moments, supported_layers
+from sekron_edge.nn import approximate_layers, supported_layers
+from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._plan import Budget, Plan
 from sekron_edge.planner._scoring import ModelScores
 
@@ -17,39 +18,37 @@ class PlanEvaluator:
     """Evaluates whole plans on calibration data, before any fine-tuning.
 
     Args:
-        model: The original; left as it was.
-        inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
+        calibration: Of the original model: what factors are refined for.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
         settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed anew).
-        evaluated_on: What divergences are measured on, if more than the inputs that factors are refined for; in batches
-            as large as those.
+        evaluated_on: What divergences are measured on, if more than the inputs of the calibration; in batches as large
+            as those.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        inputs: Sequence[Tensor],
+        calibration: Calibration,
         *,
         divergence: Callable[[Tensor, Tensor], Tensor],
         settle: Callable[[nn.Module], nn.Module] = lambda model: model,
         evaluated_on: Sequence[Tensor] | None = None,
     ) -> None:
-        self._model = model
-        self._batch = len(inputs[0])
+        self._calibration = calibration
         self._divergence = divergence
         self._settle = settle
-        layers, _ = supported_layers(model)
-        self._moments = input_moments(model, inputs, layers)
-        self._evaluated_on = inputs if evaluated_on is None else evaluated_on
-        self._reference = self._outputs(model)
+        self._layers, _ = supported_layers(calibration.model)
+        self._evaluated_on = calibration.inputs if evaluated_on is None else evaluated_on
+        self._reference = self._outputs(calibration.model)
 
     def divergence(self, plan: Plan) -> float:
         """Return the divergence of the decomposed model's outputs from the original's."""
-        near = self._settle(approximate_layers(self._model, plan.structures(), moments=self._moments)).eval()
+        moments = self._calibration.moments(self._layers)
+        near = self._settle(approximate_layers(self._calibration.model, plan.structures(), moments=moments)).eval()
         return float(self._divergence(self._outputs(near), self._reference))
 
     def _outputs(self, model: nn.Module) -> Tensor:
-        batches = zip(*(torch.split(values, self._batch) for values in self._evaluated_on), strict=True)
+        size = len(self._calibration.inputs[0])
+        batches = zip(*(torch.split(values, size) for values in self._evaluated_on), strict=True)
         with torch.inference_mode():
             return torch.cat([model(*batch) for batch in batches])
 

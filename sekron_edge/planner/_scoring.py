@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -10,13 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sekron_edge.errors import UnsupportedLayerError
-from sekron_edge.nn import (
-    input_moments,
-    layer_weight,
-    operations,
-    replace_layers,
-    supported_layers,
-)
+from sekron_edge.nn import layer_weight, operations, replace_layers, supported_layers
+from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._costs import (
     Call,
@@ -161,10 +156,7 @@ def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | N
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
     structures = plan.structures()
-    moments = None
-    if calibration is not None:
-        modules = dict(model.named_modules(remove_duplicate=False))
-        moments = input_moments(model, calibration, {name: modules[name] for name in structures if name in modules})
+    moments = None if calibration is None else Calibration(model, calibration).moments(structures)
     return replace_layers(model, structures, moments=moments)
 
 
@@ -219,7 +211,8 @@ def score(
         ExportError: If the model cannot be traced.
     """
     target = Pricing(cost_model, precision, file_costs)
-    (scores,) = score_for_all(model, example_inputs, [target], calibration=calibration, families=families)
+    calibrated = None if calibration is None else Calibration(model, calibration)
+    (scores,) = score_for_all(model, example_inputs, [target], calibration=calibrated, families=families)
     return scores
 
 
@@ -228,7 +221,7 @@ def score_for_all(
     example_inputs: tuple[Tensor, ...],
     targets: Sequence[Pricing],
     *,
-    calibration: Sequence[Tensor] | None = None,
+    calibration: Calibration | None = None,
     families: Collection[str] = DEFAULT_FAMILIES,
 ) -> list[ModelScores]:
     """Score for several targets at once: each keeps the candidates that nothing beats there, errors are found once.
@@ -237,7 +230,7 @@ def score_for_all(
         model: As for `score`.
         example_inputs: As for `score`.
         targets: Their prices.
-        calibration: As for `score`.
+        calibration: Of that model.
         families: As for `score`.
 
     Raises:
@@ -250,9 +243,7 @@ def score_for_all(
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
     prices = Prices(targets)
-    moments: dict[str, Tensor] = {}
-    if calibration is not None:
-        moments = input_moments(model, calibration, {name: modules[name] for name in supported})
+    moments: Mapping[str, Tensor] = {} if calibration is None else calibration.moments(supported)
 
     def scored(name: str) -> list[LayerScores]:
         if name in refused:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from sekron_edge.nn import approximate_layers, input_moments, layer_weight
+from sekron_edge.nn import approximate_layers, layer_weight
+from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
@@ -20,9 +21,8 @@ _ROUNDING = 1e-4
 
 
 def measure_sensitivity(
-    model: nn.Module,
     scores: ModelScores,
-    inputs: Sequence[Tensor],
+    calibration: Calibration,
     *,
     divergence: Callable[[Tensor, Tensor], Tensor],
     settle: Callable[[nn.Module], nn.Module] = lambda model: model,
@@ -34,23 +34,24 @@ def measure_sensitivity(
     original's gives the slope.
 
     Args:
-        model: The original; left as it was.
-        scores: Of that model.
-        inputs: Calibration data, one tensor ``(batch, ...)`` an input of the model; never held-out data.
+        scores: Of the calibration's model.
+        calibration: Its inputs are what divergences are measured on.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed anew).
+        settle: Applied to a rewritten model before it is compared (batch-norm statistics computed anew).
         progress: Called with the number of layers done, and of all.
     """
     with torch.inference_mode():
-        reference = model(*inputs)
-    modules = dict(model.named_modules())
-    moments = input_moments(
-        model, inputs, {layer.name: modules[layer.name] for layer in scores.layers if _tried(layer)}
-    )
+        reference = calibration.model(*calibration.inputs)
+
+    def diverged(near: nn.Module) -> float:
+        with torch.inference_mode():
+            return float(divergence(settle(near).eval()(*calibration.inputs), reference))
+
+    moments = calibration.moments([layer.name for layer in scores.layers if _tried(layer)])
     measured = []
     for done, layer in enumerate(scores.layers):
-        moment = moments.get(layer.name)
-        measured.append(_with_slope(layer, _slope(model, layer, moment, inputs, reference, divergence, settle)))
+        slope = _slope(calibration.model, layer, moments.get(layer.name), diverged)
+        measured.append(_with_slope(layer, slope))
         if progress is not None:
             progress(done + 1, len(scores.layers))
     return scores.model_copy(update={"layers": tuple(measured)})
@@ -67,14 +68,9 @@ def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScor
 
 
 def _slope(
-    model: nn.Module,
-    layer: LayerScores,
-    moment: Tensor | None,
-    inputs: Sequence[Tensor],
-    reference: Tensor,
-    divergence: Callable[[Tensor, Tensor], Tensor],
-    settle: Callable[[nn.Module], nn.Module],
+    model: nn.Module, layer: LayerScores, moment: Tensor | None, diverged: Callable[[nn.Module], float]
 ) -> float:
+    """Return the divergence that a layer's squared relative error makes, measured with one of its candidates."""
     tried = _tried(layer)
     if tried is None:
         return 0.0
@@ -83,9 +79,7 @@ def _slope(
     sweeps = sweeps_for_outputs(layer_weight(model.get_submodule(layer.name)))
     moments = {layer.name: moment} if moment is not None and sweeps else None
     near = approximate_layers(model, {layer.name: tried.structure}, moments=moments, sweeps=sweeps if moments else None)
-    with torch.inference_mode():
-        moved = float(divergence(settle(near).eval()(*inputs), reference))
-    return max(moved, _LEAST_SLOPE) / tried.relative_error**2
+    return max(diverged(near), _LEAST_SLOPE) / tried.relative_error**2
 
 
 def _tried(layer: LayerScores) -> Candidate | None:

@@ -10,7 +10,7 @@ from sekron_edge.pipeline import LogProgress, _trials
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
-from sekron_edge.planner import Budget, PlanEvaluator, score
+from sekron_edge.planner import Budget, Calibration, PlanEvaluator, score
 from tests.cost_models import MacsAreTime
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,8 @@ def scripted(monkeypatch, tmp_path):
     ).eval()  # fmt: skip
     x = torch.randn(16, 3, 12, 12)
     target = Target.choose(load_profile("host"), formats=["litert"])
-    evaluator = PlanEvaluator(model, (x,), divergence=lambda outputs, reference: (outputs - reference).square().mean())
+    calibration = Calibration(model, (x,))
+    evaluator = PlanEvaluator(calibration, divergence=lambda outputs, reference: (outputs - reference).square().mean())
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     context = PlanningContext(model, (x[:1],), x, scores, target, evaluator)
     bench = Bench(model, (x[:1],), x, target, tmp_path)

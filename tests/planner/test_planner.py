@@ -10,6 +10,7 @@ from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLa
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
     Budget,
+    Calibration,
     Plan,
     PlanEvaluator,
     Pricing,
@@ -117,7 +118,7 @@ def test_the_same_error_is_priced_by_what_it_does_to_the_models_output():
     given = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     steps = []
     measured = measure_sensitivity(
-        model, given, (x,), divergence=lambda a, b: (a - b).square().mean(),
+        given, Calibration(model, (x,)), divergence=lambda a, b: (a - b).square().mean(),
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     # What else lives while they run differs, and so what is dominated.
@@ -253,26 +254,26 @@ def softened(outputs, reference):
 
 def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
     model, x = network(), torch.randn(32, 3, 12, 12)
-    found = measure_sensitivity(
-        model, score(model, (x[:1],), MacsAreTime(), calibration=(x,)), (x,), divergence=softened
-    )
-    evaluator, budget = PlanEvaluator(model, (x,), divergence=softened), Budget(macs="0.4x")
-    chosen = evaluator.plan(found, budget, profile="test", runtime="test")
-    offered = [found.plan(budget, profile="test", runtime="test")]
-    assert found.families >= {"weight-svd", "tucker2", "sekron-2"}
-    for family in found.families:
-        alone = found.only([family])
+    calibration, budget = Calibration(model, (x,)), Budget(macs="0.4x")
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    scores = measure_sensitivity(scores, calibration, divergence=softened)
+    evaluator = PlanEvaluator(calibration, divergence=softened)
+    chosen = evaluator.plan(scores, budget, profile="test", runtime="test")
+    offered = [scores.plan(budget, profile="test", runtime="test")]
+    assert scores.families >= {"weight-svd", "tucker2", "sekron-2"}
+    for family in scores.families:
+        alone = scores.only([family])
         assert alone.families == {family}
         with contextlib.suppress(InfeasibleBudgetError):
             offered.append(alone.plan(budget, profile="test", runtime="test"))
     assert chosen.divergence == min(map(evaluator.divergence, offered))
-    assert chosen.cost.macs <= 0.4 * found.dense.macs
+    assert chosen.cost.macs <= 0.4 * scores.dense.macs
     small = decompose(model, chosen, calibration=(x,))
     with torch.no_grad():
         moved = float(softened(small(x), model.eval()(x)))
     assert moved == pytest.approx(chosen.divergence, rel=1e-2)
     with pytest.raises(InfeasibleBudgetError):
-        evaluator.plan(found, Budget(macs="0.0001x"), profile="test", runtime="test")
+        evaluator.plan(scores, Budget(macs="0.0001x"), profile="test", runtime="test")
 
 
 def test_an_evaluator_may_see_more_than_factors_are_refined_for():
@@ -284,9 +285,9 @@ def test_an_evaluator_may_see_more_than_factors_are_refined_for():
         sizes.append(len(outputs))
         return softened(outputs, reference)
 
-    found = score(model, (x[:1],), MacsAreTime(), calibration=(x[:16],))
-    plan = found.plan(Budget(macs="0.5x"), profile="test", runtime="test")
-    diverged = PlanEvaluator(model, (x[:16],), divergence=noted, evaluated_on=(x,)).divergence(plan)
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x[:16],))
+    plan = scores.plan(Budget(macs="0.5x"), profile="test", runtime="test")
+    diverged = PlanEvaluator(Calibration(model, (x[:16],)), divergence=noted, evaluated_on=(x,)).divergence(plan)
     assert sum(sizes) == 40
     small = decompose(model, plan, calibration=(x[:16],)).eval()
     with torch.no_grad():
@@ -329,7 +330,8 @@ def test_one_scoring_serves_several_devices():
     torch.manual_seed(0)
     model, x = network(), torch.randn(600, 3, 12, 12)
     targets = [Pricing(MacsAreTime()), Pricing(CallsAreTime(), "int8")]
-    first, second = score_for_all(model, (x[:1],), targets, calibration=(x,))
+    calibration = Calibration(model, (x,))
+    first, second = score_for_all(model, (x[:1],), targets, calibration=calibration)
     alone = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     assert [layer.candidates[0] for layer in first.layers] == [layer.candidates[0] for layer in alone.layers]
     offered = [{c.structure for c in layer.candidates} for layer in first.layers]
@@ -340,7 +342,7 @@ def test_one_scoring_serves_several_devices():
     errors = [{c.structure: c.relative_error for c in layer.candidates} for layer in first.layers]
     for layer, known in zip(second.layers, errors, strict=True):
         assert all(known.get(c.structure, c.relative_error) == c.relative_error for c in layer.candidates)
-    measured = measure_sensitivity(model, first, (x,), divergence=lambda out, reference: (out - reference).abs().mean())
+    measured = measure_sensitivity(first, calibration, divergence=lambda out, reference: (out - reference).abs().mean())
     priced = with_sensitivity_of(second, measured)
     for one, other in zip(measured.layers, priced.layers, strict=True):
         slopes = [c.predicted_loss / c.relative_error**2 for c in (*one.candidates[1:], *other.candidates[1:])]

@@ -1,0 +1,46 @@
+"""What a model is calibrated on, and what its layers see of that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from sekron_edge.nn import input_moments
+
+
+class Calibration:
+    """Real inputs of a model, and the second moments of what its layers see of them.
+
+    Moments of large layers are large, and take a run of the model. They are computed when they are first asked for,
+    and held as long as this object.
+
+    Args:
+        model: The original; left as it was.
+        inputs: One tensor ``(batch, ...)`` an input of the model; never held-out data.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+        self.model = model
+        self.inputs = tuple(inputs)
+        self._moments: Mapping[str, Tensor] | None = None
+        self._asked: set[str] = set()
+
+    def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:
+        """Return ``E[x x^T]`` of what layers see, as `sekron_edge.nn.input_moments` does; of those that run.
+
+        What is asked for first is shared with all who ask for the same layers later. It answers no other question: the
+        places of large images are drawn for layer after layer, so that those of a layer depend on the layers before it.
+
+        Args:
+            layers: Names of layers; a name that the model does not have is left out.
+        """
+        asked = set(layers)
+        if self._moments is not None:
+            return self._moments if asked in (self._asked, self._moments.keys()) else self._computed(asked)
+        self._asked, self._moments = asked, self._computed(asked)
+        return self._moments
+
+    def _computed(self, layers: Collection[str]) -> Mapping[str, Tensor]:
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        return input_moments(self.model, self.inputs, {name: modules[name] for name in layers if name in modules})
