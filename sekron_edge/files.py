@@ -1,4 +1,4 @@
-"""Writing files and folders so that they appear whole or not at all, and hashing them."""
+"""Files and folders that appear whole or not at all, and their hashes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _CHUNK_BYTES = 1 << 20
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes that name when the block succeeds.
 
-    The temporary name keeps the suffix, since converters look at it. On an exception
-    nothing is left behind, and a file that stood at ``path`` is untouched.
+    The temporary name keeps the suffix, since converters look at it. On an exception nothing is left behind, and a file
+    that was at ``path`` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
@@ -31,8 +31,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it takes the place of ``path`` when the block succeeds.
 
-    Also for packages that are folders (``.mlpackage``). On an exception nothing is left
-    behind, and a folder that stood at ``path`` is untouched.
+    It is also for packages that are folders (``.mlpackage``). On an exception nothing is left behind, and a folder that
+    was at ``path`` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as parent:
@@ -85,18 +85,18 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and all below it, if it is there."""
+    """Remove a folder and everything below it, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
 
 
 def cache_folder() -> Path:
-    """Return where results that cost time are kept: ``$SEKRON_EDGE_CACHE``, or ``~/.cache/sekron-edge``."""
+    """Return the folder of results that cost time: ``$SEKRON_EDGE_CACHE``, or ``~/.cache/sekron-edge``."""
     return Path(os.environ.get("SEKRON_EDGE_CACHE") or Path.home() / ".cache" / "sekron-edge")
 
 
 def fingerprint(*parts: object) -> str:
-    """Hash what decides a result, for the name of its file in the cache; 16 hexadecimal digits.
+    """Hash everything that decides a result, for the name of its file in the cache; 16 hexadecimal digits.
 
     Bytes count as they are, everything else by its ``repr``.
     """

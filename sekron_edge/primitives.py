@@ -1,7 +1,7 @@
-"""The few operations that a network is made of, priced in closed form.
+"""The operations that networks are made of, priced in closed form.
 
-A latency model predicts the time of these; a planner adds them up. 1 MAC is one
-multiply-accumulate. Shapes are PyTorch's: ``(batch, channels, *spatial)``. No torch here.
+A latency model predicts their times, and a planner adds them up. 1 MAC is one multiply-accumulate. Shapes are
+PyTorch's: ``(batch, channels, *spatial)``. No torch here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WEIGHT_BYTES = VALUE_BYTES | {"int8-weights": 1, "int4-weights": 0.5}
 class Conv:
     """A convolution over 1, 2 or 3 spatial axes.
 
-    ``in_shape`` is ``(batch, in_channels, *spatial)`` after explicit padding, and ``out_spatial`` what the
-    convolution makes of it; a depthwise convolution has ``groups == in_channels``. ``padding`` is its own, zeros at
+    ``in_shape`` is ``(batch, in_channels, *spatial)`` after explicit padding, and ``out_spatial`` the spatial size of
+    the output. A depthwise convolution has ``groups == in_channels``. ``padding`` is the convolution's own, zeros at
     both ends of each axis; none if empty.
     """
 
@@ -42,10 +42,10 @@ class Conv:
 
     @property
     def padded_shape(self) -> tuple[int, ...]:
-        """What TensorFlow has to bring the input to beforehand: ``in_shape`` where it pads on the way.
+        """The shape that TensorFlow pads the input to beforehand; ``in_shape`` where the convolution pads by itself.
 
-        Its ``SAME`` pads a convolution that strides more at the end than at the beginning, PyTorch equally: there the
-        padding is an operator of its own.
+        TensorFlow's ``SAME`` pads a convolution with stride more at the end than at the beginning, PyTorch equally at
+        both. There the padding is an operator of its own.
         """
         if not any(self.padding) or max(self.stride) == 1:
             return self.in_shape
@@ -67,7 +67,7 @@ class Conv:
 class ConvTranspose:
     """A transposed convolution: each input value meets each of its weights once.
 
-    ``in_shape`` is ``(batch, in_channels, *spatial)``, and ``out_spatial`` what the convolution writes.
+    ``in_shape`` is ``(batch, in_channels, *spatial)``, and ``out_spatial`` the spatial size of the output.
     """
 
     in_shape: tuple[int, ...]
@@ -139,10 +139,10 @@ class Permute:
 
 @dataclass(frozen=True)
 class Reshape:
-    """A reshape that takes channels apart or joins them: ``(batch, channels, pixels)`` before it, and after.
+    """A reshape that splits or joins channels: ``(batch, channels, pixels)`` before it and after it.
 
-    It moves nothing in channels-first memory. A channels-last runtime brings the values there, and back: a transpose
-    before it and one after, each unless there is one channel or one pixel.
+    It moves nothing in channels-first memory. A channels-last runtime moves the values to that memory and back, with a
+    transpose before it and one after, except where there is one channel or one pixel.
     """
 
     before: tuple[int, int, int]
@@ -165,7 +165,7 @@ class Reshape:
 class Elementwise:
     """A function of each value: ``add`` (any sum or product), ``clip`` (ReLU), ``curve`` (sigmoid and its like).
 
-    ``operands`` counts the tensors of that size which are read.
+    ``operands`` is the number of tensors of that size that are read.
     """
 
     function: Literal["add", "clip", "curve"]
@@ -233,7 +233,7 @@ Primitive = Conv | ConvTranspose | Linear | Permute | Reshape | Elementwise | Po
 
 @dataclass(frozen=True)
 class FileCosts:
-    """What operations take in a model file beside their weights: descriptions, scales, biases. All in bytes.
+    """Bytes that operations take in a model file beside their weights: descriptions, scales, biases.
 
     Attributes:
         product: Of a convolution or a linear layer.
@@ -248,19 +248,19 @@ class FileCosts:
     other: float = 0.0
 
     def bytes(self, primitives: Sequence[Primitive]) -> float:
-        """Return what these operations take."""
-        found = 0.0
+        """Return the bytes that these operations take."""
+        total = 0.0
         for primitive in primitives:
             match primitive:
                 case Conv() | ConvTranspose():
-                    found += self.product + self.channel * primitive.out_channels
+                    total += self.product + self.channel * primitive.out_channels
                 case Linear():
-                    found += self.product + self.channel * primitive.out_features
+                    total += self.product + self.channel * primitive.out_features
                 case Permute() | Reshape():
-                    found += self.move
+                    total += self.move
                 case _:
-                    found += self.other
-        return found
+                    total += self.other
+        return total
 
 
 WEIGHTS_ALONE = FileCosts()

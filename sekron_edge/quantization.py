@@ -1,4 +1,4 @@
-"""What rounding to int8 costs, layer by layer, before anything is exported; and training against it."""
+"""The cost of rounding to int8, layer by layer, before anything is exported; settings of training against it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sekron_edge.nn import FakeQuantized, equalize_labels_
 from sekron_edge.verification import compare
 
-# Half of the noise: layers are worth keeping in float where so few make up as much.
+# Half of the noise: layers are worth keeping in float if this few make up that much.
 _WORTH_DB = 3.0
 _FEW = 3
 _SAMPLES = 64
@@ -22,9 +22,9 @@ class QuantizationConfig(BaseModel):
     """When a finished model is trained against rounding, and for how long.
 
     Attributes:
-        tolerance: Loss of the task's metric, in its own unit, on the calibration data that is taken as it is.
+        tolerance: Accepted loss of the task's metric, in its own unit, on the calibration data.
         epochs: Of quantization-aware distillation where more is lost; 0: never.
-        learning_rate: Its peak, as a share of fine-tuning's.
+        learning_rate: The peak rate, as a share of that of fine-tuning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,12 +35,12 @@ class QuantizationConfig(BaseModel):
 
 
 class LayerQuantization(BaseModel):
-    """One layer: what it lost to factors, and what it loses to rounding.
+    """One layer: its loss to factors, and its loss to rounding.
 
     Attributes:
-        name: In the model.
-        float_error: Of its output, relative, when it was decomposed; None where it is dense.
-        snr_db: Signal-to-noise ratio of the model's output where this layer alone is rounded.
+        name: The layer's name in the model.
+        float_error: Relative error of its output when it was decomposed; None where it is dense.
+        snr_db: Signal-to-noise ratio of the model's output if only this layer is rounded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,14 +51,14 @@ class LayerQuantization(BaseModel):
 
 
 class QuantizationReport(BaseModel):
-    """What int8 costs a model, simulated in floats on calibration data; the artifact itself is verified elsewhere.
+    """The cost of int8, simulated in floats on calibration data; the artifact itself is verified elsewhere.
 
     Attributes:
-        samples: Calibration inputs that were run.
+        samples: Number of calibration inputs that were run.
         snr_db: Of the model's output with all layers rounded.
         layers: In the order in which they run.
-        keep_float: The few layers that make up half of the noise or more; empty where it takes more than three.
-        kept_snr_db: With those in float; equal to ``snr_db`` where there are none.
+        keep_float: Up to three layers that make up half of the noise or more; empty where it takes more than three.
+        kept_snr_db: Ratio with those in float; equal to ``snr_db`` where there are none.
         trained: Whether the model was trained against rounding.
     """
 
@@ -82,7 +82,7 @@ class QuantizationReport(BaseModel):
             f"int8, simulated: signal-to-noise {self.snr_db:.1f} dB; {self.to_blame} costs most ({worst:.1f} dB alone)"
         )
         if not self.keep_float:
-            return f"{said}; no few layers make up half of the noise"
+            return f"{said}; no {_FEW} layers make up half of the noise"
         return f"{said}; with {', '.join(self.keep_float)} in float it would be {self.kept_snr_db:.1f} dB"
 
 
@@ -101,13 +101,13 @@ def simulated(model: nn.Module, calibration: Tensor) -> FakeQuantized:
 def report_quantization(
     model: nn.Module, calibration: Tensor, *, float_errors: Mapping[str, float] | None = None, trained: bool = False
 ) -> QuantizationReport:
-    """Round every layer by itself, and all together, and say what that does to the model's output.
+    """Round every layer by itself, then all together, and report the effect on the model's output.
 
     Args:
         model: In any mode; left as it was.
-        calibration: Real inputs ``(samples, ...)``, never held-out data: ranges are of all, figures of the first 64.
+        calibration: Real inputs ``(samples, ...)``, never held-out data; ranges are of all, figures of the first 64.
         float_errors: Relative errors of layers that were decomposed, by name.
-        trained: Whether it was trained against rounding.
+        trained: Whether the model was trained against rounding.
     """
     rounding, inputs = simulated(model, calibration), calibration[:_SAMPLES]
     expected = _run(rounding.model, inputs)
@@ -148,5 +148,5 @@ def _run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
-def _snr(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    return compare([value.numpy() for value in expected], [value.numpy() for value in found]).snr_db
+def _snr(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
+    return compare([value.numpy() for value in expected], [value.numpy() for value in actual]).snr_db

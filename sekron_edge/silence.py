@@ -1,4 +1,4 @@
-"""Keeping converters and solvers quiet: they print from Python, from C and C++, and through logging."""
+"""Keeps converters and solvers quiet: they print from Python, from C and C++, and through logging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPOKEN_CHARACTERS = 2000
 
 @contextmanager
 def silenced() -> Iterator[IO[bytes]]:
-    """Send what an SDK prints to the file that is yielded, and drop its warnings."""
+    """Send an SDK's output to the file that is yielded, and drop its warnings."""
     _flush()
     saved = [os.dup(1), os.dup(2)]
     before = logging.root.manager.disable
@@ -37,14 +37,14 @@ def silenced() -> Iterator[IO[bytes]]:
 
 
 def _flush() -> None:
-    """Write out what Python and C hold back: into a pipe C writes when its buffer is full, or at the end."""
+    """Flush Python's and C's buffers: C writes to a pipe only when its buffer is full, or at the end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with suppress(AttributeError, OSError, TypeError):  # where the C library is not to be had by no name
+    with suppress(AttributeError, OSError, TypeError):  # where the C library cannot be opened without a name
         ctypes.CDLL(None).fflush(None)
 
 
 def last_words(spoken: IO[bytes]) -> str:
-    """Return the end of what was said."""
+    """Return the end of the output."""
     spoken.seek(0)
     return spoken.read().decode(errors="replace")[-_SPOKEN_CHARACTERS:]

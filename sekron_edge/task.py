@@ -1,4 +1,4 @@
-"""What a model is for: its data, its loss, and how well it does."""
+"""What a model is for: its data, its loss, and its metric."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: every part that judges or trains a model takes it from here.
+    """A task: everything that trains or judges a model.
 
     Attributes:
         name: ``classification``, or the user's own word.
         train: Samples for training and distillation, ``(input, target)``; may augment.
         calibration: Samples for calibration and sensitivity: a part of the training data without
             augmentation. Never held-out data.
-        heldout: Samples that only final figures are computed on.
+        heldout: Samples for final figures only.
         loss: ``(outputs, targets) -> scalar``: the supervised loss.
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
-        divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for those who
-            use it; chooses among plans. None: that of distillation, which may look at more than what is used.
+        divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for its
+            users; chooses among plans. None: that of distillation, which may compare more than users see.
         metric: Makes a new torchmetrics metric; higher is better.
-        metric_name: What reports call it.
+        metric_name: The metric's name in reports.
         metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
         labels: Names of the classes, empty where there are none.
-        normalization: What was applied to the pixels, for the manifest.
+        normalization: Applied to the pixels; for the manifest.
     """
 
     name: str

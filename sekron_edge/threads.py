@@ -1,4 +1,4 @@
-"""How many threads torch may use, for a while; and work that is shared out among them in large pieces."""
+"""The number of torch's threads within a block; work that is divided among threads in large pieces."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 
 _TURN_S = 2e-4
 Given = TypeVar("Given")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Let torch use ``count`` threads within the block; None changes nothing.
 
-    Many small decompositions want one: with more, the threads spend their time waiting for each other.
+    Many small decompositions need one thread: with more, the threads spend their time waiting for each other.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
@@ -29,10 +29,10 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def each_on_a_thread(work: Callable[[Given], Found], items: Sequence[Given]) -> list[Found]:
-    """Return what a function makes of each item, in order: as many at a time as torch has threads, each on one.
+def each_on_a_thread(work: Callable[[Given], Result], items: Sequence[Given]) -> list[Result]:
+    """Return a function's results for all items, in order; each item runs on one of as many threads as torch has.
 
-    Where the work is many small decompositions, that takes all cores, and torch's own threads take hardly two.
+    Many small decompositions use all cores in this way, and hardly two with torch's own threads.
     """
     workers = torch.get_num_threads()
     with (
@@ -45,7 +45,7 @@ def each_on_a_thread(work: Callable[[Given], Found], items: Sequence[Given]) -> 
 
 @contextmanager
 def _short_turns() -> Iterator[None]:
-    """Let the interpreter pass from thread to thread soon: one that computes would wait 5 ms after every operation."""
+    """Let the interpreter change threads sooner: a computing thread would wait 5 ms after every operation."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_S)
     try:

@@ -20,16 +20,16 @@ from sekron_edge.errors import ConfigError, ExportError, VerificationError
 from sekron_edge.task import Task
 
 _SCORED_TOGETHER = 64
-_PERFECT_DB = 200.0  # instead of infinity, which JSON has no word for
+_PERFECT_DB = 200.0  # instead of infinity, which JSON cannot express
 
 
 class Tolerance(BaseModel):
-    """What must hold.
+    """The limits of a verification.
 
     Attributes:
         snr_db: Least signal-to-noise ratio, in dB.
         agreement: Least share of samples whose decision agrees.
-        metric: Largest loss of the task's metric against the model's, in the metric's own unit.
+        metric: Largest loss of the task's metric compared to the model's, in the metric's own unit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class Tolerance(BaseModel):
         return f"at least {self.snr_db:g} dB{agreed}"
 
     def of_outputs(self) -> Tolerance:
-        """Return what holds on noise, where no decision was ever learnt: however close one is, it tells nothing."""
+        """Return the limits on noise, where the model has learnt no decisions: their agreement says nothing."""
         return self.model_copy(update={"agreement": 0.0})
 
 
@@ -57,13 +57,13 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 class Comparison(BaseModel):
-    """Outputs of an artifact against those of its model, over all samples and outputs.
+    """Outputs of an artifact compared to those of its model, over all samples and outputs.
 
     Attributes:
-        samples: How many inputs.
+        samples: Number of inputs.
         max_error, mean_error: Of the absolute differences.
         snr_db: ``10 log10(sum y^2 / sum (y - y')^2)``, at most 200.
-        agreement: Share of samples whose largest output is at the same place; None where outputs are not
+        agreement: Share of samples whose largest output is at the same index; None where outputs are not
             ``(batch, classes)``.
     """
 
@@ -76,7 +76,7 @@ class Comparison(BaseModel):
     agreement: float | None
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Say whether the tolerance is kept; of several samples one may always be a tie that falls the other way."""
+        """Return whether the tolerance is kept; one of several samples may always be a tie that falls the other way."""
         tie = 1 / self.samples if self.samples > 1 else 0.0
         least = min(tolerance.agreement, 1 - tie)
         return self.snr_db >= tolerance.snr_db and (self.agreement is None or self.agreement >= least)
@@ -87,7 +87,7 @@ class Comparison(BaseModel):
 
 
 class MetricPair(BaseModel):
-    """The task's own metric of the model and of its artifact, on the same samples."""
+    """The task's metric of the model and of its artifact, on the same samples."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,9 +100,9 @@ class MetricPair(BaseModel):
 
 
 class Check(BaseModel):
-    """A verification that held: on the inputs given, and on noise of their mean and spread within their range.
+    """A verification that held, on the given inputs and on noise with their mean and spread within their range.
 
-    On noise the decisions that agree are counted, and need not be many: the outputs themselves must be near.
+    On noise the equal decisions are counted, and need not be many; the outputs themselves must be near.
     ``metric`` is None where no targets were given; ``measurable`` is False for a reference evaluator.
     """
 
@@ -119,7 +119,7 @@ class Check(BaseModel):
 
 
 def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
-    """Compare outputs, each ``(batch, ...)``. What is not finite in ``actual`` counts as infinitely wrong."""
+    """Compare outputs, each ``(batch, ...)``. A value in ``actual`` that is not finite counts as infinitely wrong."""
     signal = noise = total = largest = 0.0
     count = 0
     for wanted, got in zip(expected, actual, strict=True):
@@ -132,7 +132,7 @@ def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
         total += float(error.sum())
         largest = max(largest, float(error.max(initial=0.0)))
         count += error.size
-    # Silence in, silence out is perfect; noise over silence has no signal at all.
+    # Zeros for zeros are perfect; errors where zeros are expected have no signal at all.
     ratio = math.inf if noise == 0 else signal / noise
     snr = _PERFECT_DB if ratio == math.inf else (10 * math.log10(ratio) if ratio > 0 else -_PERFECT_DB)
     agreement = None
@@ -158,17 +158,19 @@ def verify(
     calibration: Sequence[Tensor] | None = None,
     seed: int = 0,
 ) -> Check:
-    """Run an artifact against its PyTorch source.
+    """Run an artifact and compare it to its PyTorch source.
 
     Args:
-        artifact: Run in its runtime on this machine (or in a reference evaluator); where that cannot be, what it was
-            compiled from is run, and the check is of that file.
-        model: What it was exported from; compared in evaluation mode, left as it was.
-        inputs: Real inputs, one tensor an input of the model, ``(batch, ...)``; the batch a multiple of the artifact's.
-        task: With ``targets``, its metric of the artifact is held against that of the model.
+        artifact: Run in its runtime on this machine (or in a reference evaluator). Where that is impossible, the file
+            that it was compiled from is run, and the check is of that file.
+        model: The source of the artifact; compared in evaluation mode, left as it was.
+        inputs: Real inputs, one tensor ``(batch, ...)`` for each input of the model; the batch is a multiple of the
+            artifact's.
+        task: With ``targets``, the artifact's metric is compared to the model's.
         targets: Of the inputs, ``(batch, ...)``.
         tolerance: By default that of the precision, in ``TOLERANCES``.
-        calibration: What the artifact was calibrated on; in int8 the first layer that differs is found with it.
+        calibration: The inputs that the artifact was calibrated on; in int8 they help to find the first layer that
+            differs.
         seed: Of the noise.
 
     Raises:
@@ -183,15 +185,15 @@ def verify(
     session = get_exporter(artifact.format).load(artifact)
     generator = torch.Generator().manual_seed(seed)
     noise = [_noise_like(value.float(), generator) for value in inputs]
-    found = {}
+    compared = {}
     outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
     for kind, values, least in (("real inputs", list(inputs), allowed), ("noise", noise, allowed.of_outputs())):
         actual = predict(session, artifact, [value.numpy() for value in values])
         outputs[kind] = _outputs(model, values), actual
-        found[kind] = compare(*outputs[kind])
-        if not found[kind].within(least):
+        compared[kind] = compare(*outputs[kind])
+        if not compared[kind].within(least):
             raise VerificationError(
-                f"{artifact.path.name} does not compute what its model computes: on {kind} {found[kind]}, where "
+                f"{artifact.path.name} does not compute what its model computes: on {kind} {compared[kind]}, where "
                 f"{least} must hold. {_blame(artifact, model, values, least, calibration)}"
             )
     metric = None
@@ -208,14 +210,14 @@ def verify(
         runtime_version=session.runtime_version,
         measurable=session.measurable,
         tolerance=allowed,
-        real=found["real inputs"],
-        noise=found["noise"],
+        real=compared["real inputs"],
+        noise=compared["noise"],
         metric=metric,
     )
 
 
 def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
-    """Return noise of the mean and the spread of real inputs, within their range: int8 knows no values beyond it."""
+    """Return noise with the mean and the spread of real inputs, within their range: int8 has no values beyond it."""
     noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
     return noise.clamp(real.min(), real.max())
 
@@ -224,9 +226,10 @@ def score_artifact(artifact: Artifact, task: Task, *, samples: int | None = None
     """Return the task's metric of an artifact on held-out samples, run in its runtime on this machine.
 
     Args:
-        artifact: It, or what it was compiled from, is run; what does not fill its batch at the end is left out.
-        task: Its held-out data and metric.
-        samples: At most so many, spread over all; by default all.
+        artifact: It, or the file that it was compiled from, is run; samples that do not fill its last batch are left
+            out.
+        task: Its held-out data and metric are used.
+        samples: Most samples, spread over all; by default all.
     """
     artifact = artifact.runnable
     session = get_exporter(artifact.format).load(artifact)
@@ -256,7 +259,7 @@ def _metric(task: Task, targets: Tensor, expected: Sequence[Array], actual: Sequ
 
 
 class _Tap(nn.Module):
-    """Gives the output of one layer of a model, at its first call."""
+    """Returns the output of one layer of a model, at its first call."""
 
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
@@ -308,7 +311,7 @@ def _blame(
     allowed: Tolerance,
     calibration: Sequence[Tensor] | None,
 ) -> str:
-    """Export the model anew, cut after layer by layer, and say where it goes wrong. Binary search."""
+    """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
     batch = artifact.inputs[0].shape[0]
     example = tuple(value[:batch] for value in inputs)
     exporter = get_exporter(artifact.format)
@@ -334,6 +337,6 @@ def _blame(
     except (ConfigError, ExportError) as error:
         return f"The layer could not be found: {error}"
     if low == len(layers):
-        return "Every layer by itself agrees; what differs comes after the last, in the model's own forward()."
+        return "Every layer by itself agrees; the difference comes after the last one, in the model's own forward()."
     kind = type(model.get_submodule(layers[low])).__name__
     return f"The first layer that differs is {layers[low]!r} ({kind})."

@@ -1,4 +1,4 @@
-"""Image data: where it comes from, how it is batched, and the built-in tasks made of it."""
+"""Image data: its sources, its batches, and the built-in tasks made from it."""
 
 from __future__ import annotations
 

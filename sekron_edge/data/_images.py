@@ -65,7 +65,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     """Normalised images, optionally shifted and flipped at random; whole batches at a time.
 
     A data loader that is given `collate` gets each batch from one call of ``__getitems__``.
-    Randomness comes from torch's global generator alone, so load in the main process
+    Randomness comes only from torch's global generator, so load in the main process
     (``num_workers=0``) and seed that generator.
 
     Args:
@@ -74,7 +74,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         normalization: Applied to pixels in [0, 1]; one mean and std for each channel.
         shift: Largest random shift in pixels along each axis; 0 for none.
         flip: Whether half of the images are mirrored left to right.
-        padding: What a shift moves in: zeros (black pixels), or the image's own reflection.
+        padding: What a shift brings in: zeros (black pixels), or the image's own reflection.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 
 def collate(batch: Any) -> tuple[Tensor, Tensor]:
-    """Pass on a batch that came whole from ``__getitems__``; stack a list of samples."""
+    """Return a batch of ``__getitems__`` as it is; stack a list of samples."""
     if isinstance(batch, tuple) and isinstance(batch[0], Tensor):
         return batch[0], batch[1]
     inputs, targets = default_collate(list(batch))

@@ -1,4 +1,4 @@
-"""Photographs for super-resolution: those that ship with scikit-learn and scikit-image, or a folder of one's own."""
+"""Photographs for super-resolution: those of scikit-learn and scikit-image, or a folder of your own."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def photographs(path: Path | None = None) -> Photographs:
         raise MissingDependencyError("scikit-image", "data") from error
 
     def shipped(name: str) -> Tensor:
-        found = getattr(skimage.data, name)()
-        return _tensor(found[0] if isinstance(found, tuple) else found)
+        image = getattr(skimage.data, name)()
+        return _tensor(image[0] if isinstance(image, tuple) else image)
 
     train = [*map(_tensor, load_sample_images().images), *map(shipped, _TRAIN)]
     return Photographs(tuple(train), tuple(map(shipped, _HELDOUT)))
@@ -64,14 +64,14 @@ def _folder(folder: Path) -> tuple[Tensor, ...]:
     names = sorted(file for file in folder.glob("*") if file.suffix.lower() in _SUFFIXES)
     if not names:
         raise DataError(f"{folder} must hold photographs ({', '.join(sorted(_SUFFIXES))}); it has none")
-    found = []
+    images = []
     for name in names:
         try:
             with Image.open(name) as image:
-                found.append(_tensor(np.asarray(image.convert("RGB"))))
+                images.append(_tensor(np.asarray(image.convert("RGB"))))
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
-    return tuple(found)
+    return tuple(images)
 
 
 class CropPairs(Dataset[tuple[Tensor, Tensor]]):
@@ -79,13 +79,13 @@ class CropPairs(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         images: Photographs, each at least ``crop`` pixels high and wide.
-        count: Number of crops. Without ``random``: spread evenly over a grid on all photographs.
-        crop: Height and width of the large one, in pixels.
-        scale: Of the small one, as many times smaller.
-        random: Draw places and mirrorings from torch's global generator, anew at each access.
+        count: Number of crops. Without ``random`` they are spread evenly over a grid on all photographs.
+        crop: Height and width of the large image, in pixels.
+        scale: The small image is this many times smaller.
+        random: Draw places and mirrorings from torch's global generator, again at each access.
 
     Raises:
-        DataError: If a photograph is smaller than the crop, or the crop is no multiple of the scale.
+        DataError: If a photograph is smaller than the crop, or the crop is not a multiple of the scale.
     """
 
     def __init__(

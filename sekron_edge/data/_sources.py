@@ -56,7 +56,7 @@ def load_source(
         path: Folder (or zip) of the data; required by ``image-folder``.
         size: ``image-folder``: resize to ``size`` x ``size``.
         cache: ``image-folder``: folder for decoded images.
-        seed: ``digits``: of the split.
+        seed: ``digits``: seed of the split.
     """
     if name == "digits":
         return digits(seed=seed)
@@ -111,7 +111,7 @@ def fashion_mnist(path: Path | None = None) -> ImageData:
 
 
 def _image_data(tensors: list[Tensor], labels: tuple[str, ...]) -> ImageData:
-    """Make the data of images and targets, training first."""
+    """Make image data from images and targets, training first."""
     train_images, train_targets, heldout_images, heldout_targets = tensors
     return ImageData(train_images, train_targets, heldout_images, heldout_targets, labels)
 
@@ -123,13 +123,13 @@ def _read_idx(path: Path, axes: int) -> _Bytes:
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is not a readable gzip file: {error}; install it anew") from error
+        raise DataError(f"{path} is not a readable gzip file: {error}; install it again") from error
     start = 4 + 4 * axes
     if content[:4] != bytes((0, 0, 8, axes)) or len(content) < start:
-        raise DataError(f"{path} must be an IDX file of bytes with {axes} axes; install it anew")
+        raise DataError(f"{path} must be an IDX file of bytes with {axes} axes; install it again")
     shape = np.frombuffer(content, ">u4", axes, 4).astype(int)
     if len(content) - start != shape.prod():
-        raise DataError(f"{path} promises {shape.prod()} bytes and holds {len(content) - start}; install it anew")
+        raise DataError(f"{path} promises {shape.prod()} bytes and holds {len(content) - start}; install it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -184,20 +184,20 @@ def _load_images(
         with np.load(stored, allow_pickle=False) as arrays:
             tensors = [torch.from_numpy(arrays[key]) for key in _ARRAYS]
             return _image_data(tensors, tuple(str(label) for label in arrays["labels"]))
-    found: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    splits: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for name in names:
         parts = PurePosixPath(name).parts
-        if len(parts) == 3 and parts[0] in found and PurePosixPath(name).suffix.lower() in _SUFFIXES:
-            found[parts[0]].append((parts[1], name))
-    labels = sorted({label for label, _ in found["train"]})
+        if len(parts) == 3 and parts[0] in splits and PurePosixPath(name).suffix.lower() in _SUFFIXES:
+            splits[parts[0]].append((parts[1], name))
+    labels = sorted({label for label, _ in splits["train"]})
     if not labels:
         raise DataError(f"{path} must have images in train/<class>/ and test/<class>/; found none in train")
-    tested = {label for label, _ in found["test"]}
+    tested = {label for label, _ in splits["test"]}
     if odd := sorted(set(labels) ^ tested):
         raise DataError(f"{path} must have images of every class in train and in test; only one has {odd}")
     index = {label: position for position, label in enumerate(labels)}
     decoded: list[npt.NDArray[Any]] = []
-    for split in found.values():
+    for split in splits.values():
         pixels = _decode([name for _, name in split], read, size)
         decoded += [pixels, np.array([index[label] for label, _ in split], dtype=np.int64)]
     if stored is not None:

@@ -28,14 +28,14 @@ def classification(
     temperature: float = 4.0,
     seed: int = 0,
 ) -> Task:
-    """Make the task of telling an image's class.
+    """Make the task of classifying images.
 
     Args:
         data: The images.
         normalization: What the model expects; by default the training pixels' own mean and std.
         augment_shift: Largest random shift of training images, in pixels.
         augment_flip: Whether training images are mirrored at random.
-        calibration_samples: How many training images, as equally from each class as there are, calibrate.
+        calibration_samples: Number of training images for calibration, taken from all classes as evenly as possible.
         temperature: Softens both models' outputs in distillation.
         seed: Chooses the calibration images.
     """
@@ -72,18 +72,18 @@ def super_resolution(
     calibration_samples: int = 256,
     metric: Literal["psnr", "ssim"] = "psnr",
 ) -> Task:
-    """Make the task of enlarging an image.
+    """Make the task of enlarging images.
 
     Args:
         data: Photographs; the model sees crops, reduced by bicubic interpolation, and gives the crops back.
         scale: How many times larger.
-        crop: Height and width of what the model gives, in pixels.
+        crop: Height and width of the model's output, in pixels.
         crops: Random crops in an epoch of training.
-        calibration_samples: Crops of the training photographs, on a grid; of the held-out ones there are as many.
+        calibration_samples: Number of crops of the training photographs, on a grid; the same number is held out.
         metric: Peak signal-to-noise ratio in dB, or structural similarity in [0, 1].
 
     Raises:
-        DataError: If a photograph is smaller than a crop, or the crop no multiple of the scale.
+        DataError: If a photograph is smaller than a crop, or the crop is not a multiple of the scale.
     """
     return Task(
         name="super-resolution",

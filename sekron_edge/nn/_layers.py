@@ -279,7 +279,9 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
         new: nn.Module = FactorizedLinear(structure, factors, layer.bias)
     elif isinstance(layer, Convolution | TransposedConvolution):
         if len(factorized) != layer.groups:
-            raise UnsupportedLayerError(f"a layer of {layer.groups} groups needs as many, got {len(factorized)}")
+            raise UnsupportedLayerError(
+                f"a layer of {layer.groups} groups needs {layer.groups} factorizations, got {len(factorized)}"
+            )
         geometry, explicit = layer_geometry(layer)
         new = FactorizedConv(
             structure,

@@ -83,7 +83,9 @@ def to_tensorly(factorized: FactorizedTensor) -> Any:
         return TTTensor([first.T[None], *(core.movedim(2, 1) for core in inner), last[..., None]])
     if coupling == "ring":
         return TRTensor([core.movedim(2, 1) for core in cores])
-    raise StructureError(f"TensorLy has no counterpart of the coupling {coupling!r}; use to_sekron() on its own side")
+    raise StructureError(
+        f"TensorLy has no counterpart of the coupling {coupling!r}; reconstruct() gives the tensor itself"
+    )
 
 
 def _shapes(matrices: list[Tensor]) -> list[Shape]:

@@ -1,4 +1,4 @@
-"""Batch-norm statistics computed anew."""
+"""Batch-norm statistics computed again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sekron_edge.task import Samples
 def reestimate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int = 256) -> nn.Module:
     """Return a copy of ``model`` whose batch-norm statistics are those of ``samples``.
 
-    The statistics are the plain mean over batches; an incomplete last batch is left out if there
-    are others. Everything but batch norm runs in evaluation mode.
+    The statistics are the plain mean over batches; an incomplete last batch is left out if there are others. Everything
+    except batch norm runs in evaluation mode.
     """
     copy = deepcopy(model)
     norms = [module for module in copy.modules() if isinstance(module, _BatchNorm)]

@@ -1,4 +1,4 @@
-"""How to train."""
+"""Settings of training and of distillation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class TrainConfig(BaseModel):
 
     Attributes:
         epochs: Passes over the training data.
-        batch_size: Samples in a step.
+        batch_size: Samples per step.
         optimizer: ``sgd`` with Nesterov momentum, or ``adam`` (AdamW).
         learning_rate: The peak of the cycle.
         weight_decay: L2 penalty.
         momentum: Nesterov momentum.
         alpha: Share of the distillation loss; the rest is the supervised loss. Unused without a teacher.
         seed: Decides the order of the data and its augmentation, epoch by epoch.
-        patience: Stop after so many epochs without a better metric on the calibration data; None: never.
+        patience: Stop after this many epochs without a better metric on the calibration data; None: never.
         threads: Threads that torch may use; None leaves its setting.
         precision: ``bf16`` is mixed precision: convolutions and linear layers in bfloat16, weights and losses in
-            float32. Faster where there are instructions for bfloat16, slower where there are none.
+            float32. It is faster where there are instructions for bfloat16, and slower where there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,8 +43,8 @@ class TrainConfig(BaseModel):
 class FinetuneConfig(TrainConfig):
     """The same settings, with the defaults of distillation.
 
-    AdamW, because factors of one layer want steps of very different size: from weights that were decomposed well, SGD
-    at a rate that suits Tucker-2 destroys a network with CP in it.
+    AdamW is the optimizer, because factors of one layer need steps of very different size: from weights that were
+    decomposed well, SGD at a rate that suits Tucker-2 destroys a network with CP in it.
     """
 
     epochs: int = Field(default=2, ge=1)

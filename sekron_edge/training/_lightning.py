@@ -1,4 +1,4 @@
-"""What lightning runs: one module for training and distillation, and whole checkpoint files."""
+"""The module that lightning runs, for training and distillation; checkpoints as whole files."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Training(LightningModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the settings, and what early stopping has seen."""
+        """Add the settings and the state of early stopping."""
         checkpoint[_STATE] = {
             "config": self._settings(),
             "epochs": self.current_epoch + 1,
@@ -136,11 +136,11 @@ class Training(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what early stopping has seen."""
+        """Restore the state of early stopping."""
         self._best, self._stale = checkpoint[_STATE]["best"], checkpoint[_STATE]["stale"]
 
     def is_complete(self, checkpoint: dict[str, Any]) -> bool:
-        """Say whether a checkpoint is of a finished run, and take its weights if it is.
+        """Return whether a checkpoint is of a finished run, and load its weights if it is.
 
         Raises:
             ConfigError: If the checkpoint was made with other settings.
@@ -149,7 +149,7 @@ class Training(LightningModule):
         if state.get("config") != self._settings():
             raise ConfigError(
                 f"a checkpoint to resume must have these settings: {self._settings()}; its own are "
-                f"{state.get('config')}; use the same, or start anew in another folder"
+                f"{state.get('config')}; use the same, or start again in another folder"
             )
         patience = self._config.patience
         done: bool = state["epochs"] >= self._config.epochs
@@ -168,12 +168,12 @@ class Training(LightningModule):
 
 
 def _in_single(outputs: Tensor) -> Tensor:
-    """Bring what mixed precision computed to float32: losses are sums of small differences."""
+    """Return outputs of mixed precision in float32, because losses are sums of small differences."""
     return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
 
 
 def _takes_channels_last(model: nn.Module, task: Task) -> bool:
-    """Say whether images may be laid out channels last, which trains faster but breaks ``view``."""
+    """Return whether images may be laid out channels-last, which trains faster but breaks ``view``."""
     inputs = task.calibration[0][0].unsqueeze(0)
     if inputs.ndim != 4:
         return False

@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 
 class EpochOrder(Sampler[int]):
-    """A random order that is a function of the seed and the epoch alone."""
+    """A random order that depends only on the seed and the epoch."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size

@@ -29,7 +29,7 @@ def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size
     """Return the task's metric of ``model`` on a split.
 
     Args:
-        model: Evaluated in evaluation mode where it is; left as it was.
+        model: Evaluated in evaluation mode, on its own device; left as it was.
         task: Holds the data and the metric.
         split: ``heldout``, ``calibration`` or ``train``.
         batch_size: Samples at a time.
@@ -58,12 +58,12 @@ def train(
     """Train a copy of ``model`` on the task's supervised loss and return it in evaluation mode.
 
     Args:
-        model: Where training starts; not modified.
+        model: The start of training; not modified.
         task: Holds the data and the loss.
         config: Settings; the defaults if None.
-        checkpoints: Folder that gets a checkpoint after each epoch; None: none is kept.
-        resume: Go on from the checkpoint, if there is one. The result is that of an
-            uninterrupted run, to the bit, on the same machine with as many threads.
+        checkpoints: Folder for a checkpoint after each epoch; None: no checkpoint is kept.
+        resume: Go on from the checkpoint, if there is one. The result is that of an uninterrupted run, to the bit, on
+            the same machine with the same number of threads.
         progress: Show a progress bar.
 
     Raises:
@@ -84,8 +84,8 @@ def finetune(
 ) -> nn.Module:
     """Distil ``teacher`` into a copy of ``student`` and return that in evaluation mode.
 
-    The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those
-    of `train`, the settings by default those of `FinetuneConfig`; neither model is modified.
+    The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those of `train`; the
+    default settings are those of `FinetuneConfig`. Neither model is modified.
     """
     return _fit(student, teacher, task, config or FinetuneConfig(), checkpoints, resume, progress)
 
@@ -164,7 +164,7 @@ def _fit(
 
 
 def _settled(model: nn.Module) -> nn.Module:
-    """Bring a trained model to the CPU and its weights back to the ordinary order, for whatever comes next."""
+    """Bring a trained model to the CPU, with its weights in the ordinary memory order."""
     for tensor in (*model.cpu().eval().parameters(), *model.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model
@@ -172,7 +172,7 @@ def _settled(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lightning's tips, notes and warnings from the user for a while."""
+    """Hide lightning's tips, notes and warnings within the block."""
     names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     loggers: list[Any] = [logging.getLogger(name) for name in (*names, "lightning.fabric.utilities.rank_zero")]
     levels = [logger.level for logger in loggers]
