@@ -4,7 +4,7 @@
 
     SekronEdgeError
     ├── ConfigError                         a config, option, budget or model reference is wrong
-    │   └── ProfileError                    a device profile is wrong, or there is none of that name
+    │   └── ProfileError                    a device profile is wrong, or no profile has that name
     ├── StructureError                      a structure does not fit its tensor
     │   └── RankError                       a rank is out of range
     ├── UnsupportedLayerError(ValueError)   a layer, or its weights, cannot be factorized
@@ -16,11 +16,11 @@
     ├── VerificationError(RuntimeError)     an artifact does not compute what its source computes
     ├── DeviceError(RuntimeError)           a measurement could not be made
     │   ├── UnreachableError                a device is away or busy: trying again may help
-    │   └── UnsupportedError                a device is none for such an artifact
+    │   └── UnsupportedError                a device cannot run such an artifact
     └── BundleError(ValueError)             a bundle is incomplete, altered or of another version
 
 A message says what must hold, what came, and what to do. Configs and structures are pydantic models: their errors
-are no ValueErrors, since pydantic would wrap those in its own.
+are not ValueErrors, since pydantic would wrap those in its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 class SekronEdgeError(Exception):
     """The root: catch this to catch everything that sekron-edge raises on purpose.
 
-    ``exit_code`` is what the command line ends with when the error reaches it.
+    ``exit_code`` is the exit code of the command line when the error reaches it.
     """
 
     exit_code = 2
@@ -42,7 +42,7 @@ class ConfigError(SekronEdgeError):
 
 
 class ProfileError(ConfigError):
-    """A device profile is wrong, or there is none of that name."""
+    """A device profile is wrong, or no profile has that name."""
 
 
 class StructureError(SekronEdgeError):
@@ -84,8 +84,8 @@ class MissingDependencyError(SekronEdgeError, ImportError):
 
     Args:
         package: Its name.
-        extra: Of sekron-edge, that brings it.
-        install: How to get it, where the extra does not.
+        extra: The extra of sekron-edge that installs it.
+        install: How to install it, where the extra does not.
     """
 
     def __init__(self, package: str, extra: str, *, install: str | None = None) -> None:
@@ -96,7 +96,7 @@ class MissingDependencyError(SekronEdgeError, ImportError):
 
 
 class DataError(SekronEdgeError, ValueError):
-    """Data is absent, unreadable or not of the form that was promised."""
+    """Data is absent, unreadable or not of the promised form."""
 
 
 class ExportError(SekronEdgeError, RuntimeError):
@@ -104,7 +104,7 @@ class ExportError(SekronEdgeError, RuntimeError):
 
 
 class NotRunnableError(ExportError):
-    """An artifact is whole, and runs on machines of another kind than this one."""
+    """An artifact is whole, but runs only on machines of another kind than this one."""
 
 
 class VerificationError(SekronEdgeError, RuntimeError):
@@ -124,10 +124,10 @@ class UnreachableError(DeviceError):
 
 
 class UnsupportedError(DeviceError):
-    """A device is none for artifacts of this format."""
+    """A device cannot run artifacts of this format."""
 
 
 class BundleError(SekronEdgeError, ValueError):
-    """A bundle is incomplete, altered, or of a version this release does not read."""
+    """A bundle is incomplete, altered, or of a version that this release does not read."""
 
     exit_code = 4

@@ -31,13 +31,14 @@ from sekron_edge.measurement.transports.local import LocalDevice
 from sekron_edge.primitives import Primitive
 
 _HELD_OUT_EVERY = 4
-# What else a machine does lasts for seconds or minutes and only ever adds: rounds of so many runs, one in so much time.
+# Other work on a machine lasts for seconds or minutes and only adds time, so everything is timed in rounds: their
+# number, the runs in each, and the seconds from the start of one to the start of the next.
 _ROUNDS, _RUNS, _EVERY_S = 4, 8, 25.0
-# So many primitives in one program: a few programs for each core to lower.
+# Primitives in one program: each core then lowers a few programs.
 _TRACED_TOGETHER = 60
-# What the tracer sees nothing of.
+# Taken for primitives that are too short for the tracer.
 _SHORTEST_MS = 1e-4
-# Raised when the same machine would be calibrated otherwise.
+# Raised when the same machine would be calibrated differently.
 _DESIGN = 13
 
 
@@ -50,19 +51,20 @@ def calibrate(
     seed: int = 0,
     device: Device | None = None,
 ) -> LatencyModel:
-    """Time primitives on a device and fit a latency model; every fourth only judges it.
+    """Time primitives on a device and fit a latency model; every fourth primitive only judges it.
 
-    Several rounds are run, a while apart, and of each the fastest counts: a machine that is slow for a minute would
-    make all predictions too long. What can run by itself runs twice before the next has its turn, and the mean counts:
-    inside a network less is in the caches than when an operation is repeated, and more than when others ran before it.
+    Several rounds are run at intervals, and the fastest counts for each primitive: a machine that is slow for a minute
+    would make all predictions too long. A primitive that runs by itself runs twice before the next one has its turn,
+    and the mean counts: within a network, fewer of its values are in the caches than when it is repeated, and more than
+    when others ran before it.
 
     Args:
         runtime: An export format whose exporter can write primitives.
         store: Keeps every measurement.
         precision: Of the primitives.
-        threads: That the runtime may use.
-        seed: Of the draw.
-        device: One that the runner travels to; this machine if None.
+        threads: Threads that the runtime may use.
+        seed: Seed of the draw.
+        device: A device that the runner travels to; this machine if None.
 
     Raises:
         DeviceError: If the exporter cannot write primitives in this precision, the device is emulated, or the
@@ -82,31 +84,31 @@ def calibrate(
             primitives = calibration_primitives(exporter.primitive_count, seed)
             timed = _traced(exporter, primitives, chosen, folder, precision, threads)
             measured = _fastest_of_rounds(timed)
-            call = 0.0  # the tracer sees no call
+            call = 0.0  # the tracer does not include the call
         else:
             assert isinstance(exporter, PrimitiveExporter)
             primitives = calibration_primitives(exporter.primitive_count, seed)
             timed = _alone(exporter, primitives, chosen, folder, precision, threads)
             measured = _fastest_of_rounds(timed)
-            # What the cheapest takes is the call from Python, not the operator.
-            call = min(found.min_ms for found in measured)
+            # The cheapest primitive takes the time of the call from Python, not of the operator.
+            call = min(one.min_ms for one in measured)
     if measured[0].emulated:
         raise _emulated(chosen)
     store.add(precision, threads, primitives, measured)
     least = call / 10 or _SHORTEST_MS
-    times = {p: max(found.median_ms - call, least) for p, found in zip(primitives, measured, strict=True)}
+    times = {p: max(one.median_ms - call, least) for p, one in zip(primitives, measured, strict=True)}
     held_out = {p: time for index, (p, time) in enumerate(times.items()) if index % _HELD_OUT_EVERY == 0}
     fitted = {p: time for p, time in times.items() if p not in held_out}
     cpu = measured[0].environment.cpu or measured[0].device
     source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
     said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
-    if any(found.throttled for found in measured):
+    if any(one.throttled for one in measured):
         said += "; the device held its clock down meanwhile: let it cool, and calibrate again"
     return fit(fitted, held_out, source=said, precision=precision)
 
 
 def _fastest_of_rounds(timed: Callable[[], list[Measurement]]) -> list[Measurement]:
-    """Time everything in several rounds, a while apart; return of each primitive the round in which it was fastest."""
+    """Time everything in several rounds, at intervals; return each primitive's fastest measurement."""
     began = time.monotonic()
     rounds = [timed()]
     while len(rounds) < _ROUNDS:
@@ -123,7 +125,7 @@ def _alone(
     precision: Precision,
     threads: int,
 ) -> Callable[[], list[Measurement]]:
-    """Write a model of each primitive; return what times them."""
+    """Write a model of each primitive; return a function that times them."""
     artifacts = [
         exporter.export_primitive(primitive, folder / f"{index}{exporter.suffix}", precision=precision)
         for index, primitive in enumerate(primitives)
@@ -139,20 +141,20 @@ def _traced(
     precision: Precision,
     threads: int,
 ) -> Callable[[], list[Measurement]]:
-    """Write models of many primitives each; return what times these by the runtime's tracer."""
+    """Write models of many primitives each; return a function that times these by the runtime's tracer."""
     parts = [primitives[start : start + _TRACED_TOGETHER] for start in range(0, len(primitives), _TRACED_TOGETHER)]
     paths = [folder / f"{index}{exporter.suffix}" for index in range(len(parts))]
     artifacts = _in_processes(partial(exporter.export_primitives, precision=precision), parts, paths)
 
     def timed() -> list[Measurement]:
-        found = []
+        measurements = []
         for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
             operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
-            found += [
+            measurements += [
                 whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})
                 for time, spread in exporter.primitive_times(part, operators)
             ]
-        return found
+        return measurements
 
     return timed
 
@@ -160,7 +162,7 @@ def _traced(
 def _in_processes(
     work: Callable[[Sequence[Primitive], Path], Artifact], parts: Sequence[Sequence[Primitive]], paths: Sequence[Path]
 ) -> list[Artifact]:
-    """Lower parts in processes of their own: lowering is Python, and keeps one core of a process busy."""
+    """Lower parts in processes of their own, because lowering is Python and keeps one core of a process busy."""
     try:
         with ProcessPoolExecutor(min(len(parts), cpu_count()), env={"OMP_NUM_THREADS": "1"}) as pool:
             return list(pool.map(work, parts, paths))
@@ -184,12 +186,12 @@ def cached_calibration(
 ) -> LatencyModel:
     """Return the calibration of a device, measured once for each CPU, runtime version and thread count.
 
-    Of a device that is elsewhere the name stands for its CPU and its runtime.
+    For a remote device, its name stands for its CPU and its runtime.
 
     Args:
         runtime: As for `calibrate`.
         precision: As for `calibrate`.
-        threads: That the runtime may use.
+        threads: Threads that the runtime may use.
         cache: Folder; by default `files.cache_folder`.
         device: As for `calibrate`.
 
@@ -215,7 +217,7 @@ def draw_calibration(runtime: str, *, precision: Precision = "fp32", threads: in
     Args:
         runtime: As for `calibrate`.
         precision: As for `calibrate`.
-        threads: That the runtime may use.
+        threads: Threads that the runtime may use.
 
     Raises:
         DeviceError: As `calibrate`.

@@ -1,4 +1,4 @@
-"""Which primitives calibration times: shapes as they occur in networks for small devices, dense and compressed."""
+"""The primitives that calibration times: shapes of networks for small devices, dense and compressed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SHARES = {
     "permute": 0.09, "reshape": 0.05, "add": 0.03, "clip": 0.02, "curve": 0.02, "max pool": 0.03, "mean pool": 0.02,
     "global mean": 0.02, "copy": 0.02,
 }  # fmt: skip
-# A fit needs so many, a quarter of which only judges it.
+# A fit needs this many, a quarter of which only judge it.
 _LEAST = 10
 _SIZES = (2, 4, 7, 8, 14, 16, 28, 32, 56, 112)
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 _FEATURES = (*_CHANNELS[4:], 10, 1000, 1024)
 _KERNELS = ((3, 3), (3, 3), (3, 3), (1, 3), (3, 1), (5, 5), (7, 7))
 _DEPTHWISE_KERNELS = ((3, 3), (3, 3), (1, 3), (3, 1), (5, 5), (1, 1))
-# What channels are split into.
+# Numbers that channels are split into.
 _PARTS = (2, 3, 4, 6, 8, 16, 32, 48)
 _ORDERS = ((0, 2, 1, 3, 4), (0, 3, 1, 2, 4), (0, 2, 3, 1, 4))
 _MOST_MACS = 150_000_000
@@ -26,17 +26,17 @@ _MOST_VALUES = 2_000_000
 
 
 def calibration_primitives(count: int = 1000, seed: int = 0) -> list[Primitive]:
-    """Draw about ``count`` different primitives, enough of all kinds."""
+    """Draw about ``count`` different primitives, enough of each kind."""
     random = Random(seed)  # noqa: S311
-    found: list[Primitive] = []
+    primitives: list[Primitive] = []
     for name, share in _SHARES.items():
         drawn: dict[Primitive, None] = {}
         while len(drawn) < max(_LEAST, round(count * share)):
             primitive = _draw(name, random)
             if primitive.macs <= _MOST_MACS and primitive.in_elements + primitive.out_elements <= _MOST_VALUES:
                 drawn[primitive] = None
-        found += drawn
-    return found
+        primitives += drawn
+    return primitives
 
 
 def _draw(name: str, random: Random) -> Primitive:
@@ -58,14 +58,14 @@ def _draw(name: str, random: Random) -> Primitive:
         channels, out = groups * random.choice((2, 4, 8, 16)), groups * random.choice((2, 4, 8, 16))
     else:
         kernel = (1, 1) if name == "pointwise" else random.choice(_KERNELS)
-        batch = random.choice((1, 1, 1, 1, 4, 16, 64))  # channels that are folded
+        batch = random.choice((1, 1, 1, 1, 4, 16, 64))  # channels that were folded into the batch
     spatial = (-(-size // stride),) * 2
     padding = tuple(taps // 2 for taps in kernel)
     return Conv((batch, channels, size, size), out, kernel, (stride, stride), (1, 1), groups, spatial, padding)
 
 
 def _draw_memory_bound(name: str, size: int, random: Random) -> Primitive:
-    """Draw what computes little or nothing for each value that it moves."""
+    """Draw a primitive that computes little or nothing for each value that it moves."""
     channels = random.choice(_CHANNELS[4:])
     shape = (1, channels, size, size)
     if name == "reshape":

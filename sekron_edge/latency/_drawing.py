@@ -13,8 +13,8 @@ def draw_latency_model(model: LatencyModel, measured: Mapping[Primitive, float])
     """Return a page that opens offline: each operation's predicted time against its measured one, by kind.
 
     Args:
-        model: What predicts.
-        measured: Milliseconds of operations, without the call; some of them were fitted, some only judged.
+        model: The latency model.
+        measured: Milliseconds of operations, without the call; some were fitted, others only judge the fit.
     """
     from plotly import graph_objects as go
 

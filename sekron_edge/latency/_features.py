@@ -1,7 +1,7 @@
-"""What the time of a primitive may depend on: work in whole tiles, tiles begun, values moved. No torch here.
+"""Features that the time of a primitive may depend on: work in whole tiles, tiles begun, values moved. No torch here.
 
 CPU kernels (XNNPACK's, and others') see a convolution as a matrix product of ``rows`` output pixels times ``columns``
-output channels over ``depth`` input channels and taps, done in tiles: what does not fill a tile costs as if it did.
+output channels over ``depth`` input channels and taps. They work in tiles, and a partly filled tile costs a whole one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sekron_edge.primitives import (
     Reshape,
 )
 
-# Vector kernels of depthwise convolutions are made for so many taps (XNNPACK's primary tiles), and compute with all of
-# them; what has more taps is left to a slow one.
+# Vector kernels of depthwise convolutions are made for these numbers of taps (XNNPACK's primary tiles), and compute
+# with all of them; more taps are left to a slow kernel.
 _DEPTHWISE_TAPS = (3, 4, 9, 25)
-# A second-level cache: what does not fit is read from further away.
+# A second-level cache; values that do not fit are read from further away.
 _CACHE_BYTES = 1 << 20
-# Caches keep few lines whose addresses are so many bytes apart.
+# Caches keep few lines whose addresses are this many bytes apart.
 _ALIASING_BYTES = 1024
 
 
 class Tile(BaseModel):
-    """How many output pixels, output channels and input channels a kernel computes at once."""
+    """Output pixels, output channels and input channels that a kernel computes at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,10 +60,10 @@ class _Product:
             return cls(1, 1, primitive.rows, primitive.out_features, primitive.in_features, 1)
         taps = float(prod(primitive.kernel))
         if isinstance(primitive, ConvTranspose):
-            taps /= prod(primitive.stride)  # an output pixel sees one in so many
+            taps /= prod(primitive.stride)  # only this share of the taps reaches an output pixel
         images, rows = primitive.in_shape[0], prod(primitive.out_spatial)
         if taps == 1 and max(primitive.stride) == 1:
-            images, rows = 1, images * rows  # nothing tells the pixels of one image from those of the next
+            images, rows = 1, images * rows  # pixels of one image and of the next are alike
         return cls(
             images=images,
             groups=primitive.groups,
@@ -75,7 +75,7 @@ class _Product:
 
 
 def kind(primitive: Primitive) -> str:
-    """Return the kind of operation; each has coefficients of its own. Transposed convolutions are taken for others."""
+    """Return the kind of operation, which has its own coefficients; transposed convolutions count as convolutions."""
     match primitive:
         case Permute() | Reshape() | Linear() | Copy():
             return type(primitive).__name__.lower()
@@ -92,7 +92,7 @@ def kind(primitive: Primitive) -> str:
 
 
 def features(primitive: Primitive, tile: Tile, precision: str) -> tuple[float, ...]:
-    """Return what the time of an operation adds up from; the first is the call, 1."""
+    """Return the terms that an operation's time adds up from; the first is the call, 1."""
     width = VALUE_BYTES[precision]
     if isinstance(primitive, Conv | ConvTranspose | Linear):
         computing = _depthwise if kind(primitive) in ("depthwise", "large depthwise") else _product
@@ -144,7 +144,7 @@ def _product(primitive: Conv | ConvTranspose | Linear, tile: Tile, width: int) -
 
 
 def _padded(primitive: Conv | ConvTranspose | Linear) -> float:
-    """Return how many values are copied beforehand."""
+    """Return the number of values that are copied beforehand."""
     padded = isinstance(primitive, Conv) and primitive.padded_shape != primitive.in_shape
     return float(primitive.in_elements) if padded else 0.0
 
@@ -172,7 +172,7 @@ def _memory_bound(primitive: Permute | Reshape | Elementwise | Pool | Copy, widt
 
 
 def _transposed(shape: tuple[int, int, int], width: int) -> tuple[float, float, float]:
-    """Return how many values a change of layout moves, in how many runs, and how many at addresses that collide."""
+    """Return the values that a change of layout moves, the runs they are in, and those at colliding addresses."""
     _, channels, pixels = shape
     if min(channels, pixels) == 1:
         return 0.0, 0.0, 0.0

@@ -21,7 +21,7 @@ from sekron_edge.primitives import Primitive
 
 Floats = npt.NDArray[np.float64]
 
-# Of vector units, and of matrix units (AMX, in int8), which take as long for 16 channels as for 64.
+# Tiles of vector units, and of matrix units (AMX, in int8), which take as long for 16 channels as for 64.
 _PRODUCT_TILES = tuple(
     Tile(rows=rows, columns=columns, depth=depth)
     for rows, columns, depth in product((1, 4, 7, 14, 16), (4, 8, 16, 32, 64), (1, 4, 8, 64))
@@ -34,21 +34,21 @@ _TILES: dict[str, tuple[Tile, ...]] = {
     "large depthwise": (Tile(columns=4),),
     **dict.fromkeys(("linear", "pointwise", "conv", "grouped"), _PRODUCT_TILES),
 }
-# Below, relative errors say little: a model's time is a sum.
+# Below this, relative errors say little: a model's time is a sum.
 _SHORT_MS = 3e-4
-# Residuals below count by their square, above by their size: a few odd kernels must not bend the rest.
+# Residuals below this count by their square, above it by their size: a few odd kernels must not distort the rest.
 _ROBUST = 0.03
 _ROUNDS = 6
 
 
 class Coefficients(BaseModel):
-    """Of one kind of operation.
+    """The coefficients of one kind of operation.
 
     Attributes:
-        tile: What the kernel computes at once.
-        milliseconds: A unit of each of `features`.
+        tile: The part that the kernel computes at once.
+        milliseconds: Time of one unit of each of `features`.
         median_error: Relative, on measurements that were not fitted; None if there were none.
-        p90_error: The same, of nine in ten.
+        p90_error: The 90th percentile of the same errors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,8 +63,8 @@ class LatencyModel(BaseModel):
     """Predicts the time of primitives on one device, runtime, precision and number of threads.
 
     Attributes:
-        source: Where the coefficients are from, for people.
-        precision: Of the values, on which traffic depends.
+        source: Where the coefficients come from, for people.
+        precision: Precision of the values, on which traffic depends.
         kinds: Coefficients by kind of operation.
     """
 
@@ -84,7 +84,7 @@ class LatencyModel(BaseModel):
         return total
 
     def scaled(self, factor: float, reason: str) -> LatencyModel:
-        """Return a model whose every time is ``factor`` as long, and says why."""
+        """Return a model whose times are multiplied by ``factor``; its source gives the reason."""
         kinds = {
             name: own.model_copy(update={"milliseconds": tuple(factor * value for value in own.milliseconds)})
             for name, own in self.kinds.items()
@@ -114,13 +114,13 @@ def fit(
 ) -> LatencyModel:
     """Fit a latency model by robust non-negative least squares on relative errors.
 
-    Of the tiles that kernels are known to have, the one that explains the fitted measurements best is taken.
+    Kernels are known to have certain tiles; the tile that explains the fitted measurements best is taken.
 
     Args:
         fitted: Milliseconds of each primitive to fit; every kind of operation must occur.
-        held_out: Those that only judge.
-        source: What was measured, on what.
-        precision: In which it was.
+        held_out: Milliseconds of primitives that only judge the fit.
+        source: What was measured, and where.
+        precision: Of the measurements.
 
     Raises:
         DeviceError: If a time is not positive.
@@ -132,8 +132,8 @@ def fit(
     for name in sorted({kind(primitive) for primitive in fitted}):
         own = {p: time for p, time in fitted.items() if kind(p) == name}
         times = np.array(list(own.values()))
-        found = [(*_solved(_rows(own, tile, precision), times), tile) for tile in _TILES[name]]
-        _, coefficients, tile = min(found, key=lambda each: each[0])
+        solutions = [(*_solved(_rows(own, tile, precision), times), tile) for tile in _TILES[name]]
+        _, coefficients, tile = min(solutions, key=lambda each: each[0])
         best = Coefficients(tile=tile, milliseconds=tuple(map(float, coefficients)))
         judged = {p: time for p, time in held_out.items() if kind(p) == name}
         if judged:
@@ -149,7 +149,7 @@ def _rows(primitives: Iterable[Primitive], tile: Tile, precision: str) -> Floats
 
 
 def _solved(rows: Floats, times: Floats) -> tuple[float, Floats]:
-    """Return the mean relative error, and the coefficients."""
+    """Return the mean relative error and the coefficients."""
     scale = np.maximum(rows.max(axis=0), 1e-30)
     by = times + _SHORT_MS
     system, wanted = rows / scale / by[:, None], times / by

@@ -13,11 +13,11 @@ _BLOCKS = (
 def reference_primitives() -> tuple[Primitive, ...]:
     """Return MobileNetV1's convolutions and classifier; 569 million MACs."""
     size, channels = 112, 32
-    found: list[Primitive] = [Conv((1, 3, 224, 224), 32, (3, 3), (2, 2), (1, 1), 1, (112, 112))]
+    primitives: list[Primitive] = [Conv((1, 3, 224, 224), 32, (3, 3), (2, 2), (1, 1), 1, (112, 112))]
     for out, stride in _BLOCKS:
         shape = (1, channels, size, size)
         size //= stride
-        found.append(Conv(shape, channels, (3, 3), (stride, stride), (1, 1), channels, (size, size)))
-        found.append(Conv((1, channels, size, size), out, (1, 1), (1, 1), (1, 1), 1, (size, size)))
+        primitives.append(Conv(shape, channels, (3, 3), (stride, stride), (1, 1), channels, (size, size)))
+        primitives.append(Conv((1, channels, size, size), out, (1, 1), (1, 1), (1, 1), 1, (size, size)))
         channels = out
-    return (*found, Linear(1, channels, 1000))
+    return (*primitives, Linear(1, channels, 1000))
