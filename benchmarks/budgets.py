@@ -18,12 +18,12 @@ from torch import nn
 
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Precision, export
+from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.data import classification, load_source
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import LocalDevice
 from sekron_edge.pipeline import calibration_inputs, compress, example_inputs
-from sekron_edge.planner import Budget
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, train
 

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
+from sekron_edge.budget import Budget
 from sekron_edge.data import collate
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import evaluation_mode, rebuilt_kernels
@@ -44,7 +45,7 @@ from sekron_edge.pipeline import (
     state_fingerprint,
     trained_model,
 )
-from sekron_edge.planner import Budget, ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
+from sekron_edge.planner import ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
 from sekron_edge.primitives import Primitive
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm

@@ -22,13 +22,14 @@ from benchmarks._jobs import finished
 from benchmarks._networks import resnet18, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import ConfigError, DataError, InfeasibleBudgetError
 from sekron_edge.latency import cached_calibration
 from sekron_edge.measurement import LocalDevice, refuse_matrix_unit
 from sekron_edge.nn import factorize
 from sekron_edge.pipeline import calibration_inputs
-from sekron_edge.planner import Budget, ModelScores, Plan, score
+from sekron_edge.planner import ModelScores, Plan, score
 from sekron_edge.task import Task
 from sekron_edge.verification import score_artifact
 

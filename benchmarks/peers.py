@@ -27,6 +27,7 @@ from benchmarks._peer_methods import Compress, spatial_svd_greedy, structured_pr
 from benchmarks._result import Claim, parser, publish
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
+from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import LocalDevice
@@ -40,7 +41,7 @@ from sekron_edge.pipeline import (
     state_fingerprint,
     trained_model,
 )
-from sekron_edge.planner import Budget, decompose
+from sekron_edge.planner import decompose
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
 

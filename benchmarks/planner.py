@@ -20,10 +20,11 @@ import torch
 from benchmarks._networks import resnet18, settled, vgg_like
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import get_exporter
+from sekron_edge.budget import Budget, LayerCost
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.latency import cached_calibration
-from sekron_edge.planner import Budget, Candidate, LayerCost, LayerScores, ModelScores, Plan, score, solve
+from sekron_edge.planner import Candidate, LayerScores, ModelScores, Plan, score, solve
 
 _BUDGETS = ("0.7x", "0.5x", "0.35x")
 _CALIBRATION = 64

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
+    from sekron_edge.budget import Budget
     from sekron_edge.devices import DeviceProfile, load_profile
     from sekron_edge.measurement import Measurement, measure
     from sekron_edge.nn import factorize, replace_layers
     from sekron_edge.pipeline import Compressed, compress, plan
-    from sekron_edge.planner import Budget, Plan, decompose, score
+    from sekron_edge.planner import Plan, decompose, score
     from sekron_edge.structure import Factor, Structure
     from sekron_edge.task import Task
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
@@ -26,7 +27,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Artifact": "artifacts",
-    "Budget": "planner",
+    "Budget": "budget",
     "Check": "verification",
     "Compressed": "pipeline",
     "DeviceProfile": "devices",

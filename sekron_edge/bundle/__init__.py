@@ -17,6 +17,7 @@ from sekron_edge.bundle._manifest import (
     Score,
 )
 from sekron_edge.bundle._pack import Golden, pack
+from sekron_edge.bundle._promises import check_promises, delivery_evidence, findings, shares, trial_evidence
 from sekron_edge.bundle._report import before_and_after, budget_rows, render_report
 
 __all__ = [
@@ -33,9 +34,14 @@ __all__ = [
     "Score",
     "before_and_after",
     "budget_rows",
+    "check_promises",
+    "delivery_evidence",
+    "findings",
     "pack",
     "probes",
     "read_manifest",
     "render_report",
+    "shares",
+    "trial_evidence",
     "verify_bundle",
 ]

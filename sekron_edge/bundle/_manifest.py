@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
+from sekron_edge.budget import Budget
 from sekron_edge.measurement import Measurement
-from sekron_edge.planner import Budget
 from sekron_edge.quantization import QuantizationReport
 from sekron_edge.verification import Check
 

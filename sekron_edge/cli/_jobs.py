@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sekron_edge.budget import LATENCY, Budget, resources
+from sekron_edge.cli._budget import with_limits
 from sekron_edge.cli._console import ConsoleProgress, print_table
 
 if TYPE_CHECKING:
@@ -49,12 +52,10 @@ def run(
     typer.echo(f"{done.bundle}: {len(done.manifest.deliveries)} verified artifacts; open {done.bundle}/report.html")
 
 
+@with_limits
 def plan(
     config: Config,
-    latency_ms: Annotated[str | None, typer.Option(help='Instead of the config\'s: 8.0, or "0.5x" of dense.')] = None,
-    artifact_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
-    peak_memory_bytes: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
-    macs: Annotated[str | None, typer.Option(help="Instead of the config's.")] = None,
+    limits: Mapping[str, str],
     device: Annotated[
         list[str] | None,
         typer.Option(help="Id or file of a profile, instead of the config's; several share a scoring."),
@@ -74,22 +75,17 @@ def plan(
 
     from sekron_edge import files
     from sekron_edge.pipeline import frontier_job, load_config, plan_job
-    from sekron_edge.planner import Budget, Plan
+    from sekron_edge.planner import Plan
 
     job = load_config(config)
-    given = {
-        "latency_ms": latency_ms, "artifact_bytes": artifact_bytes, "peak_memory_bytes": peak_memory_bytes,
-        "macs": macs,
-    }  # fmt: skip
-    given = {entry: limit for entry, limit in given.items() if limit is not None}
-    job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **given})})
+    job = job.model_copy(update={"budget": Budget.model_validate({**job.budget.model_dump(), **limits})})
     job = _on_device(job, None, measured_on)
     progress = ConsoleProgress()
     with tempfile.TemporaryDirectory() as folder:
         if frontier is None:
             plans = plan_job(job, Path(folder), devices=device or (), progress=progress)
         else:
-            plans = frontier_job(job, "latency_ms", frontier, Path(folder), devices=device or (), progress=progress)
+            plans = frontier_job(job, LATENCY.name, frontier, Path(folder), devices=device or (), progress=progress)
     single = frontier is None and len(plans) == 1
     text = plans[0].to_json() if single else TypeAdapter(list[Plan]).dump_json(plans, indent=2).decode() + "\n"
     if out is not None:
@@ -109,10 +105,11 @@ def _on_device(job: JobConfig, device: str | None, measured_on: str | None) -> J
 
 
 def _print_frontier(plans: list[Plan]) -> None:
+    planned = [resource for resource in resources().values() if resource.is_planned]
     rows = [
-        [plan.profile, f"{plan.cost.latency_ms:.4g}", f"{plan.cost.artifact_bytes:,.0f}", f"{plan.cost.peak_bytes:,}",
-         f"{plan.cost.macs:,}", f"{len(plan.structures())} of {len(plan.layers)}", f"{plan.divergence:.4g}"]
+        [plan.profile, *(resource.shown(resource.amount(plan.cost)) for resource in planned),
+         f"{len(plan.structures())} of {len(plan.layers)}", f"{plan.divergence:.4g}"]
         for plan in plans
     ]  # fmt: skip
-    columns = ["device", "predicted ms", "bytes", "activations", "MACs", "layers changed"]
-    print_table([*columns, "divergence before fine-tuning"], rows)
+    titles = [resource.title or resource.name for resource in planned]
+    print_table(["device", *titles, "layers changed", "divergence before fine-tuning"], rows)

@@ -3,7 +3,7 @@
 Requirements kept here: every fact says where it is from, and an estimated figure says so; nothing here imports torch.
 """
 
-from sekron_edge.devices._fit import require_fit
+from sekron_edge.devices._fit import device_limits, require_fit
 from sekron_edge.devices._microcontroller import (
     CYCLES_PER_MAC,
     CyclesPerMac,
@@ -19,6 +19,7 @@ __all__ = [
     "DeviceProfile",
     "Fact",
     "cycles_per_mac",
+    "device_limits",
     "footprint",
     "load_profile",
     "microcontroller_latency",

@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 from sekron_edge.artifacts import Artifact
+from sekron_edge.budget import FILE_SIZE, PEAK_MEMORY, resources
 from sekron_edge.devices._profile import DeviceProfile
-from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.errors import ConfigError, InfeasibleBudgetError
+
+
+def device_limits(profile: DeviceProfile) -> dict[str, float]:
+    """Return what a device's facts allow, by the names of resources; facts that a profile does not state limit nothing.
+
+    Raises:
+        ConfigError: If a resource names a fact that no profile has.
+    """
+    limits = {}
+    facts = dict(profile.facts)
+    for resource in resources().values():
+        if resource.device_fact is None:
+            continue
+        if resource.device_fact not in facts:
+            raise ConfigError(
+                f"{resource.name!r} is limited by the fact {resource.device_fact!r}, which no profile has; profiles "
+                f"have {', '.join(facts)}"
+            )
+        fact = facts[resource.device_fact]
+        if fact is not None and fact.value is not None:
+            limits[resource.name] = float(fact.value)
+    return limits
 
 
 def require_fit(profile: DeviceProfile, artifact: Artifact) -> None:
@@ -20,23 +43,23 @@ def require_fit(profile: DeviceProfile, artifact: Artifact) -> None:
     if flash is not None and flash.value is not None and artifact.size_bytes > flash.value:
         raise InfeasibleBudgetError(
             f"{artifact.path.name} has {artifact.size_bytes:,} bytes, and {profile.name} {flash} of flash; ask for a "
-            "smaller artifact_bytes, or choose a larger device",
-            binding=["artifact_bytes"],
-            nearest=[{"artifact_bytes": float(artifact.size_bytes)}],
+            f"smaller {FILE_SIZE.name}, or choose a larger device",
+            binding=[FILE_SIZE.name],
+            nearest=[{FILE_SIZE.name: float(artifact.size_bytes)}],
         )
     npu, sram = artifact.npu, profile.facts.sram
     if npu is not None and sram is not None and sram.value is not None and npu.sram_bytes > sram.value:
         raise InfeasibleBudgetError(
             f"{artifact.path.name} needs {npu.sram_bytes:,} bytes of SRAM (estimated for {npu.accelerator}), and "
             f"{profile.name} has {sram}; make the largest intermediate smaller, or choose a larger device",
-            binding=["peak_memory_bytes"],
-            nearest=[{"peak_memory_bytes": float(npu.sram_bytes)}],
+            binding=[PEAK_MEMORY.name],
+            nearest=[{PEAK_MEMORY.name: float(npu.sram_bytes)}],
         )
     if arena is not None and memory is not None and memory.value is not None and arena.size_bytes > memory.value:
         raise InfeasibleBudgetError(
             f"{artifact.path.name} needs an arena of {arena.size_bytes:,} bytes (tested, {arena.margin:.0%} margin), "
             f"and {profile.name} has {memory} to use. Most is live where {arena.peak}: make that tensor "
             "smaller, or choose a larger device",
-            binding=["peak_memory_bytes"],
-            nearest=[{"peak_memory_bytes": float(arena.size_bytes)}],
+            binding=[PEAK_MEMORY.name],
+            nearest=[{PEAK_MEMORY.name: float(arena.size_bytes)}],
         )

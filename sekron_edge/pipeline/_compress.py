@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sekron_edge.artifacts import Precision
+from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.bundle import Manifest, Score, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
@@ -23,7 +24,7 @@ from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.pipeline._scores import calibration_for, calibration_inputs, evaluator_for, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import HALF_THE_TIME, Budget, Plan, decompose
+from sekron_edge.planner import Plan, decompose
 from sekron_edge.quantization import QuantizationConfig, report_quantization
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune, reestimate_batch_norm

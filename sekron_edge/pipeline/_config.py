@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sekron_edge.artifacts import Precision
+from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
-from sekron_edge.planner import HALF_THE_TIME, Budget
 from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
@@ -124,6 +124,8 @@ def load_config(path: Path) -> JobConfig:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     try:
         config = JobConfig.model_validate(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_describe(found) for found in error.errors())) from error
     folder = path.resolve().parent

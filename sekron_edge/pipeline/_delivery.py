@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter
-from sekron_edge.bundle import BudgetResult, Counts, Delivery, Golden, Manifest, PixelNormalization, Score
+from sekron_edge.budget import Budget, Evidence
+from sekron_edge.bundle import (
+    Counts,
+    Delivery,
+    Golden,
+    Manifest,
+    PixelNormalization,
+    Score,
+    check_promises,
+    delivery_evidence,
+)
 from sekron_edge.data import collate
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
@@ -23,7 +33,7 @@ from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._scores import calibration_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import measure_pair
-from sekron_edge.planner import Budget, Limit, Plan
+from sekron_edge.planner import Plan
 from sekron_edge.quantization import QuantizationReport
 from sekron_edge.task import Task
 from sekron_edge.verification import Check, score_artifact, verify
@@ -152,62 +162,17 @@ def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:
     return said
 
 
-def judge(finished: Finished, deliveries: Sequence[Delivery], budget: Budget, target: Target) -> list[BudgetResult]:
-    """Hold the delivered artifact of the budgeted runtime and precision against every entry of the budget."""
-    plan = finished.plan
+def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], target: Target) -> Evidence:
+    """Return what is known of the delivery of the budgeted runtime and precision."""
     budgeted = (target.runtime, target.precision)
     main = next(d for d in deliveries if (d.artifact.format, d.artifact.precision) == budgeted)
-    results = []
-    if budget.latency_ms is not None:
-        results.append(_latency_result(budget.latency_ms, main, plan, target))
-    if budget.artifact_bytes is not None:
-        limit = budget.artifact_bytes.absolute(main.dense_bytes)
-        results.append(_result("artifact_bytes", limit, main.artifact.size_bytes, "size of the file"))
-    if budget.peak_memory_bytes is not None:
-        results.append(_peak_result(budget.peak_memory_bytes, main, plan, target))
-    if budget.macs is not None:
-        results.append(_result("macs", budget.macs.absolute(plan.dense.macs), plan.cost.macs, "counted"))
-    if budget.accuracy_drop is not None:
-        found, how = finished.score.delivered, "held-out data, PyTorch model"
-        if main.score is not None and main.scored_samples is None:
-            found, how = main.score, "held-out data, the artifact itself"
-        results.append(_result("accuracy_drop", budget.accuracy_drop, finished.score.dense - found, how))
-    return results
-
-
-def _result(entry: str, limit: float, found: float, how: str) -> BudgetResult:
-    return BudgetResult(entry=entry, limit=limit, found=found, how=how, kept=found <= limit)
-
-
-def _latency_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
-    before, after = main.dense_measured, main.measured
-    if target.is_measured and before is not None and after is not None:
-        allowed = limit.absolute(before.median_ms)
-        return _result("latency_ms", allowed, after.median_ms, f"measured on {target.place}, median")
-    npu, dense_npu = main.artifact.npu, main.dense_npu
-    if npu is not None and dense_npu is not None:
-        how = f"estimated by the compiler for {npu.accelerator} at {npu.clock_mhz:g} MHz, not measured there"
-        return _result("latency_ms", limit.absolute(dense_npu.latency_ms), npu.latency_ms, how)
-    how = f"estimated for {target.profile.id}, not measured there"
-    return _result("latency_ms", limit.absolute(plan.dense.latency_ms), plan.cost.latency_ms, how)
-
-
-def _peak_result(limit: Limit, main: Delivery, plan: Plan, target: Target) -> BudgetResult:
-    before = None if main.dense_measured is None else main.dense_measured.peak_memory_bytes
-    after = None if main.measured is None else main.measured.peak_memory_bytes
-    if target.is_measured and before and after:
-        how = f"measured on {target.place}, of the process"
-        return _result("peak_memory_bytes", limit.absolute(before), after, how)
-    arena, dense_arena = main.artifact.arena, main.dense_arena_bytes
-    if arena is not None and dense_arena is not None and main.check is not None:
-        how = f"arena, tested with {main.check.runtime} on this machine, {arena.margin:.0%} margin"
-        return _result("peak_memory_bytes", limit.absolute(dense_arena), arena.size_bytes, how)
-    npu, dense_npu = main.artifact.npu, main.dense_npu
-    if npu is not None and dense_npu is not None:
-        how = f"SRAM, estimated by the compiler for {npu.accelerator}; not measured"
-        return _result("peak_memory_bytes", limit.absolute(dense_npu.sram_bytes), npu.sram_bytes, how)
-    how = "predicted: what activations take at most; not measured"
-    return _result("peak_memory_bytes", limit.absolute(plan.dense.peak_bytes), plan.cost.peak_bytes, how)
+    return delivery_evidence(
+        main,
+        finished.plan,
+        finished.score,
+        device=target.profile.id,
+        measured_at=target.place if target.is_measured else None,
+    )
 
 
 def describe(
@@ -241,7 +206,7 @@ def describe(
         inputs=_specs("input", example_inputs),
         outputs=_specs("output", outputs),
         budget=budget,
-        results=tuple(judge(finished, deliveries, budget, target)),
+        results=check_promises(budget, _budgeted_evidence(finished, deliveries, target)),
         score=finished.score,
         quantization=finished.quantization,
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),

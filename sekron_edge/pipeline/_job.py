@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sekron_edge import files
+from sekron_edge.budget import Budget
 from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
@@ -20,7 +21,7 @@ from sekron_edge.pipeline._models import load_model, load_weights, state_fingerp
 from sekron_edge.pipeline._planning import PlanningContext, frontier_for, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Budget, BudgetedEntry, Plan
+from sekron_edge.planner import Plan
 from sekron_edge.task import Normalization, Task
 from sekron_edge.training import train
 
@@ -96,7 +97,7 @@ def plan_job(
 
 def frontier_job(
     config: JobConfig,
-    entry: BudgetedEntry,
+    entry: str,
     points: int,
     work: Path,
     *,

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from sekron_edge.artifacts import Precision, calibratable
+from sekron_edge.budget import Budget
 from sekron_edge.devices import DeviceProfile, microcontroller_latency
 from sekron_edge.errors import ConfigError
 from sekron_edge.latency import LatencyModel, cached_calibration, reference_primitives
 from sekron_edge.measurement import comparable_device
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Budget
 
 _CALIBRATED_BY_DEFAULT = "litert"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,28 +11,17 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sekron_edge.artifacts import Artifact
+from sekron_edge.budget import LATENCY, Budget, Limit, find_resource, planned_resources
+from sekron_edge.bundle import findings, shares
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.measurement import Measurement
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, Trial
-from sekron_edge.planner import (
-    Budget,
-    BudgetedEntry,
-    LayerCost,
-    Limit,
-    ModelScores,
-    Plan,
-    PlanEvaluator,
-    budgets_to_least,
-    frontier,
-)
+from sekron_edge.planner import ModelScores, Plan, PlanEvaluator, budgets_to_least, frontier
 from sekron_edge.structure import Structure
 
 _ROUNDS = 4
-# Planned this far below the limit. The artifact is measured again at the end, on a machine that is noisy; other weights
-# have other scales, more or fewer of them equal.
-_HEADROOM = {"latency_ms": 0.95, "artifact_bytes": 0.995}
 # What was exceeded, and no correction of the scores is known for, is asked for with this much to spare.
 _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round.
@@ -102,8 +91,7 @@ def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int,
     """
     target, evaluator = context.target, context.evaluator
     bench, scores = context.anchored(work, progress)
-    limits = _absolute(budget, scores.dense)
-    aims = _with_headroom(limits)
+    limits, aims = budget.with_limits(budget.planned(scores.dense)), budget.with_headroom(scores.dense)
     kept: list[_Kept] = []
     tried: list[Trial] = []
     seen: list[dict[str, Structure]] = []
@@ -123,15 +111,16 @@ def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int,
             trial = bench.trial(plan)
         tried.append(trial)
         progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
-        shares = trial.shares(budget)
-        if all(share <= 1 for share in shares.values()):
-            latency = shares.get("latency_ms", _SURE)  # not measured, not budgeted: nothing to be learnt
+        used = shares(budget, trial.evidence)
+        if all(share <= 1 for share in used.values()):
+            latency = used.get(LATENCY.name, _SURE)  # not measured, not budgeted: nothing to be learnt
             kept.append(_Kept(plan, scores, sure=latency <= _SURE))
-            if kept[-1].sure and ("latency_ms" not in plan.solver.binding or latency >= _CLOSE):
+            if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= _CLOSE):
                 break
         scores = _learned(scores, plan, trial, attempt)
-        if shares.get("peak_memory_bytes", 0.0) > 1:
-            aims = limits = _tightened(aims, "peak_memory_bytes", shares["peak_memory_bytes"])
+        tighter = _tightened(aims, used)
+        if tighter is not None:
+            aims = limits = tighter
     if not kept:
         raise _missed(tried, budget)
     best = min([one for one in kept if one.sure] or kept, key=_Kept.divergence)
@@ -139,7 +128,7 @@ def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int,
 
 
 def frontier_for(
-    context: PlanningContext, entry: BudgetedEntry, points: int, *, work: Path, seed: int, progress: Progress
+    context: PlanningContext, entry: str, points: int, *, work: Path, seed: int, progress: Progress
 ) -> list[Plan]:
     """Return plans from the dense model to the least that can be had of one entry, in equal ratios; as predicted.
 
@@ -197,27 +186,6 @@ def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budg
         return chosen(nearest)
 
 
-def _absolute(budget: Budget, dense: LayerCost) -> Budget:
-    """Return the budget in absolute figures of the dense model."""
-    figures = {"latency_ms": dense.latency_ms, "artifact_bytes": dense.artifact_bytes}
-    figures |= {"peak_memory_bytes": float(dense.peak_bytes), "macs": float(dense.macs)}
-    limits = {
-        entry: Limit(value=limit.absolute(figure))
-        for entry, figure in figures.items()
-        if (limit := getattr(budget, entry)) is not None
-    }
-    return budget.model_copy(update=limits)
-
-
-def _with_headroom(limits: Budget) -> Budget:
-    aims = {
-        entry: Limit(value=share * limit.value)
-        for entry, share in _HEADROOM.items()
-        if (limit := getattr(limits, entry)) is not None
-    }
-    return limits.model_copy(update=aims)
-
-
 def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> ModelScores:
     """Correct the latency of factorized layers, and the bytes of the file, by a plan's artifact."""
     extra_bytes = trial.artifact.size_bytes - plan.cost.artifact_bytes
@@ -232,31 +200,38 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
 
 
-def _tightened(aims: Budget, entry: str, ratio: float) -> Budget:
-    """Ask for as much less as was found more, of what no correction of the scores is known for."""
-    return aims.model_copy(update={entry: Limit(value=getattr(aims, entry).value * _TO_SPARE / ratio)})
+def _tightened(aims: Budget, used: Mapping[str, float]) -> Budget | None:
+    """Ask for as much less as was found more, of what no correction of the scores is known for; None if nothing was."""
+    tighter = {}
+    for resource in planned_resources():
+        limit, share = aims.limit(resource.name), used.get(resource.name, 0.0)
+        if share > 1 and not resource.corrected and isinstance(limit, Limit):
+            tighter[resource.name] = limit.value * _TO_SPARE / share
+    return aims.with_limits(tighter) if tighter else None
 
 
-def _nearest(error: InfeasibleBudgetError, aims: Budget) -> Budget | None:
-    """Return the aims, widened to the nearest point; None if that is too far for predictions to be the reason.
+def _nearest(error: InfeasibleBudgetError, limits: Budget) -> Budget | None:
+    """Return the limits, widened to the nearest point; None if that is too far for predictions to be the reason.
 
-    What activations take is no prediction: less is impossible.
+    Of what trials do not correct, less than what is predicted is impossible.
     """
     widened = {}
-    for entry, value in error.nearest[0].items():
-        limit = getattr(aims, entry)
-        if limit is not None and value > limit.value:
-            if entry == "peak_memory_bytes" or value > _TRIED_BEYOND * limit.value:
+    for name, value in error.nearest[0].items():
+        limit = limits.limit(name)
+        if isinstance(limit, Limit) and value > limit.value:
+            if not find_resource(name).corrected or value > _TRIED_BEYOND * limit.value:
                 return None
-            widened[entry] = Limit(value=value * (1 + _ROUNDING))
-    return aims.model_copy(update=widened)
+            widened[name] = value * (1 + _ROUNDING)
+    return limits.with_limits(widened)
 
 
 def _missed(tried: list[Trial], budget: Budget) -> InfeasibleBudgetError:
-    nearest = min(tried, key=lambda trial: max(trial.shares(budget).values()))
-    exceeded = [entry for entry, share in nearest.shares(budget).items() if share > 1]
-    points = {entry: value for entry, value in nearest.points().items() if getattr(budget, entry) is not None}
-    offered = ", ".join(f"{entry} = {value:.6g}" for entry, value in points.items())
+    nearest = min(tried, key=lambda trial: max(shares(budget, trial.evidence).values()))
+    used = shares(budget, nearest.evidence)
+    known = findings(nearest.evidence)
+    exceeded = [name for name, share in used.items() if share > 1]
+    points = {name: float(known[name].found) for name in used}
+    offered = ", ".join(f"{name} = {value:.6g}" for name, value in points.items())
     return InfeasibleBudgetError(
         f"of {len(tried)} plans that were exported, none kept {', '.join(exceeded)}; the nearest reached {offered} "
         f"({nearest}). Raise {' and '.join(exceeded)}.",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import sekron_edge
 from sekron_edge import files
+from sekron_edge.budget import further_resources
 from sekron_edge.data import collate
 from sekron_edge.latency import LatencyModel
 from sekron_edge.pipeline._models import state_fingerprint
@@ -134,6 +135,7 @@ def _key(calibration: Calibration, example_inputs: tuple[Tensor, ...], target: T
         latency.model_dump_json(),
         target.precision,
         asdict(target.file_costs),
+        *further_resources(),  # candidates are counted and kept for them
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sekron_edge.artifacts import Precision, SizedExporter, exporter_family, exporter_names, get_exporter
-from sekron_edge.devices import DeviceProfile
+from sekron_edge.budget import Budget
+from sekron_edge.devices import DeviceProfile, device_limits
 from sekron_edge.errors import ConfigError
 from sekron_edge.measurement import Device, LocalDevice, open_device
-from sekron_edge.planner import Budget, Limit
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
 
@@ -141,10 +141,5 @@ class Target:
 
     def with_device_limits(self, budget: Budget) -> Budget:
         """Add what the device's memory allows to a budget that does not speak of it."""
-        facts = self.profile.facts
-        added = {}
-        if budget.peak_memory_bytes is None and facts.usable_ram is not None and facts.usable_ram.value is not None:
-            added["peak_memory_bytes"] = Limit(value=float(facts.usable_ram.value))
-        if budget.artifact_bytes is None and facts.flash is not None and facts.flash.value is not None:
-            added["artifact_bytes"] = Limit(value=float(facts.flash.value))
-        return budget.model_copy(update=added)
+        limits = device_limits(self.profile)
+        return budget.with_limits({name: limits[name] for name in limits if budget.limit(name) is None})

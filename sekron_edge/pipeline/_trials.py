@@ -14,9 +14,11 @@ from torch import Tensor, nn
 import sekron_edge
 from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
+from sekron_edge.budget import Evidence
+from sekron_edge.bundle import trial_evidence
 from sekron_edge.measurement import Measurement, this_machine
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Budget, Plan, decompose
+from sekron_edge.planner import Plan, decompose
 
 # Trials say what a plan costs, which the scales of its activations do not change.
 _TRIAL_CALIBRATION = 8
@@ -34,34 +36,10 @@ class Trial:
     dense_measured: Measurement | None = None
     measured: Measurement | None = None
 
-    def shares(self, budget: Budget) -> dict[str, float]:
-        """Return how much of each limit is used, found over allowed, for what was measured."""
-        found = {}
-        if budget.artifact_bytes is not None:
-            allowed = budget.artifact_bytes.absolute(self.dense.size_bytes)
-            found["artifact_bytes"] = self.artifact.size_bytes / allowed
-        if budget.peak_memory_bytes is not None and self.artifact.arena is not None and self.dense.arena is not None:
-            allowed = budget.peak_memory_bytes.absolute(self.dense.arena.size_bytes)
-            found["peak_memory_bytes"] = self.artifact.arena.size_bytes / allowed
-        if self.measured is None or self.dense_measured is None:
-            return found
-        if budget.latency_ms is not None:
-            found["latency_ms"] = self.measured.median_ms / budget.latency_ms.absolute(self.dense_measured.median_ms)
-        before, after = self.dense_measured.peak_memory_bytes, self.measured.peak_memory_bytes
-        if budget.peak_memory_bytes is not None and before and after:
-            found["peak_memory_bytes"] = after / budget.peak_memory_bytes.absolute(before)
-        return found
-
-    def points(self) -> dict[str, float]:
-        """Return what this artifact reaches, by the budget's names."""
-        found = {"artifact_bytes": float(self.artifact.size_bytes)}
-        if self.artifact.arena is not None:
-            found["peak_memory_bytes"] = float(self.artifact.arena.size_bytes)
-        if self.measured is not None:
-            found["latency_ms"] = self.measured.median_ms
-            if self.measured.peak_memory_bytes:
-                found["peak_memory_bytes"] = float(self.measured.peak_memory_bytes)
-        return found
+    @property
+    def evidence(self) -> Evidence:
+        """What the artifact shows beside the dense one."""
+        return trial_evidence(self.dense, self.artifact, self.dense_measured, self.measured)
 
     def __str__(self) -> str:
         size = f"{self.artifact.size_bytes:,} bytes (dense {self.dense.size_bytes:,})"

@@ -9,14 +9,10 @@ from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_st
 from sekron_edge.planner._costs import CostModel, Pricing
 from sekron_edge.planner._errors import WeightErrors
 from sekron_edge.planner._evaluator import PlanEvaluator
-from sekron_edge.planner._frontier import BudgetedEntry, budgets_to_least, frontier
+from sekron_edge.planner._frontier import budgets_to_least, frontier
 from sekron_edge.planner._plan import (
-    HALF_THE_TIME,
-    Budget,
     FrontierPoint,
     LayerChoice,
-    LayerCost,
-    Limit,
     Plan,
     SolverResult,
 )
@@ -25,17 +21,12 @@ from sekron_edge.planner._sensitivity import measure_sensitivity, with_sensitivi
 from sekron_edge.planner._solver import solve
 
 __all__ = [
-    "HALF_THE_TIME",
-    "Budget",
-    "BudgetedEntry",
     "Calibration",
     "Candidate",
     "CostModel",
     "FrontierPoint",
     "LayerChoice",
-    "LayerCost",
     "LayerScores",
-    "Limit",
     "ModelScores",
     "Plan",
     "PlanEvaluator",

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from sekron_edge.budget import LayerCost, planned_resources
 from sekron_edge.errors import ConfigError
-from sekron_edge.planner._plan import LayerCost
 from sekron_edge.structure import (
     Shape,
     Structure,
@@ -194,19 +194,13 @@ _FAMILIES: dict[str, Callable[[Shape], Iterator[Structure]]] = {
 def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Drop each candidate that has no less error than another one, and saves next to nothing beside it.
 
-    That is less than 5 % in each of latency, bytes, MACs and peak: errors that are not yet those of refined factors say
-    less than that.
+    That is less than 5 % of each resource that plans bound: errors that are not yet those of refined factors say less
+    than that.
     """
+    compared = [resource for resource in planned_resources() if resource.compared]
 
     def figures(candidate: Candidate) -> tuple[float, ...]:
-        cost = candidate.cost
-        return (
-            candidate.relative_error,
-            cost.latency_ms,
-            cost.artifact_bytes,
-            float(cost.macs),
-            float(cost.peak_bytes),
-        )
+        return candidate.relative_error, *(float(resource.amount(candidate.cost)) for resource in compared)
 
     # In this order nothing that comes later has less error than what was kept.
     ordered = sorted(candidates, key=figures)

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from sekron_edge.budget import LayerCost, planned_resources
 from sekron_edge.nn import OperationGraph, layer_geometry, layer_primitives, layer_weight, peak_elements
-from sekron_edge.planner._plan import LayerCost
 from sekron_edge.primitives import (
     VALUE_BYTES,
     WEIGHT_BYTES,
@@ -136,6 +136,7 @@ def _cost(parameters: int, primitives: Sequence[Primitive], peak: int, target: P
     width = VALUE_BYTES[target.precision]
     permutes = [primitive for primitive in primitives if isinstance(primitive, Permute)]
     writing = [primitive for primitive in primitives if isinstance(primitive, _WRITING)]
+    counted = {one.name: one.count(primitives) for one in planned_resources() if one.count is not None}
     return LayerCost(
         parameters=parameters,
         macs=sum(primitive.macs for primitive in primitives),
@@ -144,6 +145,7 @@ def _cost(parameters: int, primitives: Sequence[Primitive], peak: int, target: P
         peak_bytes=peak * width,
         activation_bytes=sum(primitive.out_elements for primitive in writing) * width,
         permuted_bytes=sum(primitive.out_elements for primitive in permutes) * width,
+        **counted,
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from sekron_edge.budget import Budget
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import approximate_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
-from sekron_edge.planner._plan import Budget, Plan
+from sekron_edge.planner._plan import Plan
 from sekron_edge.planner._scoring import ModelScores
 
 

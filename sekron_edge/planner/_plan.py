@@ -1,95 +1,15 @@
-"""Budgets, and the plan that keeps them: what each layer becomes, and why."""
+"""The plan that keeps a budget: what each layer becomes, and why."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from sekron_edge.errors import ConfigError
+from sekron_edge.budget import Budget, LayerCost, find_resource
 from sekron_edge.structure import Structure
 
 PLAN_SCHEMA_VERSION: Literal[1] = 1
-
-
-class Limit(BaseModel):
-    """An upper limit: an absolute ``value``, or relative to the dense model in the same precision."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    value: float = Field(gt=0)
-    relative: bool = False
-
-    def absolute(self, dense: float) -> float:
-        """Return the limit in the quantity's own unit, given the dense model's figure."""
-        return self.value * dense if self.relative else self.value
-
-    def __str__(self) -> str:
-        return f"{self.value:g}x" if self.relative else f"{self.value:g}"
-
-
-def parse_limit(given: Any) -> Any:
-    """Read ``8.0`` (absolute) or ``"0.5x"`` (relative to dense) as a ``Limit``.
-
-    Raises:
-        ConfigError: If it is neither, or not positive.
-    """
-    if given is None or isinstance(given, Limit | Mapping):
-        return given
-    text = str(given).strip()
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(x?)", text)
-    if match is None or float(match[1]) <= 0:
-        raise ConfigError(
-            f'a budget must be a positive number (8.0) or a multiple of the dense model ("0.5x"), not {given!r}'
-        )
-    return Limit(value=float(match[1]), relative=bool(match[2]))
-
-
-BudgetEntry = Annotated[Limit | None, BeforeValidator(parse_limit)]
-
-
-class Budget(BaseModel):
-    """What the deployed model may cost. Each entry absolute, or ``"0.5x"`` of the dense model.
-
-    Attributes:
-        latency_ms: Median latency on the target's runtime, in milliseconds.
-        artifact_bytes: Size of the artifact, in bytes.
-        peak_memory_bytes: Peak memory attributable to the model, in bytes.
-        macs: Multiply-accumulates an inference.
-        accuracy_drop: Loss of the task's metric against the dense model, in the metric's own
-            unit (0.005 is half a point of accuracy); checked after fine-tuning.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    latency_ms: BudgetEntry = None
-    artifact_bytes: BudgetEntry = None
-    peak_memory_bytes: BudgetEntry = None
-    macs: BudgetEntry = None
-    accuracy_drop: float | None = Field(default=None, ge=0)
-
-
-HALF_THE_TIME = Budget(latency_ms=Limit(value=0.5, relative=True))
-
-
-class LayerCost(BaseModel):
-    """The predicted cost of a layer, or of a whole model.
-
-    ``peak_bytes`` is the most that activations take at once while it runs, those of other layers that are needed later
-    among them. ``activation_bytes`` is what convolutions and permutes write, ``permuted_bytes`` what permutes do.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    parameters: int
-    macs: int
-    artifact_bytes: float
-    latency_ms: float
-    peak_bytes: int
-    activation_bytes: int = 0
-    permuted_bytes: int = 0
 
 
 class LayerChoice(BaseModel):
@@ -195,7 +115,7 @@ class Plan(BaseModel):
 
     def _said(self, entry: str) -> str:
         """Say whether a limit decided anything, and what the plan takes of it."""
-        taken = getattr(self.cost, "peak_bytes" if entry == "peak_memory_bytes" else entry)
+        taken = find_resource(entry).amount(self.cost)
         return f"{'binds' if entry in self.solver.binding else 'does not bind'}: {taken:.6g} predicted"
 
     def to_json(self) -> str:

@@ -9,7 +9,8 @@ from math import prod
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from sekron_edge.errors import UnsupportedLayerError
+from sekron_edge.budget import Budget, LayerCost, planned_resource, total
+from sekron_edge.errors import ConfigError, UnsupportedLayerError
 from sekron_edge.nn import layer_weight, operations, replace_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
@@ -24,8 +25,8 @@ from sekron_edge.planner._costs import (
     weight_shape,
 )
 from sekron_edge.planner._errors import WeightErrors, output_errors
-from sekron_edge.planner._plan import Budget, LayerChoice, LayerCost, Plan
-from sekron_edge.planner._solver import ADDITIVE, solve, total
+from sekron_edge.planner._plan import LayerChoice, Plan
+from sekron_edge.planner._solver import solve
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import each_on_a_thread
@@ -53,10 +54,17 @@ class ModelScores(BaseModel):
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
     def least(self, entry: str) -> float:
-        """Return the least that any choice costs of one of the entries that add up."""
+        """Return the least that any choice costs of a resource that adds up.
+
+        Raises:
+            ConfigError: If it is a maximum, or nothing that plans are solved for.
+        """
+        resource = planned_resource(entry)
+        if resource.adds_up != "sum":
+            raise ConfigError(f"{entry} does not add up over layers: it has no least that a plan is solved for")
         return float(
-            getattr(self.rest, entry)
-            + sum(min(getattr(c.cost, entry) for c in layer.candidates) for layer in self.layers)
+            resource.amount(self.rest)
+            + sum(min(resource.amount(c.cost) for c in layer.candidates) for layer in self.layers)
         )
 
     @property
@@ -116,15 +124,10 @@ class ModelScores(BaseModel):
 
         Raises:
             InfeasibleBudgetError: If no choice keeps it; carries the nearest point.
+            ConfigError: If nobody handles one of its entries.
         """
         dense = self.dense
-        figures = {entry: float(getattr(dense, entry)) for entry in ADDITIVE}
-        figures["peak_memory_bytes"] = float(dense.peak_bytes)
-        limits = {
-            entry: limit.absolute(figure)
-            for entry, figure in figures.items()
-            if (limit := getattr(budget, entry)) is not None
-        }
+        limits = budget.planned(dense)
         chosen, result = solve(self.layers, self.rest, limits)
         return Plan(
             profile=profile,

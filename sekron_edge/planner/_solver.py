@@ -9,29 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from sekron_edge.budget import LayerCost, Resource, planned_resource, planned_resources
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.planner._candidates import Candidate, LayerScores
-from sekron_edge.planner._plan import LayerCost, SolverResult
+from sekron_edge.planner._plan import SolverResult
 from sekron_edge.silence import silenced
 
-# Entries of a budget that add up over layers; peak memory is a maximum and bounds each candidate by itself.
-ADDITIVE = ("latency_ms", "artifact_bytes", "macs")
 _TOLERANCE = 1e-9
 # What is better by less is so by rounding.
 _BETTER = 1e-6
-
-
-def total(costs: Sequence[LayerCost]) -> LayerCost:
-    """Add up layers' costs; the peak is the largest."""
-    return LayerCost(
-        parameters=sum(cost.parameters for cost in costs),
-        macs=sum(cost.macs for cost in costs),
-        artifact_bytes=sum(cost.artifact_bytes for cost in costs),
-        latency_ms=sum(cost.latency_ms for cost in costs),
-        peak_bytes=max((cost.peak_bytes for cost in costs), default=0),
-        activation_bytes=sum(cost.activation_bytes for cost in costs),
-        permuted_bytes=sum(cost.permuted_bytes for cost in costs),
-    )
 
 
 def solve(
@@ -42,14 +28,17 @@ def solve(
     Args:
         layers: With at least one candidate each.
         rest: The cost of everything that is not a choice.
-        limits: Absolute limits, by the names of ``LayerCost``'s fields; absent means unlimited.
+        limits: Absolute limits, by the names of resources; absent means unlimited.
 
     Returns:
         The choice, layer by layer, and how it was proven.
 
     Raises:
         InfeasibleBudgetError: If no choice keeps all limits; names those that bind and the nearest point.
+        ConfigError: If a limit is of nothing that plans are solved for.
     """
+    for entry in limits:
+        planned_resource(entry)
     picked, status, bound = _best(layers, rest, limits)
     objective = sum(candidate.predicted_loss for candidate in picked)
     return picked, SolverResult(
@@ -61,17 +50,17 @@ def _best(
     layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float]
 ) -> tuple[list[Candidate], Literal["optimal", "feasible"], float]:
     """Return the choice, whether it is proven to be the best, and the bound on its loss."""
-    peak = limits.get("peak_memory_bytes", float("inf"))
-    options = [[c for c in layer.candidates if c.cost.peak_bytes <= peak] for layer in layers]
-    _require_peak(layers, rest, peak)
+    # What adds up over layers is bounded for all of them; a maximum bounds each candidate by itself.
+    limited = [resource for resource in planned_resources() if resource.name in limits]
+    bounded = [resource for resource in limited if resource.adds_up == "sum"]
+    options = _within(layers, rest, [resource for resource in limited if resource.adds_up == "max"], limits)
     if not options:
-        _require_rest(rest, limits)
+        _require_rest(rest, bounded, limits)
         return [], "optimal", 0.0
     flat = [candidate for remaining in options for candidate in remaining]
-    bounded = [entry for entry in ADDITIVE if entry in limits]
-    cost = np.array([[getattr(c.cost, entry) for c in flat] for entry in bounded], dtype=float)
+    cost = np.array([[resource.amount(c.cost) for c in flat] for resource in bounded], dtype=float)
     cost = cost.reshape(len(bounded), len(flat))  # also where nothing is bounded
-    room = np.array([limits[entry] - getattr(rest, entry) for entry in bounded])
+    room = np.array([limits[resource.name] - resource.amount(rest) for resource in bounded])
     loss = np.array([c.predicted_loss for c in flat])
     one_each = _one_each(options)
     # Scaled to about 1, so that HiGHS's absolute tolerances mean the same for milliseconds and for bytes.
@@ -88,7 +77,7 @@ def _best(
         options={"mip_rel_gap": 0.0},
     )
     if found.x is None:
-        raise _infeasible(cost, room, one_each, bounded, limits)
+        raise _infeasible(cost, room, one_each, [resource.name for resource in bounded], limits)
     picked = [flat[index] for index in np.flatnonzero(found.x > 0.5)]
     return picked, "optimal" if found.status == 0 else "feasible", float(found.mip_dual_bound) * spread
 
@@ -127,26 +116,63 @@ def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]
     return rows
 
 
-def _require_peak(layers: Sequence[LayerScores], rest: LayerCost, peak: float) -> None:
-    """Refuse a peak that no choice keeps; name what needs the most."""
-    needs = {f"layer {layer.name!r}": min(c.cost.peak_bytes for c in layer.candidates) for layer in layers}
-    needs["an operation between layers"] = rest.peak_bytes
+def _within(
+    layers: Sequence[LayerScores], rest: LayerCost, maxima: Sequence[Resource], limits: Mapping[str, float]
+) -> list[list[Candidate]]:
+    """Return the candidates of each layer that keep all limits which bound them one by one.
+
+    Raises:
+        InfeasibleBudgetError: If a layer has none, or the rest keeps one not.
+    """
+    for resource in maxima:
+        _require_most(layers, rest, resource, limits[resource.name])
+    options = [
+        [c for c in layer.candidates if all(one.amount(c.cost) <= limits[one.name] for one in maxima)]
+        for layer in layers
+    ]
+    for layer, remaining in zip(layers, options, strict=True):
+        if not remaining:
+            raise _no_candidate(layer, maxima, limits)
+    return options
+
+
+def _require_most(layers: Sequence[LayerScores], rest: LayerCost, resource: Resource, limit: float) -> None:
+    """Refuse a limit of a maximum that no choice keeps; name what needs the most."""
+    needs = {f"layer {layer.name!r}": min(resource.amount(c.cost) for c in layer.candidates) for layer in layers}
+    needs["an operation between layers"] = resource.amount(rest)
     most = max(needs, key=lambda name: needs[name])
-    if needs[most] > peak:
+    if needs[most] > limit:
+        name = resource.name
+        shown = f"{limit:.0f}" if resource.whole else f"{limit:.6g}"
         raise InfeasibleBudgetError(
-            f"peak_memory_bytes <= {peak:.0f} cannot be met: {most} needs at least {needs[most]}, with what lives "
-            "meanwhile. Raise peak_memory_bytes, or choose a larger device.",
-            binding=["peak_memory_bytes"],
-            nearest=[{"peak_memory_bytes": needs[most]}],
+            f"{name} <= {shown} cannot be met: {most} needs at least {needs[most]}{resource.beside}. "
+            f"Raise {name}, or choose a larger device.",
+            binding=[name],
+            nearest=[{name: needs[most]}],
         )
 
 
-def _require_rest(rest: LayerCost, limits: Mapping[str, float]) -> None:
-    binding = [entry for entry in ADDITIVE if entry in limits and getattr(rest, entry) > limits[entry]]
-    if binding:
-        nearest = {entry: float(getattr(rest, entry)) for entry in binding}
+def _no_candidate(layer: LayerScores, maxima: Sequence[Resource], limits: Mapping[str, float]) -> InfeasibleBudgetError:
+    """Say that a layer keeps each of several maxima, and not all of them; offer the candidate that is nearest."""
+    names = [resource.name for resource in maxima]
+    points = [{resource.name: resource.amount(c.cost) for resource in maxima} for c in layer.candidates]
+    nearest = min(points, key=lambda point: max(point[name] / limits[name] for name in names))
+    return InfeasibleBudgetError(
+        f"layer {layer.name!r} cannot keep {' and '.join(names)} at once; the nearest is {nearest}. Raise one of them.",
+        binding=names,
+        nearest=[nearest],
+    )
+
+
+def _require_rest(rest: LayerCost, bounded: Sequence[Resource], limits: Mapping[str, float]) -> None:
+    nearest = {
+        resource.name: float(resource.amount(rest))
+        for resource in bounded
+        if resource.amount(rest) > limits[resource.name]
+    }
+    if nearest:
         raise InfeasibleBudgetError(
-            f"no layer can be compressed, and the model needs {nearest}", binding=binding, nearest=[nearest]
+            f"no layer can be compressed, and the model needs {nearest}", binding=list(nearest), nearest=[nearest]
         )
 
 

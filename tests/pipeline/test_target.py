@@ -2,13 +2,13 @@
 
 import pytest
 
+from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
 from sekron_edge.latency import LatencyModel, reference_primitives
 from sekron_edge.pipeline import Target
 from sekron_edge.pipeline import _latency as module
 from sekron_edge.pipeline._latency import latency_model_of, require_known_latency
-from sekron_edge.planner import Budget
 
 HERE = LatencyModel.estimated(gmacs_per_second=40, values_per_microsecond=1000, call_us=1)
 

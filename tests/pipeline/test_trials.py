@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.measurement import Device, LocalDevice
 from sekron_edge.pipeline import LogProgress, _trials
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
-from sekron_edge.planner import Budget, Calibration, PlanEvaluator, score
+from sekron_edge.planner import Calibration, PlanEvaluator, score
 from tests.cost_models import MacsAreTime
 
 pytestmark = pytest.mark.slow

@@ -2,9 +2,10 @@
 
 import pytest
 
+from sekron_edge.budget import Budget, LayerCost
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import Budget, LayerCost, Plan, SolverResult
+from sekron_edge.planner import Plan, SolverResult
 
 NOTHING = LayerCost(parameters=0, macs=0, artifact_bytes=0, latency_ms=0, peak_bytes=0)
 PLAN = Plan(

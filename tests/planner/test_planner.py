@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from sekron_edge.budget import Budget
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
-    Budget,
     Calibration,
     Plan,
     PlanEvaluator,

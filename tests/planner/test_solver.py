@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sekron_edge.budget import LayerCost
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.planner import Candidate, LayerCost, LayerScores, solve
+from sekron_edge.planner import Candidate, LayerScores, solve
 from sekron_edge.planner._candidates import undominated
 
 REST = LayerCost(parameters=5, macs=0, artifact_bytes=20, latency_ms=0.5, peak_bytes=0)
