@@ -18,13 +18,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sekron_edge.exporters.ethos_u._exporter import compiled
-from sekron_edge.exporters.tflite._adopt import macs as macs_of
-from sekron_edge.exporters.tflm._exporter import tested_arena
-
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.devices import CYCLES_PER_MAC, CyclesPerMac
 from sekron_edge.errors import ConfigError
+from sekron_edge.exporters.ethos_u._exporter import compiled
+from sekron_edge.exporters.tflite._adopt import macs as macs_of
+from sekron_edge.exporters.tflm._exporter import tested_arena
 
 
 @dataclass(frozen=True)

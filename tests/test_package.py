@@ -1,14 +1,17 @@
 """The promises of the package as a whole."""
 
-import ast
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import grimp
 import pytest
+from mypy import main as mypy_main
 
 import sekron_edge
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_public_name_exists_and_is_listed():
@@ -31,27 +34,40 @@ def test_importing_the_package_and_asking_for_help_do_not_import_torch():
     assert "doctor" in done.stdout
 
 
-def test_the_core_imports_no_export_format_by_name():
-    # import-linter cannot see this one: exporters/ lies outside the package's folder.
-    for file in Path(sekron_edge.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(name.startswith("sekron_edge.exporters") for name in names), file
+# Where the wheel's modules are here.
+FOLDERS = {"sekron_edge": "sekron_edge", "exporters": "sekron_edge.exporters", "profiles": "sekron_edge.profiles"}
+
+
+def modules_of_the_wheel() -> set[str]:
+    """Return the names of all modules that are installed."""
+    found = set()
+    for folder, package in FOLDERS.items():
+        for file in (ROOT / folder).rglob("*.py"):
+            below = file.relative_to(ROOT / folder).with_suffix("").parts
+            found.add(".".join([package, *(part for part in below if part != "__init__")]))
+    return found
+
+
+def test_every_gate_sees_every_module_of_the_wheel() -> None:
+    # exporters/ and profiles/ lie outside the package's folder: links show them where they are installed.
+    wheel = modules_of_the_wheel()
+    assert {"sekron_edge", "sekron_edge.exporters.coreml.evaluator._weights", "sekron_edge.profiles"} <= wheel
+    checked, _ = mypy_main.process_options(["--config-file", str(ROOT / "pyproject.toml")])
+    assert {source.module for source in checked} >= wheel
+    assert grimp.build_graph("sekron_edge", cache_dir=None).modules >= wheel
 
 
 @pytest.mark.slow
 def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path):
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", str(root), "--wheel-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", str(ROOT), "--wheel-dir", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} <= {"sekron_edge"}
-    for folder, inside in (("sekron_edge", "sekron_edge"), ("exporters", "sekron_edge/exporters")):
-        for file in (root / folder).rglob("*.py"):
-            assert f"{inside}/{file.relative_to(root / folder).as_posix()}" in names
-    assert {f"sekron_edge/profiles/{file.name}" for file in (root / "profiles").glob("*.toml")} <= names
-    templates = root / "sekron_edge" / "bundle" / "templates"
+    for folder, package in FOLDERS.items():
+        for file in (ROOT / folder).rglob("*.py"):
+            assert f"{package.replace('.', '/')}/{file.relative_to(ROOT / folder).as_posix()}" in names
+    assert {f"sekron_edge/profiles/{file.name}" for file in (ROOT / "profiles").glob("*.toml")} <= names
+    templates = ROOT / "sekron_edge" / "bundle" / "templates"
     assert {f"sekron_edge/bundle/templates/{file.name}" for file in templates.iterdir()} <= names
     assert "sekron_edge/py.typed" in names

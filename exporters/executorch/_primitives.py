@@ -30,20 +30,29 @@ class Primitives(nn.Module):
 
     def __init__(self, primitives: Sequence[Primitive]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([_branch(primitive) for primitive in primitives])
+        branches = [_branch(primitive) for primitive in primitives]
+        self.branches = nn.ModuleList(branches)
+        self._shapes = [branch.shapes for branch in branches]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run one after another."""
         left = list(inputs)
-        return tuple(branch(*(left.pop(0) for _ in branch.shapes)) for branch in self.branches)
+        each = zip(self.branches, self._shapes, strict=True)
+        return tuple(branch(*(left.pop(0) for _ in shapes)) for branch, shapes in each)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return random values of the inputs' shapes."""
         generator = torch.Generator().manual_seed(0)
-        return tuple(torch.randn(shape, generator=generator) for branch in self.branches for shape in branch.shapes)
+        return tuple(torch.randn(shape, generator=generator) for shapes in self._shapes for shape in shapes)
 
 
-class _Product(nn.Module):
+class _Branch(nn.Module):
+    """What times one primitive; ``shapes`` are those of its inputs."""
+
+    shapes: list[tuple[int, ...]]
+
+
+class _Product(_Branch):
     """A convolution or a linear layer on the absolute values of its input: those were written just before."""
 
     def __init__(self, product: nn.Module, shape: tuple[int, ...]) -> None:
@@ -55,7 +64,7 @@ class _Product(nn.Module):
         return result
 
 
-class _Between(nn.Module):
+class _Between(_Branch):
     """What moves values, or computes little on each, between convolutions that compute less still."""
 
     def __init__(self, moved: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int) -> None:
@@ -119,7 +128,7 @@ def _by_channel(channels: int) -> nn.Module:
     return nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
 
-def _branch(primitive: Primitive) -> nn.Module:
+def _branch(primitive: Primitive) -> _Branch:
     match primitive:
         case ConvTranspose():
             raise ValueError("transposed convolutions are not timed; time the convolution that is like it")
@@ -137,7 +146,7 @@ def _branch(primitive: Primitive) -> nn.Module:
     return _Between(_pool(primitive), [primitive.in_shape], primitive.in_shape[1])
 
 
-def _of_layout(primitive: Permute | Reshape | Copy) -> nn.Module:
+def _of_layout(primitive: Permute | Reshape | Copy) -> _Branch:
     match primitive:
         case Permute(shape):
             image = _image(1, shape[1] * shape[2] * shape[3], shape[4])

@@ -49,7 +49,7 @@ def computing_share(program: Any, target: Lowering) -> float:
         kind.delegated + (kind.non_delegated if target.kernels and name.startswith(target.kernels) else 0)
         for name, kind in computing.items()
     )
-    return float(taken) / max(1, sum(kind.delegated + kind.non_delegated for kind in computing.values()))
+    return float(taken / max(1, sum(kind.delegated + kind.non_delegated for kind in computing.values())))
 
 
 def _xnnpack(model: torch.nn.Module, batches: Batches, precision: Precision) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -62,7 +63,8 @@ def operators(content: bytes) -> list[str]:
 def _kind(model: Any, operator: Any) -> str:
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {value: key for key, value in vars(schema.BuiltinOperator).items() if not key.startswith("_")}
+    kinds: Mapping[str, Any] = vars(schema.BuiltinOperator)
+    names: dict[int, str] = {value: key for key, value in kinds.items() if not key.startswith("_")}
     code = model.operatorCodes[operator.opcodeIndex]
     return names[max(code.builtinCode, code.deprecatedBuiltinCode)]
 

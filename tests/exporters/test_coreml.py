@@ -14,12 +14,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from sekron_edge.exporters.coreml.evaluator._program import Program
 from torch import nn
 from torch.nn import functional as F
 
 from sekron_edge.artifacts import export, get_exporter, predict
 from sekron_edge.errors import ExportError
+from sekron_edge.exporters.coreml.evaluator._program import Program
 from sekron_edge.nn import replace_layers
 from sekron_edge.structure import tucker2
 from sekron_edge.testing import ExporterContract
@@ -30,6 +30,11 @@ MODEL = "Data/com.apple.CoreML/model.mlmodel"
 class TestCoreML(ExporterContract):
     format = "coreml"
     tolerance: ClassVar = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.05, "int8-weights": 0.05}
+
+
+def test_the_evaluator_imports_no_sdk() -> None:
+    program = "import sys, sekron_edge.exporters.coreml.evaluator; sys.exit('coremltools' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 class _Each(nn.Module):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from sekron_edge.exporters.executorch._primitives import Primitives, times_of
 
 from sekron_edge.artifacts import TracedPrimitiveExporter, calibratable, get_exporter
 from sekron_edge.errors import ExportError
+from sekron_edge.exporters.executorch._primitives import Primitives, times_of
 from sekron_edge.measurement import LocalDevice
 from sekron_edge.primitives import Conv, ConvTranspose, Copy, Elementwise, Linear, Permute, Pool, Reshape
 

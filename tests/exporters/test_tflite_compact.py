@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sekron_edge.exporters.tflite import _convert
-from sekron_edge.exporters.tflite._compact import compact, layer_name
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.exporters.tflite import _convert
+from sekron_edge.exporters.tflite._compact import compact, layer_name
 
 
 def network():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from sekron_edge.exporters.tflm._arena import runs
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter, predict
 from sekron_edge.errors import ExportError
+from sekron_edge.exporters.tflm._arena import runs
 from sekron_edge.nn import operations, peak_elements, replace_layers
 from sekron_edge.structure import tucker2
 from sekron_edge.testing import ExporterContract

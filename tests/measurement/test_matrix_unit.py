@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from sekron_edge.exporters.tflite._litert import LiteRTExporter
 
+from sekron_edge.exporters.tflite._litert import LiteRTExporter
 from sekron_edge.measurement import LocalDevice, VectorUnits, comparable_device, this_machine
 from sekron_edge.measurement._hostinfo import CPUINFO, MATRIX_UNIT, HostInfo
 from sekron_edge.primitives import Conv

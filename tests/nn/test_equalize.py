@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from sekron_edge.exporters.tflite import _convert
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter, predict
+from sekron_edge.exporters.tflite import _convert
 from sekron_edge.nn import equalize_labels_, factorize
 from tests.strategies import factorized_structures
 

@@ -34,7 +34,7 @@ def _padding(
     """Return what is put before and after each spatial axis; ``windows`` are the extents of the dilated kernel."""
     if pad_type == "valid" or (pad_type == "custom" and pad is None):
         return [(0, 0) for _ in shape]
-    if pad_type == "custom":
+    if pad_type == "custom" and pad is not None:
         return [(before, after) for before, after in pad.reshape(-1, 2).tolist()]
     if pad_type not in ("same", "same_lower"):
         raise ValueError(f"pad_type must be valid, same, same_lower or custom, got {pad_type!r}")
@@ -90,15 +90,15 @@ def _conv_transpose(
     steps, dilation = _sizes(strides, axes), _sizes(dilations, axes)
     whole = _CONV_TRANSPOSE[axes](x, weight, None, steps, 0, 0, int(groups), dilation)
     # The padding of the convolution that this one transposes is cropped; an output that reaches further is zero there.
-    custom = pad_type == "custom" and pad is not None
-    crops = [tuple(pair) for pair in pad.reshape(-1, 2).tolist()] if custom else [(0, 0)] * axes
+    custom = pad if pad_type == "custom" else None
+    crops = [(0, 0)] * axes if custom is None else [(before, after) for before, after in custom.reshape(-1, 2).tolist()]
     if output_shape is not None:
         sizes = output_shape.tolist()[2:]
     elif pad_type == "same":
         sizes = [size * step for size, step in zip(x.shape[2:], steps, strict=True)]
     else:
         sizes = [size - sum(crop) for size, crop in zip(whole.shape[2:], crops, strict=True)]
-    if not custom:
+    if custom is None:
         crops = [_halves(max(0, full - size), pad_type) for full, size in zip(whole.shape[2:], sizes, strict=True)]
     pairs = [
         (-before, before + size - full) for (before, _), size, full in zip(crops, sizes, whole.shape[2:], strict=True)
@@ -380,10 +380,11 @@ def _pixel_unshuffle(x: Tensor, downscale_factor: Tensor) -> Tensor:
 @operation("depth_to_space")
 def _depth_to_space(x: Tensor, block_size: Tensor) -> Tensor:
     block = int(block_size)
-    return F.pixel_shuffle(x.unflatten(1, (block * block, -1)).transpose(1, 2).flatten(1, 2), block)
+    return F.pixel_shuffle(torch.unflatten(x, 1, (block * block, -1)).transpose(1, 2).flatten(1, 2), block)
 
 
 @operation("space_to_depth")
 def _space_to_depth(x: Tensor, block_size: Tensor) -> Tensor:
     block = int(block_size)
-    return F.pixel_unshuffle(x, block).unflatten(1, (-1, block * block)).transpose(1, 2).flatten(1, 2)
+    blocks = torch.unflatten(F.pixel_unshuffle(x, block), 1, (-1, block * block))
+    return blocks.transpose(1, 2).flatten(1, 2)

@@ -59,7 +59,7 @@ def _product(x: Tensor, axes: Sequence[int], keep_dims: bool) -> Tensor:
     return x
 
 
-for _name, _unary in {
+_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": torch.abs,
     "acos": torch.acos,
     "asin": torch.asin,
@@ -89,10 +89,11 @@ for _name, _unary in {
     "square": torch.square,
     "tan": torch.tan,
     "tanh": torch.tanh,
-}.items():
+}
+for _name, _unary in _UNARY.items():
     _register_unary(_name, _unary)
 
-for _name, _binary in {
+_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
     "equal": torch.eq,
     "floor_div": torch.floor_divide,
@@ -111,10 +112,11 @@ for _name, _binary in {
     "pow": torch.pow,
     "real_div": torch.div,
     "sub": torch.sub,
-}.items():
+}
+for _name, _binary in _BINARY.items():
     _register_binary(_name, _binary)
 
-for _name, _reduction in {
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "reduce_l1_norm": lambda x, axes, keep: x.abs().sum(axes, keep),
     "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keep).sqrt(),
     "reduce_log_sum": lambda x, axes, keep: x.sum(axes, keep).log(),
@@ -125,7 +127,8 @@ for _name, _reduction in {
     "reduce_prod": _product,
     "reduce_sum": torch.sum,
     "reduce_sum_square": lambda x, axes, keep: x.square().sum(axes, keep),
-}.items():
+}
+for _name, _reduction in _REDUCTIONS.items():
     _register_reduction(_name, _reduction)
 
 
@@ -257,8 +260,8 @@ def _squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
 @operation("concat")
 def _concat(values: list[Tensor], axis: Tensor, interleave: bool = False) -> Tensor:
     if interleave:
-        axis = int(axis) % values[0].ndim
-        return torch.stack(values, axis + 1).flatten(axis, axis + 1)
+        joined = int(axis) % values[0].ndim
+        return torch.stack(values, joined + 1).flatten(joined, joined + 1)
     return torch.cat([value.reshape(1) if value.ndim == 0 else value for value in values], int(axis))
 
 
@@ -271,8 +274,11 @@ def _stack(values: list[Tensor], axis: Tensor) -> Tensor:
 def _split(
     x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    sizes = x.shape[int(axis)] // int(num_splits) if split_sizes is None else split_sizes.tolist()
-    return x.split(sizes, int(axis))
+    if split_sizes is not None:
+        return torch.split(x, split_sizes.tolist(), int(axis))
+    if num_splits is None:
+        raise ValueError("split must be told its number of parts, or their sizes; got neither")
+    return torch.split(x, x.shape[int(axis)] // int(num_splits), int(axis))
 
 
 @operation("tile")

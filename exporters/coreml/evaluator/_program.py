@@ -119,9 +119,9 @@ class Program:
                 raise ExportError(
                     f"{self._package.name}: input {declared.name} has shape {declared.shape}, got {array.shape}"
                 )
-            values[declared.name] = _rounded(torch.tensor(array), declared.dtype)
+            values[declared.name] = given = _rounded(torch.tensor(array), declared.dtype)
             if observe is not None:
-                observe(declared.name, values[declared.name])
+                observe(declared.name, given)
         with torch.no_grad():
             for step in self._steps:
                 computed = self._evaluated(step, values)
@@ -131,7 +131,7 @@ class Program:
                         observe(name, value)
                 for name in step.released:
                     del values[name]
-        return tuple(values[output.name].to(getattr(torch, output.dtype)).numpy() for output in self.interface.outputs)
+        return tuple(_array(values[output.name], output.dtype) for output in self.interface.outputs)
 
     def _build(self, inputs: Sequence[Any], block: Any, blobs: Blobs) -> None:
         self._check_kinds(block.operations)
@@ -176,7 +176,7 @@ class Program:
                 f"({step.outputs[0].name}): {error}"
             ) from error
 
-    def _evaluated(self, step: _Step, values: Mapping[str, Value]) -> dict[str, Value]:
+    def _evaluated(self, step: _Step, values: Mapping[str, Value]) -> dict[str, Tensor]:
         try:
             arguments = {
                 parameter: [values[name] for name in names] if parameter in _LISTS else values[names[0]]
@@ -301,3 +301,9 @@ def _rounded(value: Tensor, dtype: str) -> Tensor:
     if not isinstance(stored, torch.dtype):
         raise ValueError(f"tensors of type {dtype} are not supported")
     return held(value.to(stored))
+
+
+def _array(value: Value, dtype: str) -> Array:
+    assert isinstance(value, Tensor)  # the interface has tensors alone
+    array: Array = value.to(getattr(torch, dtype)).numpy()
+    return array

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -98,15 +99,22 @@ def _from_bytes(content: bytes, dtype: str, shape: Sequence[int]) -> Array:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"), count).astype(dtype)
 
 
-def _unpacked(content: Array, bits: int, count: int) -> Array:
+def _unpacked(content: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.int32]:
     """Return the first ``count`` numbers of ``bits`` bits each; shape (count,), int32."""
     fields = np.unpackbits(content, bitorder="little")[: count * bits].reshape(count, bits)
-    return (fields.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(axis=1, dtype=np.int32)
+    numbers: npt.NDArray[np.int32] = (fields.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(
+        axis=1, dtype=np.int32
+    )
+    return numbers
 
 
 def _along(value: Tensor, x: Tensor, axis: Tensor | None) -> Tensor:
     """Bring a vector to the axis of ``x`` that it belongs to; a scalar stays one."""
-    return value if value.ndim == 0 else value.reshape([-1 if i == int(axis) % x.ndim else 1 for i in range(x.ndim)])
+    if value.ndim == 0:
+        return value
+    if axis is None:
+        raise ValueError(f"a vector of {len(value)} values must name the axis that it belongs to; got none")
+    return value.reshape([-1 if i == int(axis) % x.ndim else 1 for i in range(x.ndim)])
 
 
 def _blockwise(value: Tensor, shape: Sequence[int]) -> Tensor:
