@@ -28,7 +28,7 @@ class Tolerance(BaseModel):
 
     Attributes:
         snr_db: Least signal-to-noise ratio, in dB.
-        agreement: Least share of samples whose decision agrees.
+        agreement: Least share of decisions that agree.
         metric: Largest loss of the task's metric compared to the model's, in the metric's own unit.
     """
 
@@ -63,8 +63,8 @@ class Comparison(BaseModel):
         samples: Number of inputs.
         max_error, mean_error: Of the absolute differences.
         snr_db: ``10 log10(sum y^2 / sum (y - y')^2)``, at most 200.
-        agreement: Share of samples whose largest output is at the same index; None where outputs are not
-            ``(batch, classes)``.
+        agreement: Share of decisions that are the same: of samples, or of their places, whose largest output is at the
+            same class. None where outputs decide nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,8 +118,15 @@ class Check(BaseModel):
     metric: MetricPair | None = None
 
 
-def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
-    """Compare outputs, each ``(batch, ...)``. A value in ``actual`` that is not finite counts as infinitely wrong."""
+def compare(expected: Sequence[Array], actual: Sequence[Array], *, classes: int = 0) -> Comparison:
+    """Compare outputs, each ``(batch, ...)``. A value in ``actual`` that is not finite counts as infinitely wrong.
+
+    Args:
+        expected: Outputs of the model.
+        actual: Outputs of the artifact.
+        classes: Number of the task's classes: a first output ``(batch, classes, ...)`` decides at each place. A first
+            output ``(batch, values)`` decides in any case.
+    """
     signal = noise = total = largest = 0.0
     count = 0
     for wanted, got in zip(expected, actual, strict=True):
@@ -136,7 +143,8 @@ def compare(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
     ratio = math.inf if noise == 0 else signal / noise
     snr = _PERFECT_DB if ratio == math.inf else (10 * math.log10(ratio) if ratio > 0 else -_PERFECT_DB)
     agreement = None
-    if expected[0].ndim == 2 and expected[0].shape[1] > 1:
+    first = expected[0]
+    if first.ndim > 1 and first.shape[1] > 1 and (first.ndim == 2 or first.shape[1] == classes):
         agreement = float((expected[0].argmax(1) == actual[0].argmax(1)).mean())
     return Comparison(
         samples=expected[0].shape[0],
@@ -185,16 +193,17 @@ def verify(
     session = get_exporter(artifact.format).load(artifact)
     generator = torch.Generator().manual_seed(seed)
     noise = [_noise_like(value.float(), generator) for value in inputs]
+    classes = 0 if task is None else len(task.labels)
     compared = {}
     outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
     for kind, values, least in (("real inputs", list(inputs), allowed), ("noise", noise, allowed.of_outputs())):
         actual = predict(session, artifact, [value.numpy() for value in values])
         outputs[kind] = _outputs(model, values), actual
-        compared[kind] = compare(*outputs[kind])
+        compared[kind] = compare(*outputs[kind], classes=classes)
         if not compared[kind].within(least):
             raise VerificationError(
                 f"{artifact.path.name} does not compute what its model computes: on {kind} {compared[kind]}, where "
-                f"{least} must hold. {_blame(artifact, model, values, least, calibration)}"
+                f"{least} must hold. {_blame(artifact, model, values, least, calibration, classes)}"
             )
     metric = None
     if task is not None and targets is not None:
@@ -202,7 +211,7 @@ def verify(
         if metric.model - metric.artifact > allowed.metric:
             raise VerificationError(
                 f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
-                f"{_blame(artifact, model, list(inputs), allowed, calibration)}"
+                f"{_blame(artifact, model, list(inputs), allowed, calibration, classes)}"
             )
     return Check(
         artifact_sha256=artifact.sha256,
@@ -310,6 +319,7 @@ def _blame(
     inputs: Sequence[Tensor],
     allowed: Tolerance,
     calibration: Sequence[Tensor] | None,
+    classes: int,
 ) -> str:
     """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
     batch = artifact.inputs[0].shape[0]
@@ -321,7 +331,7 @@ def _blame(
             path = Path(folder) / f"part{exporter.suffix}"
             part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
-        return not compare(_outputs(candidate, inputs), actual).within(allowed)
+        return not compare(_outputs(candidate, inputs), actual, classes=classes).within(allowed)
 
     try:
         if not differs(model):

@@ -56,6 +56,18 @@ def test_equal_outputs_are_perfect_and_shapes_must_be_equal():
         compare([np.zeros((1, 3))], [np.zeros((1, 4))])
 
 
+def test_classes_at_each_place_are_decisions_and_colours_are_none() -> None:
+    """Of a task with three classes; an image of three channels is no decision where the task has no classes."""
+    wanted = np.zeros((2, 3, 4, 4))
+    wanted[:, 1] = 1
+    other = wanted.copy()
+    other[0, 2, 0, :2] = 2
+    assert compare([wanted], [other]).agreement is None
+    assert compare([wanted], [other], classes=10).agreement is None
+    assert compare([wanted], [other], classes=3).agreement == 30 / 32
+    assert compare([wanted[:, :, 0, 0]], [other[:, :, 0, 0]]).agreement == 0.5
+
+
 @pytest.mark.parametrize(("decibels", "held"), [(20.9, True), (14.9, False)])
 def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibels, held):
     """An int8 model of a barely trained network: 20.9 dB on noise, where 86 % of the decisions agreed."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from sekron_edge.data._classification import CLASSIFICATION, ClassificationData, classification, softened_divergence
 from sekron_edge.data._images import AugmentedImages, ImageData, collate
 from sekron_edge.data._photographs import CropPairs, Photographs, photographs
 from sekron_edge.data._sources import digits, fashion_mnist, image_folder, load_source
-from sekron_edge.data._tasks import classification, super_resolution
+from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
 
 __all__ = [
+    "CLASSIFICATION",
+    "SUPER_RESOLUTION",
     "AugmentedImages",
+    "ClassificationData",
     "CropPairs",
     "ImageData",
     "Photographs",
+    "SuperResolutionData",
     "classification",
     "collate",
     "digits",
@@ -19,5 +24,6 @@ __all__ = [
     "image_folder",
     "load_source",
     "photographs",
+    "softened_divergence",
     "super_resolution",
 ]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sekron_edge.errors import DataError, MissingDependencyError
+from sekron_edge.errors import ConfigError, DataError, MissingDependencyError
 
 _TRAIN = ("coffee", "rocket", "stereo_motorcycle", "immunohistochemistry")
 _HELDOUT = ("astronaut", "chelsea")
@@ -52,6 +52,18 @@ def photographs(path: Path | None = None) -> Photographs:
 
     train = [*map(_tensor, load_sample_images().images), *map(shipped, _TRAIN)]
     return Photographs(tuple(train), tuple(map(shipped, _HELDOUT)))
+
+
+def require_photographs_for_super_resolution(task: str, source: str) -> None:
+    """Refuse photographs for another task, and super-resolution of anything else.
+
+    Raises:
+        ConfigError: If that is so.
+    """
+    if (task == "super-resolution") != (source == "photographs"):
+        raise ConfigError(
+            f'task = "super-resolution" and data.source = "photographs" belong together; got {task!r} and {source!r}'
+        )
 
 
 def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:

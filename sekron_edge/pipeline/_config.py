@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
 
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.task_kinds import ConfigPath, DataSection, get_task_kind, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+DEFAULT_TASK = "classification"
 
-
-def _expand(given: Any) -> Any:
-    """Put environment variables, written ``${NAME}``, into a path.
-
-    Raises:
-        ConfigError: If one is not set.
-    """
-    if not isinstance(given, str):
-        return given
-
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise ConfigError(f"{given!r} needs the environment variable {found[1]}, which is not set")
-        return os.environ[found[1]]
-
-    return _VARIABLE.sub(value, given)
-
-
-ConfigPath = Annotated[Path, BeforeValidator(_expand)]
+_AnySection = TypeVar("_AnySection", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -49,23 +30,6 @@ class ModelSection(_Section):
 
     factory: str
     weights: ConfigPath | None = None
-
-
-class DataSection(_Section):
-    """What `sekron_edge.data.load_source` and the task take.
-
-    ``size`` is that of classified images, or of the crops that super-resolution gives. Normalisation and augmentation
-    are classification's.
-    """
-
-    source: str
-    path: ConfigPath | None = None
-    size: int | None = Field(default=None, ge=1)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    augment_shift: int = Field(default=0, ge=0)
-    augment_flip: bool = False
-    calibration_samples: int = Field(default=512, ge=1)
 
 
 class TargetSection(_Section):
@@ -94,16 +58,17 @@ class TargetSection(_Section):
 class JobConfig(_Section):
     """One job of ``sekron-edge run``.
 
-    Relative paths are from the config file's folder. ``train`` is used where the model has no weights; its result
-    is cached, so that the next job with the same model, data and settings does not train again. ``seed`` decides
-    everything random, also in training and fine-tuning. Without a budget the artifact takes half the dense one's time.
+    ``task`` decides which keys ``data`` takes (`sekron_edge.task_kinds`). Relative paths start at the file's folder.
+    ``train`` is used where the model has no weights; its result is cached, so that the next job with the same model,
+    data and settings does not train again. ``seed`` decides everything random, also in training and fine-tuning.
+    Without a budget the artifact takes half the dense one's time.
     """
 
     name: str
-    task: Literal["classification", "super-resolution"] = "classification"
+    task: str = DEFAULT_TASK
     seed: int = Field(default=0, ge=0)
     model: ModelSection
-    data: DataSection
+    data: SerializeAsAny[DataSection]
     target: TargetSection = TargetSection()
     budget: Budget = HALF_THE_TIME
     train: TrainConfig | None = None
@@ -122,36 +87,47 @@ def load_config(path: Path) -> JobConfig:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    form = _form_of(table.get("task", DEFAULT_TASK), path)
     try:
-        config = JobConfig.model_validate(table)
+        config = form.model_validate(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_describe(found) for found in error.errors())) from error
+        raise ConfigError(f"{path}: " + "; ".join(_describe(problem, form) for problem in error.errors())) from error
     folder = path.resolve().parent
-    model, data, target = config.model, config.data, config.target
+    model, data, target = _located(config.model, folder), _located(config.data, folder), config.target
     reference, _, name = model.factory.rpartition(":")
     if reference.endswith(".py"):
         model = model.model_copy(update={"factory": f"{folder / reference}:{name}"})
-    if model.weights is not None:
-        model = model.model_copy(update={"weights": folder / model.weights})
-    if data.path is not None:
-        data = data.model_copy(update={"path": folder / data.path})
     if target.profile.endswith(".toml"):
         target = target.model_copy(update={"profile": str(folder / target.profile)})
     return config.model_copy(update={"model": model, "data": data, "target": target})
 
 
-def _describe(found: Any) -> str:
-    where = ".".join(map(str, found["loc"]))
-    if found["type"] != "extra_forbidden":
-        return f"{where}: {found['msg']}, got {found['input']!r}"
-    section: Any = JobConfig
-    for part in found["loc"][:-1]:
+def _form_of(task: Any, path: Path) -> type[JobConfig]:
+    """Return the form of a job with that task: ``data`` is the section of the task's kind."""
+    known = task_names()
+    if task not in known:
+        *others, last = map(repr, known)
+        raise ConfigError(f"{path}: task: Input should be {', '.join(others)} or {last}, got {task!r}")
+    return create_model("JobConfig", __base__=JobConfig, data=(get_task_kind(task).section, ...))
+
+
+def _located(section: _AnySection, folder: Path) -> _AnySection:
+    """Return a section whose relative paths start at a folder."""
+    return section.model_copy(update={name: folder / value for name, value in section if isinstance(value, Path)})
+
+
+def _describe(problem: Any, form: type[JobConfig]) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']}, got {problem['input']!r}"
+    section: Any = form
+    for part in problem["loc"][:-1]:
         annotation = section.model_fields[str(part)].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
     known = list(section.model_fields)
-    near = difflib.get_close_matches(str(found["loc"][-1]), known, n=1)
+    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {where!r}; {hint}"

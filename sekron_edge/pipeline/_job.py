@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from sekron_edge import files
 from sekron_edge.budget import Budget
-from sekron_edge.data import classification, load_source, photographs, super_resolution
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
 from sekron_edge.pipeline._compress import Compressed, compress, contexts_for, data_fingerprint
@@ -22,11 +21,9 @@ from sekron_edge.pipeline._planning import PlanningContext, frontier_for, plan_f
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Plan
-from sekron_edge.task import Normalization, Task
+from sekron_edge.task import Task
+from sekron_edge.task_kinds import get_task_kind
 from sekron_edge.training import train
-
-_PHOTOGRAPHS = "photographs"
-_CROP = 64
 
 
 def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Compressed:
@@ -145,30 +142,13 @@ def _target(config: JobConfig, device: str) -> Target:
 
 
 def load_task(config: JobConfig) -> Task:
-    """Load the data of a job and make its task."""
-    data = config.data
-    if (config.task == "super-resolution") != (data.source == _PHOTOGRAPHS):
-        raise ConfigError(
-            f'task = "super-resolution" and data.source = "{_PHOTOGRAPHS}" belong together; got {config.task!r} and '
-            f"{data.source!r}"
-        )
-    if config.task == "super-resolution":
-        return super_resolution(
-            photographs(data.path), crop=data.size or _CROP, calibration_samples=data.calibration_samples
-        )
-    normalization = None
-    if data.mean is not None and data.std is not None:
-        normalization = Normalization(data.mean, data.std)
-    elif data.mean is not None or data.std is not None:
-        raise ConfigError("data.mean and data.std belong together: give both, or neither")
-    return classification(
-        load_source(data.source, data.path, size=data.size, cache=files.cache_folder(), seed=config.seed),
-        normalization=normalization,
-        augment_shift=data.augment_shift,
-        augment_flip=data.augment_flip,
-        calibration_samples=data.calibration_samples,
-        seed=config.seed,
-    )
+    """Load the data of a job and make its task.
+
+    Raises:
+        ConfigError: If no kind of task has that name, or keys of ``data`` do not go together.
+        DataError: If the data cannot be had.
+    """
+    return get_task_kind(config.task).load(config.data, seed=config.seed, cache=files.cache_folder())
 
 
 def example_inputs(task: Task) -> tuple[Tensor, ...]:
@@ -193,7 +173,8 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = load_model(section.factory)
-    key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), config.data)
+    trained_on = config.data.cache_key().encode()
+    key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), trained_on)
     stored = files.cache_folder() / f"model-{key}.safetensors"
     if stored.is_file():
         progress.say(f"the trained model is in the cache: {stored}")

@@ -1,21 +1,54 @@
-"""The built-in tasks: classification, super-resolution."""
+"""The task of classifying images."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from sekron_edge.data._images import AugmentedImages, ImageData
-from sekron_edge.data._photographs import CropPairs, Photographs
-from sekron_edge.errors import DataError
+from sekron_edge.data._photographs import require_photographs_for_super_resolution
+from sekron_edge.data._sources import load_source
+from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Normalization, Task
+from sekron_edge.task_kinds import ConfigPath, DataSection, TaskKind
 
 if TYPE_CHECKING:
     import torchmetrics
+
+_NAME = "classification"
+
+
+class ClassificationData(DataSection):
+    """What `load_source` and `classification` take.
+
+    Attributes:
+        source: Of the images: ``digits``, ``fashion-mnist`` or ``image-folder``.
+        path: Folder or zip of the data.
+        size: Images are resized to ``size`` x ``size``.
+        mean, std: What the model expects of pixels in [0, 1], one value a channel; by default the training pixels' own.
+        augment_shift: Largest random shift of training images, in pixels.
+        augment_flip: Whether training images are mirrored at random.
+        calibration_samples: Number of training images for calibration.
+    """
+
+    source: str
+    path: ConfigPath | None = None
+    size: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augment_shift: int = Field(default=0, ge=0)
+    augment_flip: bool = False
+    calibration_samples: int = Field(default=512, ge=1)
+
+    def cache_key(self) -> str:
+        """Return the section by the name that it had when the models in people's caches were trained."""
+        return f"DataSection({', '.join(f'{key}={value!r}' for key, value in self)})"
 
 
 def classification(
@@ -47,67 +80,40 @@ def classification(
         normalization = _pixel_statistics(data.train_images)
     chosen = _balanced(data.train_targets, calibration_samples, seed)
     return Task(
-        name="classification",
+        name=_NAME,
         train=AugmentedImages(
             data.train_images, data.train_targets, normalization, shift=augment_shift, flip=augment_flip
         ),
         calibration=AugmentedImages(data.train_images[chosen], data.train_targets[chosen], normalization),
         heldout=AugmentedImages(data.heldout_images, data.heldout_targets, normalization),
         loss=F.cross_entropy,
-        distillation=partial(_softened_divergence, temperature=temperature),
+        distillation=partial(softened_divergence, temperature=temperature),
         metric=partial(_accuracy, len(data.labels)),
         metric_name="accuracy",
         labels=data.labels,
         normalization=normalization,
-        divergence=partial(_softened_divergence, temperature=1.0),
+        divergence=partial(softened_divergence, temperature=1.0),
     )
 
 
-def super_resolution(
-    data: Photographs,
-    *,
-    scale: int = 2,
-    crop: int = 64,
-    crops: int = 2048,
-    calibration_samples: int = 256,
-    metric: Literal["psnr", "ssim"] = "psnr",
-) -> Task:
-    """Make the task of enlarging images.
-
-    Args:
-        data: Photographs; the model sees crops, reduced by bicubic interpolation, and gives the crops back.
-        scale: How many times larger.
-        crop: Height and width of the model's output, in pixels.
-        crops: Random crops in an epoch of training.
-        calibration_samples: Number of crops of the training photographs, on a grid; the same number is held out.
-        metric: Peak signal-to-noise ratio in dB, or structural similarity in [0, 1].
-
-    Raises:
-        DataError: If a photograph is smaller than a crop, or the crop is not a multiple of the scale.
-    """
-    return Task(
-        name="super-resolution",
-        train=CropPairs(data.train, crops, crop=crop, scale=scale, random=True),
-        calibration=CropPairs(data.train, calibration_samples, crop=crop, scale=scale),
-        heldout=CropPairs(data.heldout, calibration_samples, crop=crop, scale=scale),
-        loss=F.l1_loss,
-        distillation=F.mse_loss,
-        metric=_psnr if metric == "psnr" else _ssim,
-        metric_name="PSNR" if metric == "psnr" else "SSIM",
-        metric_unit="dB" if metric == "psnr" else "",
+def _load(section: ClassificationData, /, *, seed: int, cache: Path) -> Task:
+    require_photographs_for_super_resolution(_NAME, section.source)
+    normalization = None
+    if section.mean is not None and section.std is not None:
+        normalization = Normalization(section.mean, section.std)
+    elif section.mean is not None or section.std is not None:
+        raise ConfigError("data.mean and data.std belong together: give both, or neither")
+    return classification(
+        load_source(section.source, section.path, size=section.size, cache=cache, seed=seed),
+        normalization=normalization,
+        augment_shift=section.augment_shift,
+        augment_flip=section.augment_flip,
+        calibration_samples=section.calibration_samples,
+        seed=seed,
     )
 
 
-def _psnr() -> torchmetrics.Metric:
-    from torchmetrics.image import PeakSignalNoiseRatio
-
-    return PeakSignalNoiseRatio(data_range=1.0)
-
-
-def _ssim() -> torchmetrics.Metric:
-    from torchmetrics.image import StructuralSimilarityIndexMeasure
-
-    return StructuralSimilarityIndexMeasure(data_range=1.0)
+CLASSIFICATION = TaskKind(_NAME, ClassificationData, _load)
 
 
 def _accuracy(classes: int) -> torchmetrics.Metric:
@@ -116,14 +122,20 @@ def _accuracy(classes: int) -> torchmetrics.Metric:
     return MulticlassAccuracy(num_classes=classes, average="micro")
 
 
-def _softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """``T^2 KL(teacher || student)`` of softened ``(B, classes)`` outputs, mean over the batch.
+def softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Return ``T^2 KL(teacher || student)`` of softened outputs, the mean over the batch.
 
     This is Hinton's distillation loss: the teacher's distribution is the reference.
+
+    Args:
+        student: ``(batch, classes)``, or ``(batch, classes, ...)`` for a class at each place: what the places diverge
+            by is added up.
+        teacher: Of the same shape.
+        temperature: Softens both.
     """
     return temperature**2 * F.kl_div(
-        F.log_softmax(student / temperature, dim=-1),
-        F.log_softmax(teacher / temperature, dim=-1),
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
