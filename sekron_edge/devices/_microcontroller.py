@@ -1,7 +1,7 @@
-"""Latency of microcontrollers, estimated: cycles a multiply-accumulate, from published whole networks in int8.
+"""Latency of microcontrollers, estimated: cycles per multiply-accumulate, from published whole networks in int8.
 
-Each figure is latency times clock over MACs of networks that others measured; networks differ, and so the spread is
-part of it. Kernels matter more than cores: the same core is ten times slower with reference kernels.
+Each figure is latency times clock over MACs of networks that others measured. Networks differ, so the spread is part of
+it. Kernels matter more than cores: the same core is ten times slower with reference kernels.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _CYCLES_A_CALL = 2000.0
 
 @dataclass(frozen=True)
 class CyclesPerMac:
-    """What one core needs for a multiply-accumulate in int8 with one library of kernels.
+    """Cycles of one core for a multiply-accumulate in int8 with one library of kernels.
 
     Attributes:
-        core: As Arm or Espressif names it.
+        core: Arm's or Espressif's name of it.
         kernels: The library.
-        typical: Between the networks.
+        typical: A figure between those of the networks.
         low, high: The extremes among them.
-        source: Whose measurements.
+        source: The origin of the measurements.
     """
 
     core: str
@@ -39,7 +39,7 @@ class CyclesPerMac:
     source: str
 
     def milliseconds(self, macs: int, clock_mhz: float) -> tuple[float, float, float]:
-        """Return the typical, the shortest and the longest time of so many MACs."""
+        """Return the typical, the shortest and the longest time of this many MACs."""
         typical, low, high = (cycles * macs / clock_mhz / 1e3 for cycles in (self.typical, self.low, self.high))
         return typical, low, high
 
@@ -60,7 +60,7 @@ CYCLES_PER_MAC = (
         "Xtensa LX7", "ESP-NN", 1.8, 1.6, 2.4, "espressif/esp-tflite-micro on GitHub: person_detect, ESP32-S3"
     ),
 )
-# What TensorFlow Lite Micro is built with where speed counts.
+# The kernels that TensorFlow Lite Micro is built with where speed counts, if not CMSIS-NN.
 _USUAL = {"Xtensa LX7": "ESP-NN"}
 
 
@@ -93,11 +93,11 @@ def microcontroller_latency(profile: DeviceProfile) -> LatencyModel | None:
 
 
 def footprint(artifact: Artifact, profile: DeviceProfile | None = None) -> Footprint | None:
-    """Say what a microcontroller needs for an artifact; None where it is for another kind of device.
+    """Return what a microcontroller needs for an artifact; None where it is for another kind of device.
 
     Args:
         artifact: For TensorFlow Lite Micro, or an accelerator beside it.
-        profile: Whose core's cycles are estimated; an accelerator's are its compiler's.
+        profile: Cycles are estimated for its core; an accelerator's cycles are its compiler's.
     """
     known = {
         "artifact_name": artifact.path.name, "artifact_sha256": artifact.sha256, "format": artifact.format,
@@ -111,14 +111,14 @@ def footprint(artifact: Artifact, profile: DeviceProfile | None = None) -> Footp
     if arena is None:
         return None
     said = f"arena tested with {arena.kernels}, {arena.margin:.0%} margin; most is live where {arena.peak}"
-    found = Footprint(**known, ram_bytes=arena.size_bytes, source=said)
+    needs = Footprint(**known, ram_bytes=arena.size_bytes, source=said)
     figure = None if profile is None else cycles_per_mac(profile)
     clock = None if profile is None or profile.facts.clock is None else profile.facts.clock.value
     if figure is None or clock is None or artifact.macs is None or artifact.precision != "int8":
-        return found
+        return needs
     typical, low, high = figure.milliseconds(artifact.macs, clock)
     counted = f"{figure.typical:g} cycles a MAC on {figure.core} with {figure.kernels}, estimated from {figure.source}"
-    return found.model_copy(
+    return needs.model_copy(
         update={
             "cycles": round(figure.typical * artifact.macs), "latency_ms": typical, "latency_range_ms": (low, high),
             "source": f"{said}; {counted}",

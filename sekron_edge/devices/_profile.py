@@ -1,6 +1,6 @@
-"""Device profiles: what is known of a device, each fact with its unit, its provenance and its source.
+"""Device profiles: the known facts about a device, each with its unit, its provenance and its source.
 
-A profile is a TOML file; those that come with the package are named by id. Whatever is wrong with one is a single
+A profile is a TOML file; those that come with the package are named by id. Anything wrong with one is a single
 `ProfileError` that names the file, the key, and the key or the units that would be right.
 """
 
@@ -25,7 +25,7 @@ from sekron_edge.measurement import _hostinfo
 Provenance = Literal["datasheet", "measured", "estimated", "recalled", "unknown"]
 Value = TypeVar("Value", int, float, str)
 
-# Of each quantity, the first unit is the one that a profile holds; the numbers convert to it.
+# The first unit of each quantity is the one that a profile holds; the numbers convert to it.
 _MEMORY = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _CLOCK = {"MHz": 1, "GHz": 1000}
 _CORES = {"cores": 1}
@@ -36,7 +36,7 @@ _LATENCY = {"ms": 1}
 _PACKAGE = "sekron_edge.profiles"
 _SUFFIX = ".toml"
 _LONGEST_REPR = 60
-_LIMIT = 2**63  # what JSON readers and databases hold as a whole number
+_LIMIT = 2**63  # JSON readers and databases hold smaller whole numbers
 
 
 class Fact(BaseModel, Generic[Value]):
@@ -44,10 +44,10 @@ class Fact(BaseModel, Generic[Value]):
 
     Attributes:
         value: In ``unit``; None exactly where the provenance is ``unknown``.
-        unit: The one unit that profiles hold this fact in; empty for a name.
+        unit: The only unit that profiles hold this fact in; empty for a name.
         provenance: ``datasheet`` (the maker's documents, or a text that repeats them), ``measured``, ``estimated``,
             ``recalled`` (a maker's figure that was not read again), or ``unknown``.
-        source: Where the value is from: an address, or how it was estimated.
+        source: Where the value comes from: an address, or how it was estimated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -95,7 +95,7 @@ def _quantity(units: Mapping[str, int], *, whole: bool = False) -> BeforeValidat
         if unit not in tuple(units):
             said = f"{unit!r} is not a unit of this fact" if unit else "missing"
             raise _problem("unit", f"{said}; allowed: {', '.join(units)}")
-        # What is no number is left to pydantic, which says so.
+        # pydantic refuses a value that is not a number.
         if isinstance(value, int | float) and not isinstance(value, bool):
             factor = units[unit]
             value = value * factor
@@ -124,14 +124,14 @@ Name = Annotated[Fact[str], BeforeValidator(_without_unit)]
 
 
 class Facts(BaseModel):
-    """What is known of a device. A fact that is None was not stated: it may not apply to the device.
+    """The known facts about a device. A fact that is None was not stated: it may not apply to the device.
 
     Attributes:
         cpu: The system on chip and its cores, as text.
         cores: Number of CPU cores.
         clock: Of the fastest core, in MHz.
         ram: Main memory, in bytes.
-        usable_ram: What one application or one model can count on, in bytes.
+        usable_ram: Memory that one application or one model can count on, in bytes.
         storage: In bytes.
         sram: Memory on a microcontroller's chip, in bytes.
         flash: A microcontroller's program memory, in bytes.
@@ -139,8 +139,8 @@ class Facts(BaseModel):
         gpu: Name of the GPU.
         npu: Name of the neural accelerator.
         npu_rate: Its peak rate, in TOPS as its maker counts them.
-        mobilenet_v1: Latency of MobileNetV1 1.0 at 224x224 in float32 on one CPU thread, in ms: what latencies
-            are estimated from where nobody has measured.
+        mobilenet_v1: Latency of MobileNetV1 1.0 at 224x224 in float32 on one CPU thread, in ms. Latencies are
+            estimated from it where nobody has measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,17 +161,17 @@ class Facts(BaseModel):
 
 
 class DeviceProfile(BaseModel):
-    """A device: what runs there, and the facts about it.
+    """A device: the formats that run there, and the facts about it.
 
     Attributes:
         id: Its name on the command line: lower-case letters, digits and hyphens.
         name: Its name for people.
         kind: ``host`` is the machine this runs on; the facts that its file does not state are read from it.
-        runtime: The format that is exported for it unless another is asked for.
+        runtime: The format that is exported for it unless another one is named.
         formats: Every format that runs there.
-        threads: How many threads a measurement uses unless told otherwise; a setting, not a fact.
-        facts: What is known of it.
-        notes: What a person should know beside the facts.
+        threads: Threads that a measurement uses by default; a setting, not a fact.
+        facts: The known facts.
+        notes: Remarks for people, beside the facts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -214,7 +214,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         name_or_path: The id of a profile that comes with the package, or a path to a TOML file.
 
     Raises:
-        ProfileError: If there is no such profile, or it cannot be read, or is not correct.
+        ProfileError: If there is no such profile, or it cannot be read, or it is not correct.
     """
     ids = profile_ids()
     if isinstance(name_or_path, str) and name_or_path in ids:
@@ -248,7 +248,7 @@ def _load(file: Traversable, shown: str) -> DeviceProfile:
 
 
 def _with_this_machine(profile: DeviceProfile) -> DeviceProfile:
-    """Add what the operating system says to the facts that the profile does not state."""
+    """Add the operating system's facts where the profile states none."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     host = _hostinfo.this_machine()
     read: dict[str, tuple[Any, str]] = {
@@ -274,7 +274,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _readable_bytes(value: int) -> str:
-    """The exact value where some unit makes it short, else four digits."""
+    """Return the exact value if some unit makes it short, else four digits."""
     for unit in ("GiB", "GB", "MiB", "MB", "KiB", "kB"):
         size = _MEMORY[unit]
         if size <= value < 10_000 * size and value * 4 % size == 0:
@@ -284,27 +284,27 @@ def _readable_bytes(value: int) -> str:
 
 
 def _problem(key: str, text: str) -> PydanticCustomError:
-    """An error at ``key`` of the table being validated; pydantic knows the way to the table."""
+    """Return an error at ``key`` of the table being validated; pydantic adds the path to the table."""
     return PydanticCustomError("profile", "{text}", {"key": key, "text": text})
 
 
 def _problems(error: ValidationError) -> list[str]:
-    """Say each of pydantic's errors with its dotted key, and what would be right."""
+    """Return the text of each of pydantic's errors with its dotted key, and what would be right."""
     said = []
-    for found in error.errors(include_url=False):
-        path = [str(part) for part in found["loc"]]
-        given = _shortened(found["input"])
-        text = f"{found['msg'][0].lower()}{found['msg'][1:]}, not {given}"
-        if found["type"] == "profile":
-            path.append(found["ctx"]["key"])
-            text = found["ctx"]["text"]
-        elif found["type"] == "missing":
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        given = _shortened(problem["input"])
+        text = f"{problem['msg'][0].lower()}{problem['msg'][1:]}, not {given}"
+        if problem["type"] == "profile":
+            path.append(problem["ctx"]["key"])
+            text = problem["ctx"]["text"]
+        elif problem["type"] == "missing":
             text = "missing"
-        elif found["type"] == "extra_forbidden":
+        elif problem["type"] == "extra_forbidden":
             text = f"no such key; the nearest is {_nearest_key(path)}"
-        elif found["type"] == "model_type":
+        elif problem["type"] == "model_type":
             text = f"must be a table, not {given}"
-        elif found["type"] == "tuple_type":
+        elif problem["type"] == "tuple_type":
             text = f"must be a list, not {given}"
         said.append(f"{'.'.join(path)}: {text}")
     return said
@@ -316,7 +316,7 @@ def _shortened(given: Any) -> str:
 
 
 def _nearest_key(path: list[str]) -> str:
-    """The valid key nearest to one that is not; a fact written at the top level is found below ``facts`` too."""
+    """Return the valid key nearest to a wrong one; a fact at the top level is also looked for below ``facts``."""
     inside_fact = len(path) > 2
     if inside_fact:
         keys = {key: ".".join([*path[:-1], key]) for key in Fact.model_fields}
