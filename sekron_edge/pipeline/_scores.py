@@ -22,6 +22,7 @@ from sekron_edge.planner import (
     ModelScores,
     PlanEvaluator,
     Pricing,
+    added_families,
     measure_sensitivity,
     score_for_all,
     with_sensitivity_of,
@@ -136,6 +137,7 @@ def _key(calibration: Calibration, example_inputs: tuple[Tensor, ...], target: T
         target.precision,
         asdict(target.file_costs),
         *further_resources(),  # candidates are counted and kept for them
+        *added_families(),
     )
 
 

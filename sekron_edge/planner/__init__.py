@@ -5,10 +5,18 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 """
 
 from sekron_edge.planner._calibration import Calibration
-from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, kronecker_splits, ranks_up_to
+from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures
 from sekron_edge.planner._costs import CostModel, Pricing
 from sekron_edge.planner._errors import WeightErrors
 from sekron_edge.planner._evaluator import PlanEvaluator
+from sekron_edge.planner._families import (
+    Family,
+    added_families,
+    kronecker_splits,
+    ranks_up_to,
+    register_family,
+    structure_families,
+)
 from sekron_edge.planner._frontier import budgets_to_least, frontier
 from sekron_edge.planner._plan import (
     FrontierPoint,
@@ -24,6 +32,7 @@ __all__ = [
     "Calibration",
     "Candidate",
     "CostModel",
+    "Family",
     "FrontierPoint",
     "LayerChoice",
     "LayerScores",
@@ -33,6 +42,7 @@ __all__ = [
     "Pricing",
     "SolverResult",
     "WeightErrors",
+    "added_families",
     "budgets_to_least",
     "decompose",
     "enumerate_structures",
@@ -40,8 +50,10 @@ __all__ = [
     "kronecker_splits",
     "measure_sensitivity",
     "ranks_up_to",
+    "register_family",
     "score",
     "score_for_all",
     "solve",
+    "structure_families",
     "with_sensitivity_of",
 ]

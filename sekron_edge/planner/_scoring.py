@@ -13,7 +13,7 @@ from sekron_edge.budget import Budget, LayerCost, planned_resource, total
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
 from sekron_edge.nn import layer_weight, operations, replace_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
-from sekron_edge.planner._candidates import DEFAULT_FAMILIES, Candidate, LayerScores, enumerate_structures, undominated
+from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._costs import (
     Call,
     CostModel,
@@ -25,6 +25,7 @@ from sekron_edge.planner._costs import (
     weight_shape,
 )
 from sekron_edge.planner._errors import WeightErrors, output_errors
+from sekron_edge.planner._families import DENSE
 from sekron_edge.planner._plan import LayerChoice, Plan
 from sekron_edge.planner._solver import solve
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
@@ -193,7 +194,7 @@ def score(
     precision: str = "fp32",
     file_costs: FileCosts = WEIGHTS_ALONE,
     calibration: Sequence[Tensor] | None = None,
-    families: Collection[str] = DEFAULT_FAMILIES,
+    families: Collection[str] | None = None,
 ) -> ModelScores:
     """Price every candidate of every layer, and its error.
 
@@ -207,7 +208,7 @@ def score(
         precision: Decides the bytes of a value.
         file_costs: What operations take in the artifact beside their weights; by default nothing.
         calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
-        families: Of structures to offer, by name; by default those whose errors take little time.
+        families: Of structures to offer, by name; those that are offered by default if None.
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
@@ -225,7 +226,7 @@ def score_for_all(
     targets: Sequence[Pricing],
     *,
     calibration: Calibration | None = None,
-    families: Collection[str] = DEFAULT_FAMILIES,
+    families: Collection[str] | None = None,
 ) -> list[ModelScores]:
     """Score for several targets at once: each keeps the candidates that nothing beats there, errors are found once.
 
@@ -289,7 +290,7 @@ def _refused(name: str, layer: nn.Module, calls: Sequence[Call], target: Pricing
         kind=type(layer).__name__.removeprefix("Parametrized"),
         weight_shape=weight_shape(layer),
         considered=1,
-        candidates=(Candidate(family="dense", structure=None, cost=cost),),
+        candidates=(Candidate(family=DENSE, structure=None, cost=cost),),
         refused=reason,
     )
 
@@ -301,7 +302,7 @@ def _score_layer(
     prices: Sequence[_Price],
     *,
     moment: Tensor | None,
-    families: Collection[str],
+    families: Collection[str] | None,
 ) -> list[LayerScores]:
     weight = layer_weight(layer)
     shape = tuple(weight.shape[1:])
@@ -337,7 +338,7 @@ def _worthwhile(
     price: _Price,
 ) -> list[Candidate]:
     """Price a layer as it is, and with every structure; return it first, then those that nothing beats."""
-    dense = Candidate(family="dense", structure=None, cost=price(as_it_is, layer, calls))
+    dense = Candidate(family=DENSE, structure=None, cost=price(as_it_is, layer, calls))
     priced = [
         _with_error(Candidate(family=family, structure=structure, cost=price(structure, layer, calls)), error)
         for family, structure, error in found
