@@ -22,7 +22,7 @@ from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.data import classification, load_source
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.pipeline import calibration_inputs, compress, example_inputs
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, train
@@ -84,7 +84,7 @@ def _row(pair: int, task: Task, random: Random) -> dict[str, Any]:
         dense = export(
             model, example_inputs(task), format="litert", precision=precision, out=folder, calibration=(inputs,)
         )
-        slow, fast = LocalDevice().measure_together([dense, artifact], runs=100)
+        slow, fast = LocalDevice().measure_together([dense, artifact], Conditions(runs=100))
     found = {
         "latency_ms": fast.median_ms / slow.median_ms,
         "artifact_bytes": artifact.size_bytes / dense.size_bytes,

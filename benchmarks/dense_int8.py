@@ -18,7 +18,7 @@ from sekron_edge.artifacts import export
 from sekron_edge.bundle import MANIFEST_NAME, read_manifest
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.data import collate
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.pipeline import JobConfig, load_config, load_task, trained_model
 from sekron_edge.verification import score_artifact
 
@@ -60,7 +60,7 @@ def _compare(job: str, config: JobConfig, bundle: Path) -> list[dict[str, Any]]:
         write = partial(export, model, (inputs[:1],), format="litert", out=folder, name="dense")
         dense, int8 = write(precision="fp32"), write(precision="int8", calibration=(inputs,))
         artifacts = {"dense fp32": dense, "dense int8": int8, "delivered fp32": ours}
-        timings = LocalDevice().measure_together(list(artifacts.values()), runs=100)
+        timings = LocalDevice().measure_together(list(artifacts.values()), Conditions(runs=100))
         return [
             {
                 "job": job,

@@ -26,7 +26,7 @@ from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import ConfigError, DataError, InfeasibleBudgetError
 from sekron_edge.latency import cached_calibration
-from sekron_edge.measurement import LocalDevice, refuse_matrix_unit
+from sekron_edge.measurement import Conditions, LocalDevice, refuse_matrix_unit
 from sekron_edge.nn import factorize
 from sekron_edge.pipeline import calibration_inputs
 from sekron_edge.planner import ModelScores, Plan, score
@@ -116,7 +116,7 @@ def _row(
             for name, model in (("dense", dense), ("small", small))
         )  # fmt: skip
         scores = [None, None] if task is None else [score_artifact(one, task) for one in (before, after)]
-        slow, fast = LocalDevice().measure_together([before, after], runs=_RUNS)
+        slow, fast = LocalDevice().measure_together([before, after], Conditions(runs=_RUNS))
     return {
         "job": job, "runtime": runtime, "dense score": scores[0], "score": scores[1],
         "dense bytes": before.size_bytes, "bytes": after.size_bytes, "dense ms": slow.median_ms, "ms": fast.median_ms,

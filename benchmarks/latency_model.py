@@ -31,7 +31,7 @@ from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import Artifact, Precision, calibratable, export
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.latency import LatencyModel, calibrate
-from sekron_edge.measurement import LocalDevice, MeasurementStore
+from sekron_edge.measurement import Conditions, LocalDevice, MeasurementStore
 from sekron_edge.nn import factorize, layer_primitives, operations
 from sekron_edge.planner import enumerate_structures
 from sekron_edge.primitives import Primitive
@@ -128,7 +128,7 @@ def _compared(runtime: _Runtime, networks: Sequence[_Network], progress: Console
         for number in range(1, 1 + _ROUNDS):
             rounds.append([])
             for case, expected in zip(cases, predicted, strict=True):
-                beside, own = LocalDevice().measure_together([anchor, case.artifact], runs=_RUNS)
+                beside, own = LocalDevice().measure_together([anchor, case.artifact], Conditions(runs=_RUNS))
                 rounds[-1].append((beside.median_ms, own.median_ms))
                 said = f"predicted {expected:.4g} ms, measured {own.median_ms:.4g} ms"
                 progress.say(f"round {number} of {_ROUNDS}, {case.network.name}: {said}")

@@ -30,7 +30,7 @@ from sekron_edge.artifacts import Artifact, export
 from sekron_edge.budget import Budget
 from sekron_edge.cli import ConsoleProgress
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.nn import operations
 from sekron_edge.pipeline import (
     calibration_inputs,
@@ -110,7 +110,7 @@ class _Network:
 
     def share(self, model: nn.Module) -> float:
         """Return the time that a model's artifact takes, of the dense one's."""
-        slow, fast = LocalDevice().measure_together([self.dense, self.exported(model)], runs=_RUNS)
+        slow, fast = LocalDevice().measure_together([self.dense, self.exported(model)], Conditions(runs=_RUNS))
         return fast.median_ms / slow.median_ms
 
     def compressed(self, method: str, share: float, peers: dict[str, Compress]) -> tuple[nn.Module | None, float]:
@@ -123,7 +123,8 @@ class _Network:
                     task=self.task, budget=budget, runtime="litert", threads=1, progress=ConsoleProgress(),
                 )  # fmt: skip
             except InfeasibleBudgetError as error:
-                return None, error.nearest[0]["latency_ms"] / LocalDevice().measure(self.dense, runs=_RUNS).median_ms
+                dense = LocalDevice().measure(self.dense, Conditions(runs=_RUNS))
+                return None, error.nearest[0]["latency_ms"] / dense.median_ms
             small = decompose(self.model, chosen, calibration=(calibration_inputs(self.task),))
             return small, self.share(small)
         if method not in peers:
@@ -172,7 +173,7 @@ def _rows(network: _Network, shares: Sequence[float]) -> Iterator[dict[str, Any]
     methods = (_OURS, *_PEERS)
     found = {(share, method): _reached(network, method, share, peers) for share in shares for method in methods}
     artifacts = [reached.artifact for reached in found.values() if reached.artifact is not None]
-    slow, *measured = LocalDevice().measure_together([network.dense, *artifacts], runs=_RUNS)
+    slow, *measured = LocalDevice().measure_together([network.dense, *artifacts], Conditions(runs=_RUNS))
     times = {artifact.sha256: one.median_ms / slow.median_ms for artifact, one in zip(artifacts, measured, strict=True)}
     dense = evaluate(network.model, network.task)
     for (share, method), reached in found.items():

@@ -52,6 +52,12 @@ class TensorSpec(BaseModel):
     layout: Literal["torch", "channels_last"] = "torch"
     quantization: Quantization | None = None
 
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """The shape in PyTorch's layout."""
+        batch, *rest = self.shape
+        return (batch, rest[-1], *rest[:-1]) if self.layout == "channels_last" else self.shape
+
     def from_torch(self, array: Array) -> Array:
         """Bring an array from PyTorch's layout and type to the artifact's; contiguous."""
         moved = np.moveaxis(array, 1, -1) if self.layout == "channels_last" else array

@@ -97,7 +97,7 @@ def verify_bundle(bundle: Path) -> BundleCheck:
 
 
 def probes(bundle: Path) -> list[Probe]:
-    """Return every artifact with the golden inputs, and a judge of what it makes of them, wherever that is.
+    """Return every artifact with the golden inputs, and a check of what it makes of them, wherever that is.
 
     Raises:
         BundleError: If the manifest or the golden samples are missing or altered.
@@ -111,13 +111,13 @@ def probes(bundle: Path) -> list[Probe]:
     def probe(delivery: Delivery) -> Probe:
         artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
 
-        def judge(found: tuple[Array, ...]) -> str:
-            comparison = compare(outputs, found, classes=len(manifest.labels))
+        def check_outputs(actual: tuple[Array, ...]) -> str:
+            comparison = compare(outputs, actual, classes=len(manifest.labels))
             if not comparison.within(_tolerance(delivery)):
                 raise VerificationError(f"{artifact.path.name} does not give the golden outputs there: {comparison}")
             return str(comparison)
 
-        return Probe(artifact, inputs, judge)
+        return Probe(artifact, inputs, check_outputs)
 
     return [probe(delivery) for delivery in manifest.deliveries]
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import typer
@@ -34,7 +35,6 @@ app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("torch", "numpy", "litert-torch", "ai-edge-litert", "executorch", "coremltools", "lightning")
-_CLIENTS = {"ssh": "-V", "adb": "--version"}
 _INTERRUPTED = 130
 
 
@@ -65,27 +65,28 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _client_version(client: str, option: str) -> str | None:
-    path = shutil.which(client)
+def _client_version(command: Sequence[str]) -> str | None:
+    program, *arguments = command
+    path = shutil.which(program)
     if path is None:
         return None
-    said = subprocess.run([path, option], capture_output=True, text=True, check=False)
-    return (said.stdout or said.stderr).partition("\n")[0]
+    ended = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    return (ended.stdout or ended.stderr).partition("\n")[0]
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what can run here: formats, packages and their versions; and what devices elsewhere are reached with."""
     from sekron_edge.artifacts import exporter_names, get_exporter
-    from sekron_edge.measurement import connections
+    from sekron_edge.measurement import known_transports, user_devices
 
     formats = {}
     for name in exporter_names():
         available = get_exporter(name).availability()
         formats[name] = {"ok": available.ok, "reason": available.reason}
     packages = {package: _version(package) for package in ("sekron-edge", *_PACKAGES)}
-    clients = {client: _client_version(client, option) for client, option in _CLIENTS.items()}
-    devices = sorted(connections())
+    clients = {one.client[0]: _client_version(one.client) for one in known_transports() if one.client}
+    devices = sorted(user_devices())
     if as_json:
         found = {"python": platform.python_version(), "system": platform.platform(), "packages": packages}
         typer.echo(json.dumps({**found, "formats": formats, "clients": clients, "devices": devices}, indent=2))

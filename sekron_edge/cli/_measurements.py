@@ -57,17 +57,15 @@ def bench(
     Ends with exit code 3 if that is more than --profile has.
     """
     from sekron_edge.devices import footprint, load_profile, require_fit
-    from sekron_edge.measurement import Conditions, measure_fleet, open_device
+    from sekron_edge.measurement import Conditions, Retries, measure_fleet, open_device
 
-    asked = Conditions(
+    conditions = Conditions(
         runs=runs,
         threads=threads,
         affinity=_cores(cores),
         compute_units=_compute_units(compute_units),
         operators=operators,
         timeout_s=timeout,
-        retries=retries,
-        resume=resume,
     )
     devices = [open_device(name) for name in device or ["local"]]
     progress, chosen = ConsoleProgress(), None if profile is None else load_profile(profile)
@@ -75,7 +73,9 @@ def bench(
         probes = _probes(path) if format is None else _adopted(path, format, Path(folder), progress)
         footprints = {probe.artifact.path: footprint(probe.artifact, chosen) for probe in probes}
         timed = [probe for probe in probes if footprints[probe.artifact.path] is None]
-        report = measure_fleet(timed, devices, asked, tell=progress.say)
+        report = measure_fleet(
+            timed, devices, conditions, retries=Retries(times=retries), resume=resume, tell=progress.say
+        )
     found = tuple(one for one in footprints.values() if one is not None)
     report = report.model_copy(update={"footprints": found})
     if as_json:

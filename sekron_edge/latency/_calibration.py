@@ -24,6 +24,7 @@ from sekron_edge.latency._design import calibration_primitives
 from sekron_edge.latency._drawing import draw_latency_model
 from sekron_edge.latency._model import LatencyModel, fit
 from sekron_edge.measurement import _hostinfo
+from sekron_edge.measurement._conditions import Conditions
 from sekron_edge.measurement._device import Device
 from sekron_edge.measurement._records import Measurement
 from sekron_edge.measurement._store import MeasurementStore
@@ -130,7 +131,8 @@ def _alone(
         exporter.export_primitive(primitive, folder / f"{index}{exporter.suffix}", precision=precision)
         for index, primitive in enumerate(primitives)
     ]
-    return lambda: device.time_computations(artifacts, runs=_RUNS, threads=threads)
+    conditions = Conditions(runs=_RUNS, warmup=2, threads=threads)
+    return lambda: device.time_computations(artifacts, conditions)
 
 
 def _traced(
@@ -146,9 +148,11 @@ def _traced(
     paths = [folder / f"{index}{exporter.suffix}" for index in range(len(parts))]
     artifacts = _in_processes(partial(exporter.export_primitives, precision=precision), parts, paths)
 
+    conditions = Conditions(runs=1, warmup=1, threads=threads)
+
     def timed() -> list[Measurement]:
         measurements = []
-        for part, whole in zip(parts, device.time_operators(artifacts, threads=threads), strict=True):
+        for part, whole in zip(parts, device.time_operators(artifacts, conditions), strict=True):
             operators = [(one.name, one.milliseconds, one.spread_ms or 0.0) for one in whole.operators]
             measurements += [
                 whole.model_copy(update={"median_ms": time, "iqr_ms": spread, "min_ms": time, "operators": ()})

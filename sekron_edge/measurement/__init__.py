@@ -5,19 +5,27 @@ made; whatever goes wrong, nothing is left on a device; nothing here imports tor
 """
 
 from sekron_edge.measurement._comparison import LatencyComparison, compare_latencies
-from sekron_edge.measurement._device import Device
-from sekron_edge.measurement._fleet import Conditions, Failure, MeasurementReport, Probe, measure_fleet
+from sekron_edge.measurement._conditions import Conditions
+from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._device import Device, OutputCheck
+from sekron_edge.measurement._fleet import Failure, MeasurementReport, Probe, Retries, measure_fleet
 from sekron_edge.measurement._hostinfo import this_machine
 from sekron_edge.measurement._named import measure, open_device
+from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, Timing
 from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Measurement, OperatorTime
 from sekron_edge.measurement._store import Kept, MeasurementStore
+from sekron_edge.measurement._transports import DeviceSettings, Transport, known_transports, register_transport
+from sekron_edge.measurement._user_devices import user_devices
 from sekron_edge.measurement.on_device.matrix_unit import refuse_matrix_unit
-from sekron_edge.measurement.transports import LocalDevice, VectorUnits, comparable_device, connections
+from sekron_edge.measurement.transports import LocalDevice, VectorUnits, comparable_device
 
 __all__ = [
+    "Answer",
     "ComputeUnits",
     "Conditions",
+    "Deadline",
     "Device",
+    "DeviceSettings",
     "Environment",
     "Failure",
     "Footprint",
@@ -26,16 +34,24 @@ __all__ = [
     "LocalDevice",
     "Measurement",
     "MeasurementReport",
+    "MeasurementRequest",
     "MeasurementStore",
     "OperatorTime",
+    "Outcome",
+    "OutputCheck",
     "Probe",
+    "Retries",
+    "Timing",
+    "Transport",
     "VectorUnits",
     "comparable_device",
     "compare_latencies",
-    "connections",
+    "known_transports",
     "measure",
     "measure_fleet",
     "open_device",
     "refuse_matrix_unit",
+    "register_transport",
     "this_machine",
+    "user_devices",
 ]

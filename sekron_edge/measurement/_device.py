@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError, UnsupportedError
-from sekron_edge.measurement._protocol import Job, Outcome
-from sekron_edge.measurement._records import ComputeUnits, Measurement
+from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
+from sekron_edge.measurement._protocol import MeasurementRequest, Outcome
+from sekron_edge.measurement._records import Measurement
 from sekron_edge.measurement._store import MeasurementStore
 from sekron_edge.measurement._summary import summary
 from sekron_edge.measurement.on_device import runner
 
 RUNNER = Path(runner.__file__)
-# Handed the outputs for all inputs, in PyTorch's layout: says what it found, or raises.
-Judge = Callable[[tuple[Array, ...]], str]
+# Handed the outputs for all inputs, in PyTorch's layout: says how they are, or raises a VerificationError.
+OutputCheck = Callable[[tuple[Array, ...]], str]
 
 
 class Device(ABC):
     """Where artifacts are measured. What is measured of them is kept in the store; an emulated device's is not.
+
+    Whoever brings a new kind of device implements `carry_out`, and `sekron_edge.testing.DeviceContract` checks it.
 
     Attributes:
         name: What users call it: ``local``, ``ssh:board``, ``adb:SERIAL``.
@@ -33,52 +36,61 @@ class Device(ABC):
     emulated: bool = False
 
     @abstractmethod
-    def _carry(self, job: Job, timeout_s: float) -> Outcome:
-        """Have the runner do a job, within the time."""
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
+        """Have the artifacts of a request measured on the device.
+
+        It ends within ``request.conditions.timeout_s`` and the few seconds that ending a run takes. Whatever it raises,
+        nothing is left: on the device no process, and no file that was not there before; here no process.
+
+        Args:
+            request: What to measure, and how; its artifacts are the files that were described.
+
+        Returns:
+            What was seen: the request's token, and for each artifact, in order, every run in milliseconds; what the
+            system's files say of the device before and after. If the request wants outputs, those of each artifact for
+            all inputs, in PyTorch's layout; none where the device's own program gives none.
+
+        Raises:
+            UnreachableError: If the device is away or busy, or was lost meanwhile: trying again may help.
+            UnsupportedError: If the device runs no artifacts of this format.
+            DeviceError: If anything else is in the way: inputs that are not the artifact's, a runtime that is absent
+                or crashes, time that is up, times that cannot be the truth.
+        """
 
     def measure(
         self,
         artifact: Artifact,
-        inputs: Sequence[Array] | None = None,
+        conditions: Conditions = DEFAULT_CONDITIONS,
         *,
-        runs: int = 50,
-        warmup: int = 10,
-        threads: int = 1,
-        affinity: Sequence[int] = (),
-        compute_units: ComputeUnits = "ALL",
-        operators: bool = False,
-        timeout_s: float = 600.0,
-        judge: Judge | None = None,
+        inputs: Sequence[Array] | None = None,
+        check_outputs: OutputCheck | None = None,
     ) -> Measurement:
-        """Measure one artifact in a process of its own. See `sekron_edge.measurement.measure` for the arguments.
+        """Measure one artifact in a process of its own.
 
-        Where the device's own program gives no outputs, the judge sees none, and nothing is called verified.
+        Args:
+            artifact: What to run.
+            conditions: How.
+            inputs: Arrays in PyTorch's layout, any number of batches; random values if None. The first batch is timed.
+            check_outputs: Handed the outputs for all inputs; what it says becomes ``verified``. Where the device's own
+                program gives none, it is not called, and nothing is called verified.
+
+        Raises:
+            DeviceError: As `carry_out`, and if the artifact is not there, or not the file that was described.
         """
-        job = Job(
-            (artifact,),
-            None if inputs is None else tuple(inputs),
-            answered=judge is not None,
-            runs=runs,
-            warmup=warmup,
-            threads=threads,
-            affinity=tuple(affinity),
-            compute_units=compute_units,
-            operators=operators,
+        request = MeasurementRequest(
+            (artifact,), conditions, _as_tuple(inputs), wants_outputs=check_outputs is not None
         )
-        (found,), outputs = self._do(job, timeout_s)
-        if judge is not None and outputs[0]:
-            found = found.model_copy(update={"verified": judge(outputs[0])})
-        return _kept([found])[0]
+        (measured,), outputs = self._measured(request)
+        if check_outputs is not None and outputs[0]:
+            measured = measured.model_copy(update={"verified": check_outputs(outputs[0])})
+        return _kept([measured])[0]
 
     def measure_together(
         self,
         artifacts: Sequence[Artifact],
-        inputs: Sequence[Array] | None = None,
+        conditions: Conditions = DEFAULT_CONDITIONS,
         *,
-        runs: int = 50,
-        warmup: int = 10,
-        threads: int = 1,
-        timeout_s: float = 600.0,
+        inputs: Sequence[Array] | None = None,
     ) -> list[Measurement]:
         """Measure artifacts of one format in turn in one process, so that their ratios hold on a noisy machine.
 
@@ -90,89 +102,61 @@ class Device(ABC):
         """
         if len({artifact.format for artifact in artifacts}) > 1:
             raise DeviceError("only artifacts of one format can be measured together; measure each format by itself")
-        given = None if inputs is None else tuple(inputs)
-        job = Job(tuple(artifacts), given, runs=runs, warmup=warmup, threads=threads)
-        return _kept(self._do(job, timeout_s)[0])
+        return _kept(self._measured(MeasurementRequest(tuple(artifacts), conditions, _as_tuple(inputs)))[0])
 
-    def time_computations(
-        self, artifacts: Sequence[Artifact], *, runs: int, threads: int, timeout_s: float = 600.0
-    ) -> list[Measurement]:
+    def time_computations(self, artifacts: Sequence[Artifact], conditions: Conditions) -> list[Measurement]:
         """Time artifacts of one format in turn, on random values, without handing over inputs and fetching outputs.
 
-        Where the runtime knows no other way, both are in the times.
+        Where the runtime knows no other way, both are in the times. Nothing is waited for but the warm-up.
 
         Raises:
             DeviceError: As `measure`.
         """
-        job = Job(tuple(artifacts), runs=runs, warmup=2, settle_seconds=0.0, threads=threads, timed="computation")
-        return self._do(job, timeout_s)[0]
+        request = MeasurementRequest(tuple(artifacts), conditions, timed="computation", settle_seconds=0.0)
+        return self._measured(request)[0]
 
-    def time_operators(
-        self, artifacts: Sequence[Artifact], *, threads: int, timeout_s: float = 600.0
-    ) -> list[Measurement]:
+    def time_operators(self, artifacts: Sequence[Artifact], conditions: Conditions) -> list[Measurement]:
         """Time the operators of artifacts of one format, on random values, by the runtime's own tracer.
 
         Raises:
             DeviceError: As `measure`, and if no tracer's times come from the device.
         """
-        job = Job(
-            tuple(artifacts), runs=1, warmup=1, settle_seconds=0.0, least_seconds=0.0, threads=threads, operators=True
-        )
-        found = self._do(job, timeout_s)[0]
-        if not all(one.operators for one in found):
+        traced = replace(conditions, operators=True)
+        request = MeasurementRequest(tuple(artifacts), traced, settle_seconds=0.0, least_seconds=0.0)
+        measured = self._measured(request)[0]
+        if not all(one.operators for one in measured):
             raise UnsupportedError(
                 f"{self.name}: no operators' times come from there, which {artifacts[0].format} is calibrated with"
             )
-        return found
+        return measured
 
-    def _do(self, job: Job, timeout_s: float) -> tuple[list[Measurement], tuple[tuple[Array, ...], ...]]:
-        job.check()
+    def _measured(self, request: MeasurementRequest) -> tuple[list[Measurement], tuple[tuple[Array, ...], ...]]:
+        request.check()
         started = datetime.now(UTC)
-        done = self._carry(job, timeout_s)
-        found = [
+        outcome = self.carry_out(request)
+        measured = [
             summary(
                 artifact,
                 timing,
-                job=job,
-                answer=done.answer,
+                request=request,
+                answer=outcome.answer,
                 device=self.name,
                 emulated=self.emulated,
                 started=started,
             )
-            for artifact, timing in zip(job.artifacts, done.answer.timings, strict=True)
+            for artifact, timing in zip(request.artifacts, outcome.answer.timings, strict=True)
         ]
-        return found, done.outputs
+        return measured, outcome.outputs
 
 
-def _kept(found: list[Measurement]) -> list[Measurement]:
+def _as_tuple(inputs: Sequence[Array] | None) -> tuple[Array, ...] | None:
+    return None if inputs is None else tuple(inputs)
+
+
+def _kept(measured: list[Measurement]) -> list[Measurement]:
     """Put measurements into the store; what is emulated is none of a device's."""
     store = MeasurementStore.default()
-    for measurement in found:
+    for measurement in measured:
         if not measurement.emulated:
             store.keep(measurement)
-    return found
-
-
-class Deadline:
-    """A time until which all of something must be done."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left; never negative."""
-        return max(0.0, self._end - time.monotonic())
-
-    @property
-    def passed(self) -> float:
-        """Seconds since it was set."""
-        return self.seconds - (self._end - time.monotonic())
-
-    def missed(self, device: str, job: Job) -> DeviceError:
-        """Return the error that says so."""
-        return DeviceError(
-            f"{device}: measuring {job.names} took longer than {self.seconds:g} s; ask for fewer than {job.runs} runs "
-            "or allow more"
-        )
+    return measured

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, UnsupportedError, VerificationError
-from sekron_edge.measurement._device import Device, Judge
-from sekron_edge.measurement._records import ComputeUnits, Footprint, Measurement
+from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
+from sekron_edge.measurement._device import Device, OutputCheck
+from sekron_edge.measurement._records import Footprint, Measurement
 from sekron_edge.measurement._store import MeasurementStore
 
 _RECENT = timedelta(days=1)
@@ -54,45 +55,36 @@ _Column = list[Measurement | Failure]
 
 @dataclass(frozen=True)
 class Probe:
-    """An artifact to measure; with inputs in PyTorch's layout, and a judge of what it makes of them on the device."""
+    """An artifact to measure; with inputs in PyTorch's layout, and a check of what it makes of them on the device."""
 
     artifact: Artifact
     inputs: tuple[Array, ...] | None = None
-    judge: Judge | None = None
+    check_outputs: OutputCheck | None = None
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """How artifacts are measured, on every device alike.
+class Retries:
+    """When a device is tried again that is away or busy, or was lost.
 
     Attributes:
-        runs: Least number of timed runs.
-        threads: That the runtime may use.
-        affinity: Cores to run on; as the system likes if empty.
-        compute_units: That Core ML may use.
-        operators: Whether to time single operators too, where the runtime can.
-        timeout_s: For one artifact on one device.
-        retries: How often a device is tried again that is away or busy, or was lost.
-        backoff_s: Before the first of these; twice as long before each next one.
-        resume: Take what was measured under the same conditions since yesterday from the store.
+        times: How often.
+        backoff_s: Before the first retry; twice as long before each next one.
     """
 
-    runs: int = 50
-    threads: int = 1
-    affinity: tuple[int, ...] = ()
-    compute_units: ComputeUnits = "ALL"
-    operators: bool = False
-    timeout_s: float = 600.0
-    retries: int = 3
+    times: int = 3
     backoff_s: float = 2.0
-    resume: bool = False
+
+
+_USUAL_RETRIES = Retries()
 
 
 def measure_fleet(
     probes: Sequence[Probe],
     devices: Sequence[Device],
-    conditions: Conditions,
+    conditions: Conditions = DEFAULT_CONDITIONS,
     *,
+    retries: Retries = _USUAL_RETRIES,
+    resume: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> MeasurementReport:
     """Measure every artifact on every device: devices in parallel, the artifacts of one after each other.
@@ -103,7 +95,9 @@ def measure_fleet(
     Args:
         probes: What to measure.
         devices: Where.
-        conditions: How.
+        conditions: How; its time is that of one artifact on one device.
+        retries: When a device is tried again.
+        resume: Take what was measured under the same conditions since yesterday from the store.
         tell: Is told of each thing done, by several threads.
 
     Raises:
@@ -113,12 +107,12 @@ def measure_fleet(
     if len(set(names)) < len(names):
         raise ConfigError(f"each device can be named once; got {', '.join(names)}")
     stop = threading.Event()
-    tours = [_Tour(device, conditions, tell, stop) for device in devices]
-    columns = _at_once([partial(tour.measure, probes) for tour in tours], stop)
-    found = [column[index] for index in range(len(probes)) for column in columns]
+    tours = [_Tour(device, conditions, retries, tell, stop) for device in devices]
+    columns = _at_once([partial(tour.measure, probes, resume=resume) for tour in tours], stop)
+    results = [column[index] for index in range(len(probes)) for column in columns]
     return MeasurementReport(
-        measurements=tuple(one for one in found if isinstance(one, Measurement)),
-        failures=tuple(one for one in found if isinstance(one, Failure)),
+        measurements=tuple(one for one in results if isinstance(one, Measurement)),
+        failures=tuple(one for one in results if isinstance(one, Failure)),
     )
 
 
@@ -144,17 +138,23 @@ class _Tour:
     """One device's way through all artifacts."""
 
     def __init__(
-        self, device: Device, conditions: Conditions, tell: Callable[[str], None], stop: threading.Event
+        self,
+        device: Device,
+        conditions: Conditions,
+        retries: Retries,
+        tell: Callable[[str], None],
+        stop: threading.Event,
     ) -> None:
         self._device = device
         self._conditions = conditions
+        self._retries = retries
         self._tell = tell
         self._stop = stop
         self._lost: str | None = None
 
-    def measure(self, probes: Sequence[Probe]) -> _Column:
+    def measure(self, probes: Sequence[Probe], *, resume: bool) -> _Column:
         """Measure what can be measured; an error of one artifact is its own."""
-        recent = self._recent() if self._conditions.resume else []
+        recent = self._recent() if resume else []
         return [self._known(probe, recent) or self._try(probe) for probe in probes]
 
     def _try(self, probe: Probe) -> Measurement | Failure:
@@ -162,7 +162,7 @@ class _Tour:
         if self._stop.is_set() or self._lost is not None:
             return self._failure(name, "device", f"not tried any more: {self._lost or 'stopped'}")
         try:
-            found = self._measure(probe)
+            measured = self._measure(probe)
         except UnreachableError as error:
             self._lost = str(error)
             return self._failure(name, "device", str(error))
@@ -172,24 +172,15 @@ class _Tour:
             return self._failure(name, "device", str(error))
         except VerificationError as error:
             return self._failure(name, "verification", str(error))
-        self._tell(f"{name} on {self._device.name}: {found.median_ms:.4g} ms")
-        return found
+        self._tell(f"{name} on {self._device.name}: {measured.median_ms:.4g} ms")
+        return measured
 
     def _measure(self, probe: Probe) -> Measurement:
-        asked = self._conditions
-        pause = asked.backoff_s
-        for left in reversed(range(asked.retries + 1)):
+        pause = self._retries.backoff_s
+        for left in reversed(range(self._retries.times + 1)):
             try:
                 return self._device.measure(
-                    probe.artifact,
-                    probe.inputs,
-                    runs=asked.runs,
-                    threads=asked.threads,
-                    affinity=asked.affinity,
-                    compute_units=asked.compute_units,
-                    operators=asked.operators,
-                    timeout_s=asked.timeout_s,
-                    judge=probe.judge,
+                    probe.artifact, self._conditions, inputs=probe.inputs, check_outputs=probe.check_outputs
                 )
             except UnreachableError as error:
                 if not left or self._stop.is_set():
@@ -212,14 +203,14 @@ class _Tour:
 
     def _known(self, probe: Probe, recent: Sequence[Measurement]) -> Measurement | None:
         """Return the newest measurement that the same request made."""
-        asked = self._conditions
-        for found in recent:
-            alike = (found.artifact_sha256, found.threads) == (probe.artifact.sha256, asked.threads)
-            alike = alike and asked.affinity == (() if found.affinity_by_device else found.affinity or ())
-            alike = alike and found.compute_units in (None, asked.compute_units)
-            alike = alike and (bool(found.operators) or not asked.operators)
-            enough = found.runs >= asked.runs and (probe.judge is None or found.verified is not None)
+        wanted = self._conditions
+        for earlier in recent:
+            alike = (earlier.artifact_sha256, earlier.threads) == (probe.artifact.sha256, wanted.threads)
+            alike = alike and wanted.affinity == (() if earlier.affinity_by_device else earlier.affinity or ())
+            alike = alike and earlier.compute_units in (None, wanted.compute_units)
+            alike = alike and (bool(earlier.operators) or not wanted.operators)
+            enough = earlier.runs >= wanted.runs and (probe.check_outputs is None or earlier.verified is not None)
             if alike and enough:
-                self._tell(f"{probe.artifact.path.name} on {self._device.name}: measured {found.measured_at:%H:%M}")
-                return found
+                self._tell(f"{probe.artifact.path.name} on {self._device.name}: measured {earlier.measured_at:%H:%M}")
+                return earlier
         return None

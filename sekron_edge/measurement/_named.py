@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import ConfigError
+from sekron_edge.measurement._conditions import Conditions
 from sekron_edge.measurement._device import Device
 from sekron_edge.measurement._records import ComputeUnits, Measurement
-from sekron_edge.measurement.transports._connections import Connection, connection
-from sekron_edge.measurement.transports.adb import AdbDevice
-from sekron_edge.measurement.transports.local import LocalDevice
-from sekron_edge.measurement.transports.ssh import SshDevice
-
-_TRANSPORTS: dict[str, Callable[[str, Connection], Device]] = {"adb": AdbDevice, "ssh": SshDevice}
+from sekron_edge.measurement._transports import find_transport, known_transports
+from sekron_edge.measurement._user_devices import settings_for
 
 
 def open_device(name: str) -> Device:
@@ -21,19 +18,20 @@ def open_device(name: str) -> Device:
 
     Args:
         name: ``local``, this machine; ``ssh:NAME``, a board: a table of the user's ``devices.toml``, or a host that
-            ssh knows; ``adb:NAME``, Android: such a table, or a serial number.
+            ssh knows; ``adb:NAME``, Android: such a table, or a serial number; or that of another transport.
 
     Raises:
         ConfigError: If there is no such device, or the user's file is not correct.
     """
-    if name == LocalDevice.name:
-        return LocalDevice()
-    transport, _, alias = name.partition(":")
-    if transport in _TRANSPORTS and alias:
-        return _TRANSPORTS[transport](alias, connection(alias))
-    raise ConfigError(
-        f"no device {name!r}; name {LocalDevice.name}, or {', or '.join(f'{t}:NAME' for t in _TRANSPORTS)}"
-    )
+    prefix, colon, alias = name.partition(":")
+    transport = find_transport(prefix)
+    if transport is not None and transport.named and alias:
+        return transport.open(alias, settings_for(transport, alias))
+    if transport is not None and not transport.named and not colon:
+        return transport.open(alias, transport.settings())
+    known = sorted(known_transports(), key=lambda one: (one.named, one.name))
+    names = [f"{one.name}:NAME" if one.named else one.name for one in known]
+    raise ConfigError(f"no device {name!r}; name {', or '.join(names)}")
 
 
 def measure(
@@ -69,14 +67,13 @@ def measure(
         ConfigError: If there is no such device.
         DeviceError: If the runtime cannot run there, crashes, or takes too long.
     """
-    return open_device(device).measure(
-        artifact,
-        inputs,
+    conditions = Conditions(
         runs=runs,
         warmup=warmup,
         threads=threads,
-        affinity=affinity,
+        affinity=tuple(affinity),
         compute_units=compute_units,
         operators=operators,
         timeout_s=timeout_s,
     )
+    return open_device(device).measure(artifact, conditions, inputs=inputs)

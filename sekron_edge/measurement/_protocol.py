@@ -18,9 +18,10 @@ from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
-from sekron_edge.measurement._records import ComputeUnits, OperatorTime, Timed
+from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
+from sekron_edge.measurement._records import OperatorTime, Timed
 
-JOB_NAME = "job.json"
+REQUEST_NAME = "request.json"
 # What a sum of durations may exceed the time by that passed meanwhile on this machine's clock.
 _CLOCK_TOLERANCE = 1.1
 _SHOWN_CHARACTERS = 1500
@@ -35,7 +36,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Job:
+class MeasurementRequest:
     """Artifacts to measure in turn, so that all of them see the same moods of the machine.
 
     A ``call`` hands inputs over and fetches outputs; of a ``computation`` neither is timed, where the runtime can do
@@ -43,31 +44,22 @@ class Job:
 
     Attributes:
         artifacts: Of one format.
+        conditions: How they are measured.
         inputs: Arrays in PyTorch's layout, any number of batches; random values if None. The first batch is timed.
-        answered: Whether the outputs for all inputs are wanted.
-        runs: Least number of timed runs of each.
-        warmup: Runs before that.
+        wants_outputs: Whether the outputs for all inputs are wanted.
+        timed: What a run is.
         settle_seconds: How long warming up may go on until the times settle.
         least_seconds: Fast artifacts get more runs, up to so long.
-        threads: That the runtime may use.
-        affinity: Cores to run on; as the system likes if empty.
-        compute_units: Of Core ML.
-        operators: Whether to time single operators too, by runs of their own, where the runtime can.
-        timed: What a run is.
+        token: By which the answer is known.
     """
 
     artifacts: tuple[Artifact, ...]
+    conditions: Conditions = DEFAULT_CONDITIONS
     inputs: tuple[Array, ...] | None = None
-    answered: bool = False
-    runs: int = 50
-    warmup: int = 10
+    wants_outputs: bool = False
+    timed: Timed = "call"
     settle_seconds: float = 0.5
     least_seconds: float = 0.5
-    threads: int = 1
-    affinity: tuple[int, ...] = ()
-    compute_units: ComputeUnits = "ALL"
-    operators: bool = False
-    timed: Timed = "call"
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def check(self) -> None:
@@ -76,10 +68,11 @@ class Job:
         Raises:
             DeviceError: If a number is out of range, or an artifact is not there or not the one that was described.
         """
-        if self.runs < 1 or self.warmup < 0 or self.threads < 1:
+        how = self.conditions
+        if how.runs < 1 or how.warmup < 0 or how.threads < 1:
             raise DeviceError(
-                f"runs and threads must be at least 1 and warmup not negative; got {self.runs}, {self.threads}, "
-                f"{self.warmup}"
+                f"runs and threads must be at least 1 and warmup not negative; got {how.runs}, {how.threads}, "
+                f"{how.warmup}"
             )
         for artifact in self.artifacts:
             if not artifact.path.exists():
@@ -96,10 +89,10 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         """What the runner's process finds in its environment."""
-        return {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
+        return {"OMP_NUM_THREADS": str(self.conditions.threads), "PYTHONWARNINGS": "ignore"}
 
     def write(self, folder: Path, paths: Sequence[str], loader: str | None = None) -> list[str]:
-        """Write the job, and its inputs, to a folder that the runner runs in.
+        """Write the request, and its inputs, to a folder that the runner runs in.
 
         Args:
             folder: Where to.
@@ -112,7 +105,7 @@ class Job:
         items, answers = [], []
         for index, (artifact, path) in enumerate(zip(self.artifacts, paths, strict=True)):
             values = None if self.inputs is None else f"inputs-{index}.npz"
-            answer = f"outputs-{index}.npz" if self.answered else None
+            answer = f"outputs-{index}.npz" if self.wants_outputs else None
             described = artifact.model_copy(update={"path": Path(path)})
             if self.inputs is not None and values is not None:
                 np.savez(folder / values, **pieces(artifact, self.inputs))
@@ -126,24 +119,24 @@ class Job:
                     "answers": answer,
                     "loader": loader,
                     "described": None if loader is None else described.model_dump(mode="json"),
-                    "compute_units": self.compute_units,
+                    "compute_units": self.conditions.compute_units,
                 }
             )
             answers += [answer] if answer is not None else []
-        job = {
+        content = {
             "token": self.token,
             "artifacts": items,
-            "runs": self.runs,
-            "warmup": self.warmup,
+            "runs": self.conditions.runs,
+            "warmup": self.conditions.warmup,
             "settle_seconds": self.settle_seconds,
             "least_seconds": self.least_seconds,
-            "threads": self.threads,
-            "affinity": list(self.affinity),
+            "threads": self.conditions.threads,
+            "affinity": list(self.conditions.affinity),
             "timed": self.timed,
-            "operators": self.operators,
+            "operators": self.conditions.operators,
             "read": list(_hostinfo.READ),
         }
-        (folder / JOB_NAME).write_text(json.dumps(job), encoding="utf-8")
+        (folder / REQUEST_NAME).write_text(json.dumps(content), encoding="utf-8")
         return answers
 
 
@@ -170,7 +163,7 @@ class Timing(BaseModel):
 class Answer(BaseModel):
     """What the runner says of the machine and of each artifact; texts of the system's files, before and after.
 
-    ``pinned`` are cores that the device chose where the job named none.
+    ``pinned`` are cores that the device chose where nobody named any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -206,7 +199,7 @@ class Outcome:
     outputs: tuple[tuple[Array, ...], ...] = ()
 
 
-def require_end(job: Job, status: int, stderr: bytes, device: str) -> None:
+def require_end(request: MeasurementRequest, status: int, stderr: bytes, device: str) -> None:
     """Refuse a runner that did not come to its end.
 
     Raises:
@@ -216,18 +209,18 @@ def require_end(job: Job, status: int, stderr: bytes, device: str) -> None:
     if status < 0:
         name = signal.Signals(-status).name
         killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
-        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {job.names}{killed}\n{said}")
+        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {request.names}{killed}\n{said}")
     if status:
         absent = said.rpartition("No module named ")[2] if "No module named " in said else None
         remedy = "" if absent is None else f"; install {absent} there, for the Python that is used"
-        raise DeviceError(f"{device}: measuring {job.names} failed{remedy}:\n{said}")
+        raise DeviceError(f"{device}: measuring {request.names} failed{remedy}:\n{said}")
 
 
-def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer:
+def read_answer(request: MeasurementRequest, said: bytes, *, seconds: float, device: str) -> Answer:
     """Understand the line that the runner printed.
 
     Args:
-        job: What it was asked.
+        request: What was asked.
         said: What it printed.
         seconds: How long that took by this machine's clock.
         device: For messages.
@@ -244,36 +237,37 @@ def read_answer(job: Job, said: bytes, *, seconds: float, device: str) -> Answer
         remedy = _REMEDIES.get(failure.stage, "")
         kind = UnsupportedError if failure.stage == "format" else DeviceError
         raise kind(
-            f"{device}: {job.names} failed at the stage {failure.stage!r}: {failure.message[-_SHOWN_CHARACTERS:]} "
+            f"{device}: {request.names} failed at the stage {failure.stage!r}: {failure.message[-_SHOWN_CHARACTERS:]} "
             f"({remedy})"
         )
     try:
         answer = Answer.model_validate_json(said)
     except ValidationError as error:
         raise DeviceError(
-            f"{device}: what came back for {job.names} is no answer: {_shown(said)}; does something else print there?"
+            f"{device}: what came back for {request.names} is no answer: {_shown(said)}; does something else print "
+            "there?"
         ) from error
-    if answer.token != job.token or len(answer.timings) != len(job.artifacts):
-        raise DeviceError(f"{device}: the answer for {job.names} is another job's; measure again")
-    require_possible(job, answer, seconds=seconds, device=device)
+    if answer.token != request.token or len(answer.timings) != len(request.artifacts):
+        raise DeviceError(f"{device}: the answer for {request.names} is another job's; measure again")
+    require_possible(request, answer, seconds=seconds, device=device)
     return answer
 
 
-def require_possible(job: Job, answer: Answer, *, seconds: float, device: str) -> None:
+def require_possible(request: MeasurementRequest, answer: Answer, *, seconds: float, device: str) -> None:
     """Refuse times that cannot be the truth: clocks jump.
 
     Raises:
         DeviceError: If runs are missing, took no time, or longer than passed here meanwhile.
     """
     times = [value for timing in answer.timings for value in timing.milliseconds]
-    whole = all(len(timing.milliseconds) * timing.averaged >= job.runs for timing in answer.timings)
+    whole = all(len(timing.milliseconds) * timing.averaged >= request.conditions.runs for timing in answer.timings)
     if not whole or not all(math.isfinite(value) and value > 0 for value in times):
-        raise DeviceError(f"{device}: the times of {job.names} are not all positive: the device's clock jumped")
+        raise DeviceError(f"{device}: the times of {request.names} are not all positive: the device's clock jumped")
     total = sum(sum(timing.milliseconds) * timing.averaged for timing in answer.timings) / 1000.0
     if total > _CLOCK_TOLERANCE * answer.elapsed_s or total > _CLOCK_TOLERANCE * seconds:
         raise DeviceError(
-            f"{device}: the runs of {job.names} would have taken {total:.3g} s, and {seconds:.3g} s passed here: the "
-            "device's clock jumped; measure again"
+            f"{device}: the runs of {request.names} would have taken {total:.3g} s, and {seconds:.3g} s passed here: "
+            "the device's clock jumped; measure again"
         )
 
 
@@ -301,6 +295,9 @@ def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
     """
     if len(inputs) != len(artifact.inputs):
         raise DeviceError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
+    for spec, array in zip(artifact.inputs, inputs, strict=True):
+        if array.shape[1:] != spec.torch_shape[1:]:
+            raise DeviceError(f"{artifact.path.name} takes inputs of shape {spec.torch_shape}, {array.shape} was given")
     batch = artifact.inputs[0].shape[0]
     count = len(inputs[0]) // batch
     if not count:

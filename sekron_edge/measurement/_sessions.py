@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sekron_edge.artifacts import Artifact, Session, get_exporter
-from sekron_edge.errors import NotRunnableError
+from sekron_edge.errors import ConfigError, NotRunnableError
 
 
 class RunsElsewhere(Exception):  # noqa: N818 - the runner makes an answer of it
@@ -18,10 +18,10 @@ class ExporterRuntime:
     """What the runner makes of a job's item whose ``loader`` names this class."""
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self._exporter = get_exporter(item["format"])
         try:
+            self._exporter = get_exporter(item["format"])
             self._exporter.import_runtime()
-        except NotRunnableError as error:
+        except (ConfigError, NotRunnableError) as error:
             raise RunsElsewhere(str(error)) from error
 
     def load(self, item: dict[str, Any], threads: int) -> Session:

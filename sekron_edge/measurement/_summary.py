@@ -9,7 +9,7 @@ import numpy as np
 
 from sekron_edge.artifacts import Artifact
 from sekron_edge.measurement._hostinfo import HostInfo
-from sekron_edge.measurement._protocol import Answer, Job, Timing
+from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Timing
 from sekron_edge.measurement._records import Environment, Measurement
 
 # A spread above the first, or a drift above the second, is too much to quote a median.
@@ -39,7 +39,14 @@ def environment(answer: Answer) -> Environment:
 
 
 def summary(
-    artifact: Artifact, timing: Timing, *, job: Job, answer: Answer, device: str, emulated: bool, started: datetime
+    artifact: Artifact,
+    timing: Timing,
+    *,
+    request: MeasurementRequest,
+    answer: Answer,
+    device: str,
+    emulated: bool,
+    started: datetime,
 ) -> Measurement:
     """Sum up the runs of one artifact."""
     seen = np.array(timing.milliseconds)
@@ -59,12 +66,12 @@ def summary(
         device=device,
         runtime=timing.runtime,
         runtime_version=timing.runtime_version,
-        threads=job.threads,
-        affinity=job.affinity or answer.pinned or None,
-        affinity_by_device=not job.affinity and bool(answer.pinned),
-        compute_units=job.compute_units if timing.runtime == "coreml" else None,
+        threads=request.conditions.threads,
+        affinity=request.conditions.affinity or answer.pinned or None,
+        affinity_by_device=not request.conditions.affinity and bool(answer.pinned),
+        compute_units=request.conditions.compute_units if timing.runtime == "coreml" else None,
         timed=timing.timed,
-        warmup=job.warmup,
+        warmup=request.conditions.warmup,
         averaged=timing.averaged,
         runs=len(seen) * timing.averaged,
         median_ms=float(middle),

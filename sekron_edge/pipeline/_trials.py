@@ -16,7 +16,7 @@ from sekron_edge import files
 from sekron_edge.artifacts import Artifact, export
 from sekron_edge.budget import Evidence
 from sekron_edge.bundle import trial_evidence
-from sekron_edge.measurement import Measurement, this_machine
+from sekron_edge.measurement import Conditions, Measurement, this_machine
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Plan, decompose
 
@@ -68,9 +68,10 @@ class Bench:
         target = self._target
         if not target.is_measured:
             return None
-        measured = partial(target.measuring_device().measure, self.dense, runs=target.runs, threads=target.threads)
-        (found,) = self._remembered([self.dense], lambda: [measured()])
-        return found
+        conditions = Conditions(runs=target.runs, threads=target.threads)
+        measure = partial(target.measuring_device().measure, self.dense, conditions)
+        (measured,) = self._remembered([self.dense], lambda: [measure()])
+        return measured
 
     def trial(self, plan: Plan) -> Trial:
         """Export a plan with the weights as they were decomposed, and measure it."""
@@ -115,12 +116,14 @@ def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[M
     In several processes: the one whose ratio is in the middle counts.
     """
     device = target.measuring_device()
-    together = partial(device.measure_together, [dense, artifact], runs=target.runs, threads=target.threads)
-    timed = sorted((together() for _ in range(_PROCESSES)), key=_ratio)[_PROCESSES // 2]
-    alone = [device.measure(one, runs=4, warmup=1, threads=target.threads) for one in (dense, artifact)]
+    conditions = Conditions(runs=target.runs, threads=target.threads)
+    timed = [device.measure_together([dense, artifact], conditions) for _ in range(_PROCESSES)]
+    middle = sorted(timed, key=_ratio)[_PROCESSES // 2]
+    short = Conditions(runs=4, warmup=1, threads=target.threads)
+    alone = [device.measure(one, short) for one in (dense, artifact)]
     first, second = (
         one.model_copy(update={"peak_memory_bytes": other.peak_memory_bytes})
-        for one, other in zip(timed, alone, strict=True)
+        for one, other in zip(middle, alone, strict=True)
     )
     return first, second
 

@@ -95,9 +95,9 @@ def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made, 
     assert [probe.artifact.path.is_file() for probe in found] == [True, True]
     for probe in found:
         np.testing.assert_array_equal(probe.inputs[0], golden.inputs[0])
-        assert "dB" in probe.judge(golden.outputs)
+        assert "dB" in probe.check_outputs(golden.outputs)
         with pytest.raises(VerificationError, match=r"model_fp32\..* does not give the golden outputs there"):
-            probe.judge((golden.outputs[0] + 1,))
+            probe.check_outputs((golden.outputs[0] + 1,))
     altered = tmp_path / "altered"
     shutil.copytree(bundle, altered)
     path = altered / "golden" / "outputs.safetensors"

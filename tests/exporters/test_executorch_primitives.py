@@ -6,7 +6,7 @@ import torch
 from sekron_edge.artifacts import TracedPrimitiveExporter, calibratable, get_exporter
 from sekron_edge.errors import ExportError
 from sekron_edge.exporters.executorch._primitives import Primitives, times_of
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.primitives import Conv, ConvTranspose, Copy, Elementwise, Linear, Permute, Pool, Reshape
 
 SMALL = Conv((1, 8, 8, 8), 8, (3, 3), (1, 1), (1, 1), 1, (8, 8), (1, 1))
@@ -43,7 +43,7 @@ def test_each_is_timed_by_itself(precision, tmp_path):
     exporter = get_exporter("executorch")
     assert isinstance(exporter, TracedPrimitiveExporter)
     artifact = exporter.export_primitives(PRIMITIVES, tmp_path / "p.pte", precision=precision)
-    (whole,) = LocalDevice().time_operators([artifact], threads=1)
+    (whole,) = LocalDevice().time_operators([artifact], Conditions(runs=1, warmup=1))
     operators = [(one.name, one.milliseconds, one.spread_ms) for one in whole.operators]
     times = [time for time, _ in exporter.primitive_times(PRIMITIVES, operators)]
     assert all(time > 0 for time in times)

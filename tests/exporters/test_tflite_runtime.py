@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sekron_edge.artifacts import export, get_exporter
-from sekron_edge.measurement import open_device
+from sekron_edge.measurement import Conditions, open_device
 from sekron_edge.nn import replace_layers
 from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
 from tests.strategies import factorized_structures
@@ -85,9 +85,11 @@ def test_a_board_that_has_it_is_measured(old_python, at_board, tmp_path):  # noq
     artifact = export(model, (x[:1],), format="litert", out=tmp_path)
     at_board.write(board=at_board.settings(python=str(old_python)))
 
-    def judge(outputs):
+    def check_outputs(outputs):
         np.testing.assert_allclose(outputs[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
         return "agrees"
 
-    found = open_device("ssh:board").measure(artifact, [x.numpy()], runs=4, judge=judge)
+    found = open_device("ssh:board").measure(
+        artifact, Conditions(runs=4), inputs=[x.numpy()], check_outputs=check_outputs
+    )
     assert (found.runtime, found.runtime_version, found.verified) == ("tflite-runtime", "2.14.0", "agrees")

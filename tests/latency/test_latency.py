@@ -12,7 +12,7 @@ from sekron_edge.latency import LatencyModel, _calibration, cached_calibration
 from sekron_edge.latency._design import calibration_primitives
 from sekron_edge.latency._features import Tile, features, kind
 from sekron_edge.latency._model import fit
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.measurement._store import MeasurementStore
 from sekron_edge.primitives import Conv, Linear, Permute
 
@@ -76,7 +76,7 @@ def test_a_time_of_zero_is_refused():
 
 def test_of_each_operation_the_round_counts_in_which_it_was_fastest(tmp_path):
     artifact = get_exporter("litert").export_primitive(CONV, tmp_path / "one.tflite", precision="fp32")
-    (once,) = LocalDevice().time_computations([artifact], runs=2, threads=1)
+    (once,) = LocalDevice().time_computations([artifact], Conditions(runs=2, warmup=2))
     slow_at_first = iter([(1.5, 1.4), (1.0, 1.1), *[(1.2, 0.9)] * _calibration._ROUNDS])
     timed = _calibration._fastest_of_rounds(
         lambda: [once.model_copy(update={"median_ms": time}) for time in next(slow_at_first)]

@@ -2,6 +2,7 @@ import pytest
 
 from sekron_edge.artifacts import Artifact, TensorSpec
 from tests.measurement.boards import Board
+from tests.measurement.phones import Phone
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,28 @@ def doubler(tmp_path):
     path.write_bytes(b"doubler" * 1000)
     spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
     return Artifact.describe(path, format="litert", precision="fp32", inputs=[spec], outputs=[spec], versions={})
+
+
+@pytest.fixture(scope="session")
+def phone(tmp_path_factory):
+    phone = Phone(tmp_path_factory.mktemp("phone"))
+    yield phone
+    phone.stop()
+
+
+@pytest.fixture
+def at_phone(phone, at_board, monkeypatch):
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
+    at_board.write(phone=phone.settings())
+    yield phone
+    phone.says(None)
+    phone.wait_for_silence()
+
+
+@pytest.fixture
+def same(tmp_path):
+    """A program that gives what it takes, as the stand-in for executor_runner does."""
+    path = tmp_path / 'it\'s "the" same.pte'
+    path.write_bytes(b"same")
+    spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
+    return Artifact.describe(path, format="executorch", precision="fp32", inputs=[spec], outputs=[spec], versions={})

@@ -8,44 +8,21 @@ import time
 import numpy as np
 import pytest
 
-from sekron_edge.artifacts import Artifact, TensorSpec, get_exporter
+from sekron_edge.artifacts import TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.latency import calibrate
-from sekron_edge.measurement import MeasurementStore, open_device
+from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from sekron_edge.measurement._hostinfo import HostInfo
-from sekron_edge.measurement._protocol import Job
+from sekron_edge.measurement._protocol import MeasurementRequest
 from sekron_edge.measurement.transports import adb
 from sekron_edge.measurement.transports._android_tools import BenchmarkModel, ExecutorRunner
 from tests.measurement.phones import Phone
 
-
-@pytest.fixture(scope="module")
-def phone(tmp_path_factory):
-    phone = Phone(tmp_path_factory.mktemp("phone"))
-    yield phone
-    phone.stop()
-
-
-@pytest.fixture
-def at_phone(phone, at_board, monkeypatch):
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
-    at_board.write(phone=phone.settings())
-    yield phone
-    phone.says(None)
-    phone.wait_for_silence()
-
-
-@pytest.fixture
-def same(tmp_path):
-    """A program that gives what it takes, as the stand-in for executor_runner does."""
-    path = tmp_path / 'it\'s "the" same.pte'
-    path.write_bytes(b"same")
-    spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
-    return Artifact.describe(path, format="executorch", precision="fp32", inputs=[spec], outputs=[spec], versions={})
+QUICK = Conditions(runs=10, timeout_s=60)
 
 
 def test_litert_states_means(at_phone, doubler):
-    found = open_device("adb:phone").measure(doubler, runs=50, operators=True, timeout_s=60)
+    found = open_device("adb:phone").measure(doubler, Conditions(runs=50, operators=True, timeout_s=60))
     assert (found.device, found.runtime, found.runs, found.averaged) == ("adb:phone", "litert", 50, 10)
     assert found.runtime_version.startswith("benchmark_model ")
     assert found.median_ms == pytest.approx(8.02025)
@@ -62,11 +39,13 @@ def test_executorch_states_runs_and_its_outputs_are_checked(at_phone, at_board, 
     inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
     seen = []
 
-    def judge(outputs):
+    def check_outputs(outputs):
         seen.append(outputs[0])
         return "the same"
 
-    found = open_device("adb:phone").measure(same, [inputs], runs=20, warmup=3, timeout_s=60, judge=judge)
+    found = open_device("adb:phone").measure(
+        same, Conditions(runs=20, warmup=3, timeout_s=60), inputs=[inputs], check_outputs=check_outputs
+    )
     np.testing.assert_array_equal(seen[0], inputs)
     assert (found.verified, found.averaged, found.runs) == ("the same", 1, 20)
     assert 4 <= found.median_ms < 5
@@ -80,18 +59,18 @@ def test_litert_outputs_are_checked_where_the_program_writes_them(at_phone, at_b
     inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
     seen = []
 
-    def judge(outputs):
+    def check_outputs(outputs):
         seen.append(outputs[0])
         return "the same"
 
-    found = open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+    found = open_device("adb:phone").measure(model, QUICK, inputs=[inputs], check_outputs=check_outputs)
     np.testing.assert_array_equal(seen[0], inputs)
     assert found.verified == "the same"
     at_board.write(phone=at_phone.settings("output="))  # one of before it could
-    assert open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge).verified is None
+    assert open_device("adb:phone").measure(model, QUICK, inputs=[inputs], check_outputs=check_outputs).verified is None
     at_board.write(phone=at_phone.settings('[ -n "$output" ] && { echo >"$output"; output=; }'))
     with pytest.raises(DeviceError, match="gave 1 bytes for outputs of 8"):
-        open_device("adb:phone").measure(model, [inputs], runs=10, timeout_s=60, judge=judge)
+        open_device("adb:phone").measure(model, QUICK, inputs=[inputs], check_outputs=check_outputs)
     assert len(seen) == 1
 
 
@@ -109,9 +88,9 @@ def test_an_old_phone_hands_no_status_on(at_board, doubler, monkeypatch, tmp_pat
     try:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", old.environment["ANDROID_ADB_SERVER_PORT"])
         at_board.write(phone=old.settings(), broken=old.settings("kill -SEGV $$"))
-        assert open_device("adb:phone").measure(doubler, runs=10, timeout_s=60).runs == 10
+        assert open_device("adb:phone").measure(doubler, QUICK).runs == 10
         with pytest.raises(DeviceError, match="SIGSEGV"):
-            open_device("adb:broken").measure(doubler, runs=10, timeout_s=60)
+            open_device("adb:broken").measure(doubler, QUICK)
         old.wait_for_silence()
     finally:
         old.stop()
@@ -135,7 +114,7 @@ def test_a_fault_is_one_error_and_leaves_nothing(fault, at_phone, at_board, doub
     line, message = FAULTS[fault]
     at_board.write(phone=at_phone.settings(line))
     with pytest.raises(DeviceError, match=f"(?s)adb:phone: .*{message}"):
-        open_device("adb:phone").measure(doubler, runs=10, timeout_s=4 if fault == "hang" else 60)
+        open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=4 if fault == "hang" else 60))
     at_phone.wait_for_silence()
     assert not MeasurementStore.default().measurements()
 
@@ -145,7 +124,7 @@ def test_a_full_phone(at_phone, doubler):
     limit.write_text("1000")
     try:
         with pytest.raises(DeviceError, match="No space left on device; free some space there"):
-            open_device("adb:phone").measure(doubler, timeout_s=60)
+            open_device("adb:phone").measure(doubler, Conditions(timeout_s=60))
     finally:
         limit.unlink()
 
@@ -156,7 +135,7 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubl
 
     def measure():
         try:
-            open_device("adb:phone").measure(doubler, runs=10, timeout_s=10)
+            open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=10))
         except DeviceError as error:
             failed.append(error)
 
@@ -170,7 +149,7 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubl
     at_phone.wait_for_silence()
     at_phone.plug_in()
     at_board.write(phone=at_phone.settings())
-    assert open_device("adb:phone").measure(doubler, runs=10, timeout_s=60).runs == 10
+    assert open_device("adb:phone").measure(doubler, QUICK).runs == 10
 
 
 def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at_phone, doubler):
@@ -178,17 +157,17 @@ def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at
     guard = at_phone.work / "guard"
     guard.write_text(str(os.getpid()))
     with pytest.raises(UnreachableError, match="another measurement runs there"):
-        open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+        open_device("adb:phone").measure(doubler, QUICK)
     assert guard.exists()
     guard.write_text("4194303")  # no process has this number
-    assert open_device("adb:phone").measure(doubler, runs=10, timeout_s=60).runs == 10
+    assert open_device("adb:phone").measure(doubler, QUICK).runs == 10
     assert not at_phone.work.exists()
 
 
 def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, same):
     device = open_device("adb:phone")
     with pytest.raises(UnsupportedError, match="executorch is calibrated with"):
-        device.time_operators([same], threads=1)
+        device.time_operators([same], QUICK)
     with pytest.raises(UnsupportedError, match="cannot be measured over adb"):
         device.measure(doubler.model_copy(update={"format": "coreml"}))
     at_board.write(phone={"host": at_phone.serial})
@@ -196,7 +175,7 @@ def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, s
         open_device("adb:phone").measure(doubler)
     at_board.write(phone=at_phone.settings(host="127.0.0.1:1"))
     with pytest.raises(UnreachableError, match="cannot be reached"):
-        open_device("adb:phone").measure(doubler, timeout_s=30)
+        open_device("adb:phone").measure(doubler, Conditions(timeout_s=30))
 
 
 def thermal(celsius, slowed=0):
@@ -219,7 +198,7 @@ def test_a_hot_phone_is_waited_for(warm_phone, doubler):
     warm_phone.says(thermal(50.5))
     cooled = threading.Timer(3.0, warm_phone.says, [thermal(39.5)])
     cooled.start()
-    found = open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+    found = open_device("adb:phone").measure(doubler, QUICK)
     cooled.join()
     assert found.environment.temperature_celsius == 39.5
     assert not found.throttled
@@ -228,16 +207,16 @@ def test_a_hot_phone_is_waited_for(warm_phone, doubler):
 def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone, doubler):
     warm_phone.says(thermal(50))
     with pytest.raises(DeviceError, match="still at 50 °C"):
-        open_device("adb:phone").measure(doubler, timeout_s=8)
+        open_device("adb:phone").measure(doubler, Conditions(timeout_s=8))
     warm_phone.says(None)
     with pytest.raises(DeviceError, match="does not say how hot it is"):
-        open_device("adb:phone").measure(doubler, timeout_s=8)
+        open_device("adb:phone").measure(doubler, Conditions(timeout_s=8))
     assert MeasurementStore.default().measurements() == []
 
 
 def test_a_phone_that_holds_its_clock_down_is_marked(warm_phone, doubler):
     warm_phone.says(thermal(30, slowed=2))
-    found = open_device("adb:phone").measure(doubler, runs=10, timeout_s=60)
+    found = open_device("adb:phone").measure(doubler, QUICK)
     assert found.throttled
     assert not found.stable
 
@@ -283,13 +262,13 @@ def test_an_older_executor_runner_states_sums(doubler):
     tool = ExecutorRunner()
     cold = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 10 time(s) in 120.0 ms."
     warm = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 20 time(s) in 220.0 ms."
-    job = Job((doubler,), runs=50, warmup=10)
-    assert len(tool.launches("m", job)) == 6
-    found = tool.read([cold, *[warm] * 5], job)
+    request = MeasurementRequest((doubler,))
+    assert len(tool.launches("m", request)) == 6
+    found = tool.read([cold, *[warm] * 5], request)
     assert found.milliseconds == (10.0,) * 5
     assert found.averaged == 10
     with pytest.raises(DeviceError, match="printed no times"):
-        BenchmarkModel().read(["count=3 avg=1\nInference (avg): 1"], job)
+        BenchmarkModel().read(["count=3 avg=1\nInference (avg): 1"], request)
 
 
 def test_the_adb_client_is_the_real_one():

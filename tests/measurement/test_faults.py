@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from sekron_edge.errors import DeviceError, VerificationError
-from sekron_edge.measurement import MeasurementStore, open_device
+from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from tests.measurement.phones import Phone
 
 OVER_SSH = 150
 OVER_ADB = 50
 TIMEOUT_S = 20.0
-# What may pass beside: until a runner is killed, and the attendant, or the phone's guard, has cleaned up.
+# What may pass beside: until a runner is killed, and the agent, or the phone's guard, has cleaned up.
 GRACE_S = 40.0
 SSH_FAULTS = (
     *["crash", "child", "exit", "memory", "garbage", "runtime", "version", "clock", "backwards", "wrong", "flood"],
@@ -58,7 +58,7 @@ def test_150_faults_over_ssh(at_board, doubler):
     before = at_board.files()
     inputs = np.ones((1, 2), np.float32)
 
-    def judge(outputs):
+    def check_outputs(outputs):
         if not np.array_equal(outputs[0], 2 * inputs):
             raise VerificationError("wrong outputs")
         return "twice"
@@ -72,7 +72,9 @@ def test_150_faults_over_ssh(at_board, doubler):
         failure = ""
         try:
             allowed = 2.0 if fault in ("hang", "silent") else TIMEOUT_S
-            found = device.measure(doubler, [inputs], runs=4, warmup=1, timeout_s=allowed, judge=judge)
+            found = device.measure(
+                doubler, Conditions(runs=4, warmup=1, timeout_s=allowed), inputs=[inputs], check_outputs=check_outputs
+            )
         except (DeviceError, VerificationError) as error:
             failure = str(error)
         finally:
@@ -136,7 +138,7 @@ def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
         failure = ""
         try:
             allowed = 3.0 if fault in ("hang", "unplugged") else TIMEOUT_S
-            found = open_device(f"adb:n{index}").measure(doubler, runs=10, timeout_s=allowed)
+            found = open_device(f"adb:n{index}").measure(doubler, Conditions(runs=10, timeout_s=allowed))
         except DeviceError as error:
             failure = str(error)
         assert time.monotonic() - started < TIMEOUT_S + GRACE_S, fault

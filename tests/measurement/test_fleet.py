@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -29,6 +30,7 @@ from sekron_edge.measurement import (
     MeasurementReport,
     MeasurementStore,
     Probe,
+    Retries,
     _store,
     compare_latencies,
     measure_fleet,
@@ -37,7 +39,8 @@ from sekron_edge.measurement import (
 from sekron_edge.primitives import Linear
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "measurements.json"
-QUICK = Conditions(runs=4, timeout_s=30, retries=2, backoff_s=0.01)
+QUICK = Conditions(runs=4, timeout_s=30)
+SOON = Retries(times=2, backoff_s=0.01)
 
 
 def a_measurement(**changes):
@@ -60,11 +63,11 @@ class Lost(Device):
     def __init__(self, times):
         self.times, self.calls = times, 0
 
-    def _carry(self, job, timeout_s):
+    def carry_out(self, request):
         self.calls += 1
         if self.calls <= self.times:
             raise UnreachableError("lost: it cannot be reached")
-        return LocalDevice()._carry(job, timeout_s)
+        return LocalDevice().carry_out(request)
 
 
 def test_the_published_schema_is_current():
@@ -83,7 +86,7 @@ def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board, do
     )
     other = doubler.model_copy(update={"format": "tflm"})
 
-    def judge(outputs):
+    def check_outputs(outputs):
         np.testing.assert_array_equal(outputs[0], 2 * inputs[0])
         return "twice"
 
@@ -91,10 +94,10 @@ def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board, do
         raise VerificationError("it is not thrice")
 
     inputs = (np.ones((3, 2), np.float32),)
-    probes = [Probe(doubler, inputs, judge), Probe(other), Probe(doubler, inputs, refuse)]
+    probes = [Probe(doubler, inputs, check_outputs), Probe(other), Probe(doubler, inputs, refuse)]
     told = []
     devices = [open_device(f"ssh:{name}") for name in ("board", "broken", "away")]
-    report = measure_fleet(probes, devices, QUICK, tell=told.append)
+    report = measure_fleet(probes, devices, QUICK, retries=SOON, tell=told.append)
     (found,) = report.measurements
     assert (found.device, found.verified, found.artifact_name) == ("ssh:board", "twice", doubler.path.name)
     assert [(failure.device, failure.kind) for failure in report.failures] == [
@@ -115,30 +118,28 @@ def test_what_was_measured_under_the_same_conditions_is_not_measured_again(at_bo
     (first,) = measure_fleet([Probe(doubler)], [board], QUICK).measurements
     at_board.write(board=at_board.settings("crash"))
     broken = open_device("ssh:board")
-    resumed = Conditions(runs=4, timeout_s=30, resume=True)
-    assert measure_fleet([Probe(doubler)], [broken], resumed).measurements == (first,)
-    for changed in (Conditions(runs=10**6, resume=True), Conditions(runs=4, threads=2, resume=True)):
-        assert measure_fleet([Probe(doubler)], [broken], changed).failures
-    assert measure_fleet([Probe(doubler, judge=lambda _: "checked")], [broken], resumed).failures
+    assert measure_fleet([Probe(doubler)], [broken], QUICK, resume=True).measurements == (first,)
+    for changed in (Conditions(runs=10**6), Conditions(runs=4, threads=2)):
+        assert measure_fleet([Probe(doubler)], [broken], changed, resume=True).failures
+    assert measure_fleet([Probe(doubler, check_outputs=lambda _: "checked")], [broken], QUICK, resume=True).failures
 
 
 def test_what_a_device_chose_by_itself_is_measured_again_only_where_it_was_asked_for(doubler):
     now = {"artifact_sha256": doubler.sha256, "device": "lost", "measured_at": datetime.now(UTC)}
     chosen = a_measurement(**now, affinity=(4, 5), affinity_by_device=True, timed="computation")
     MeasurementStore.default().keep(chosen)
-    lost = Lost(99)
-    asked = Conditions(retries=0, resume=True)
-    assert measure_fleet([Probe(doubler)], [lost], asked).measurements == (chosen,)
-    assert measure_fleet([Probe(doubler)], [lost], replace(asked, affinity=(4, 5))).failures
+    resumed = partial(measure_fleet, [Probe(doubler)], [Lost(99)], retries=Retries(times=0), resume=True)
+    assert resumed().measurements == (chosen,)
+    assert resumed(Conditions(affinity=(4, 5))).failures
     given = chosen.model_copy(update={"affinity_by_device": False})
     MeasurementStore.default().keep(given)
-    assert measure_fleet([Probe(doubler)], [lost], replace(asked, affinity=(4, 5))).measurements == (given,)
+    assert resumed(Conditions(affinity=(4, 5))).measurements == (given,)
 
 
 def test_a_device_is_tried_again_as_often_as_asked(doubler):
     for times, calls in [(2, 3), (3, 3)]:
         device = Lost(times)
-        report = measure_fleet([Probe(doubler)], [device], QUICK)
+        report = measure_fleet([Probe(doubler)], [device], QUICK, retries=SOON)
         assert device.calls == calls
         assert ("cannot be reached" in report.failures[0].message) == (times == 3)
     with pytest.raises(ConfigError, match="named once"):
@@ -278,10 +279,10 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
 
 def test_wrong_outputs_end_in_exit_code_4(at_board, doubler, monkeypatch, capsys):
     def probes(_):
-        def judge(outputs):
+        def check_outputs(outputs):
             raise VerificationError("these are not the golden outputs")
 
-        return [Probe(doubler, (np.ones((1, 2), np.float32),), judge)]
+        return [Probe(doubler, (np.ones((1, 2), np.float32),), check_outputs)]
 
     at_board.write(board=at_board.settings("stub"))
     monkeypatch.setattr(_measurements, "_probes", probes)

@@ -12,7 +12,7 @@ from torch import nn
 from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.errors import ConfigError, DeviceError, UnsupportedError
-from sekron_edge.measurement import LocalDevice, Measurement, measure
+from sekron_edge.measurement import Conditions, LocalDevice, Measurement, measure
 from tests.measurement.boards import STUB
 
 
@@ -29,7 +29,7 @@ def artifacts(request, tmp_path_factory):
 
 @pytest.mark.slow
 def test_together_the_heavier_model_is_slower_and_larger(artifacts):
-    small, large = LocalDevice().measure_together(artifacts, runs=10, timeout_s=60)
+    small, large = LocalDevice().measure_together(artifacts, Conditions(runs=10, timeout_s=60))
     assert small.median_ms < large.median_ms
     assert 0 < small.min_ms <= small.median_ms <= small.p90_ms
     assert small.artifact_sha256 == artifacts[0].sha256

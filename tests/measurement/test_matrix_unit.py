@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from sekron_edge.exporters.tflite._litert import LiteRTExporter
-from sekron_edge.measurement import LocalDevice, VectorUnits, comparable_device, this_machine
+from sekron_edge.measurement import Conditions, LocalDevice, VectorUnits, comparable_device, this_machine
 from sekron_edge.measurement._hostinfo import CPUINFO, MATRIX_UNIT, HostInfo
 from sekron_edge.primitives import Conv
 
@@ -42,7 +42,7 @@ def test_vector_units_compute_few_channels_faster_and_say_what_they_are(tmp_path
     alone = comparable_device()
     assert isinstance(alone, VectorUnits)
     (with_unit,), (without,) = (
-        device.time_computations([artifact], runs=50, threads=1) for device in (LocalDevice(), alone)
+        device.time_computations([artifact], Conditions(warmup=2)) for device in (LocalDevice(), alone)
     )
     assert without.environment.cpu == alone.name == f"{with_unit.environment.cpu} without AMX"
     assert without.min_ms < with_unit.min_ms / 2

@@ -14,9 +14,9 @@ from torch import nn
 
 from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter, predict
 from sekron_edge.errors import DeviceError, VerificationError
-from sekron_edge.measurement import LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.measurement._hostinfo import HostInfo
-from sekron_edge.measurement._protocol import Answer, Job, Timing, read_answer
+from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Timing, read_answer
 from sekron_edge.measurement._summary import summary
 from sekron_edge.measurement.on_device import runner
 
@@ -41,7 +41,7 @@ Current cooling devices from HAL:
 """
 
 
-@pytest.mark.parametrize(("name", "needed"), [("runner.py", {"numpy"}), ("attendant.py", set())])
+@pytest.mark.parametrize(("name", "needed"), [("runner.py", {"numpy"}), ("agent.py", set())])
 def test_what_travels_is_one_file_of_python_3_8(name, needed):
     tree = ast.parse(Path(runner.__file__).with_name(name).read_text(), feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
@@ -56,11 +56,11 @@ def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
     artifact = export(model, (inputs[:1],), format=format, out=tmp_path)
     seen = []
 
-    def judge(outputs):
+    def check_outputs(outputs):
         seen.extend(outputs)
         return "seen"
 
-    found = LocalDevice().measure(artifact, [inputs.numpy()], runs=4, judge=judge)
+    found = LocalDevice().measure(artifact, Conditions(runs=4), inputs=[inputs.numpy()], check_outputs=check_outputs)
     (expected,) = predict(get_exporter(format).load(artifact), artifact, [inputs.numpy()])
     np.testing.assert_array_equal(seen[0], expected)
     assert found.verified == "seen"
@@ -71,24 +71,32 @@ def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
         raise VerificationError("something else")
 
     with pytest.raises(VerificationError, match="something else"):
-        LocalDevice().measure(artifact, [inputs.numpy()], runs=4, judge=refuse)
+        LocalDevice().measure(artifact, Conditions(runs=4), inputs=[inputs.numpy()], check_outputs=refuse)
     with pytest.raises(DeviceError, match="1 inputs, 2 were given"):
-        LocalDevice().measure(artifact, [inputs.numpy()] * 2, runs=4)
+        LocalDevice().measure(artifact, Conditions(runs=4), inputs=[inputs.numpy()] * 2)
     if format == "litert":
-        assert LocalDevice().measure(artifact, runs=4, affinity=[0]).affinity == (0,)
+        assert LocalDevice().measure(artifact, Conditions(runs=4, affinity=(0,))).affinity == (0,)
 
 
 @pytest.fixture
-def job(tmp_path):
+def measurement_request(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"x")
     spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
     artifact = Artifact.describe(path, format="litert", precision="fp32", inputs=[spec], outputs=[spec], versions={})
-    return Job((artifact,), runs=4)
+    return MeasurementRequest((artifact,), Conditions(runs=4))
 
 
 def answered(
-    job, milliseconds=(1.0,) * 9, *, settled=True, machine="x86_64", before=None, after=None, elapsed_s=1.0, averaged=1
+    measurement_request,
+    milliseconds=(1.0,) * 9,
+    *,
+    settled=True,
+    machine="x86_64",
+    before=None,
+    after=None,
+    elapsed_s=1.0,
+    averaged=1,
 ):
     timing = Timing(
         runtime="litert",
@@ -101,7 +109,7 @@ def answered(
         peak_memory_bytes=None,
     )
     return Answer(
-        token=job.token,
+        token=measurement_request.token,
         machine=machine,
         system="Linux",
         python="3",
@@ -114,15 +122,21 @@ def answered(
     )
 
 
-def summed_up(job, **kwargs):
-    answer = answered(job, **kwargs)
+def summed_up(measurement_request, **kwargs):
+    answer = answered(measurement_request, **kwargs)
     return summary(
-        job.artifacts[0], answer.timings[0], job=job, answer=answer, device="d", emulated=False, started=STARTED
+        measurement_request.artifacts[0],
+        answer.timings[0],
+        request=measurement_request,
+        answer=answer,
+        device="d",
+        emulated=False,
+        started=STARTED,
     )
 
 
-def test_what_may_not_be_quoted_is_marked_with_the_reason(job):
-    assert summed_up(job).stable
+def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request):
+    assert summed_up(measurement_request).stable
     slowing = (1.0,) * 6 + (1.4,) * 6
     cold, hot = {CLOCK: "2000000", THROTTLES: "3"}, {CLOCK: "1200000", THROTTLES: "3"}
     for given, reason in [
@@ -140,17 +154,19 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(job):
         ),
         ({"machine": "aarch64", "before": {"/proc/cpuinfo": "vendor_id : AuthenticAMD"}}, "emulated"),
     ]:
-        found = summed_up(job, **given)
+        found = summed_up(measurement_request, **given)
         assert not found.stable
         assert any(reason in remark for remark in found.remarks), (given, found.remarks)
         assert found.throttled == (reason == "throttled")
         assert found.emulated == (reason == "emulated")
-    idle = summed_up(job, before=cold, after=hot)  # no run was slower: the clock fell when all was done
+    idle = summed_up(measurement_request, before=cold, after=hot)  # no run was slower: the clock fell when all was done
     assert idle.stable
     assert not idle.throttled
     for calm in (cooler("thermal-cpufreq-0", 0), cooler("pwm-fan", 3), {"dumpsys thermalservice": THERMAL_SERVICE}):
-        assert summed_up(job, before=calm, after=calm).stable
-    assert summed_up(job, milliseconds=(1.0, 1.0, 1.2, 1.2, 1.2)).stable  # five runs say little; five means do not
+        assert summed_up(measurement_request, before=calm, after=calm).stable
+    assert summed_up(
+        measurement_request, milliseconds=(1.0, 1.0, 1.2, 1.2, 1.2)
+    ).stable  # five runs say little; five means do not
 
 
 def cooler(name, state):
@@ -161,25 +177,30 @@ def test_android_says_how_hot_it_is_now():
     assert HostInfo({"dumpsys thermalservice": THERMAL_SERVICE}).temperature_celsius == 32.300003
 
 
-def test_what_cannot_be_true_is_refused(job):
-    good = answered(job).model_dump(mode="json")
-    assert read_answer(job, json.dumps(good).encode(), seconds=1.0, device="d") == answered(job)
-    elsewhere = answered(job, (200.0,) * 9, elapsed_s=2.0).model_dump(mode="json")
+def test_what_cannot_be_true_is_refused(measurement_request):
+    good = answered(measurement_request).model_dump(mode="json")
+    assert read_answer(measurement_request, json.dumps(good).encode(), seconds=1.0, device="d") == answered(
+        measurement_request
+    )
+    elsewhere = answered(measurement_request, (200.0,) * 9, elapsed_s=2.0).model_dump(mode="json")
     for said, reason in [
         (b"", "nothing"),
         (b"Segmentation fault", "Segmentation fault"),
         (json.dumps({**good, "token": "other"}).encode(), "another job"),
         (json.dumps({**good, "timings": []}).encode(), "another job"),
-        (json.dumps(answered(job, (1.0,) * 8 + (-3.0,)).model_dump(mode="json")).encode(), "clock jumped"),
-        (json.dumps(answered(job, (1.0,)).model_dump(mode="json")).encode(), "not all positive"),
-        (json.dumps(answered(job, elapsed_s=0.001).model_dump(mode="json")).encode(), "clock jumped"),
+        (
+            json.dumps(answered(measurement_request, (1.0,) * 8 + (-3.0,)).model_dump(mode="json")).encode(),
+            "clock jumped",
+        ),
+        (json.dumps(answered(measurement_request, (1.0,)).model_dump(mode="json")).encode(), "not all positive"),
+        (json.dumps(answered(measurement_request, elapsed_s=0.001).model_dump(mode="json")).encode(), "clock jumped"),
         (json.dumps(elsewhere).encode(), "clock jumped"),
     ]:
         with pytest.raises(DeviceError, match=reason):
-            read_answer(job, said, seconds=1.0, device="d")
-    failure = {"token": job.token, "failure": {"stage": "runtime", "message": "no such module"}}
+            read_answer(measurement_request, said, seconds=1.0, device="d")
+    failure = {"token": measurement_request.token, "failure": {"stage": "runtime", "message": "no such module"}}
     with pytest.raises(DeviceError, match=r"d: model\.tflite failed at the stage 'runtime': no such module"):
-        read_answer(job, json.dumps(failure).encode(), seconds=1.0, device="d")
+        read_answer(measurement_request, json.dumps(failure).encode(), seconds=1.0, device="d")
 
 
 def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):

@@ -16,10 +16,8 @@ from sekron_edge import files
 from sekron_edge.artifacts import export
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError
 from sekron_edge.latency import calibrate
-from sekron_edge.measurement import MeasurementStore, open_device
+from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from sekron_edge.measurement._device import RUNNER
-from sekron_edge.measurement.transports._android_tools import TOOLS
-from sekron_edge.measurement.transports._connections import Connection, connection
 
 RUNNER_SHA256 = files.sha256(RUNNER)
 
@@ -27,7 +25,7 @@ RUNNER_SHA256 = files.sha256(RUNNER)
 def measured(artifact, fault="stub", board=None, **settings):
     if board is not None:
         board.write(board=board.settings(fault, **settings))
-    return open_device("ssh:board").measure(artifact, runs=4, warmup=1, timeout_s=30)
+    return open_device("ssh:board").measure(artifact, Conditions(runs=4, warmup=1, timeout_s=30))
 
 
 @pytest.mark.slow
@@ -38,12 +36,17 @@ def test_a_board_runs_what_ships_and_its_outputs_come_back(format, at_board, tmp
     artifact = export(model, (inputs[:1],), format=format, out=tmp_path, name='it\'s a "model"')
     expected = model(inputs).detach().numpy()
 
-    def judge(outputs):
+    def check_outputs(outputs):
         np.testing.assert_allclose(outputs[0], expected, atol=1e-5)
         return "agrees"
 
     device = open_device("ssh:board")
-    found = device.measure(artifact, [inputs.numpy()], runs=8, threads=1, affinity=[0], operators=True, judge=judge)
+    found = device.measure(
+        artifact,
+        Conditions(runs=8, threads=1, affinity=(0,), operators=True),
+        inputs=[inputs.numpy()],
+        check_outputs=check_outputs,
+    )
     assert (found.device, found.verified, found.runtime, found.affinity) == ("ssh:board", "agrees", format, (0,))
     assert found.artifact_sha256 == artifact.sha256
     assert found.environment.cores == 1
@@ -118,7 +121,7 @@ def test_a_fault_is_one_error_and_leaves_nothing(fault, at_board, doubler):
     at_board.write(board=at_board.settings(fault, cache=str(at_board.home / fault / "cache")))
     before = at_board.files()
     with pytest.raises(DeviceError, match=f"(?s)ssh:board: .*{FAULTS[fault]}"):
-        open_device("ssh:board").measure(doubler, runs=4, timeout_s=30)
+        open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=30))
     at_board.wait_for_silence()
     assert at_board.files() == before
 
@@ -129,7 +132,7 @@ def test_what_hangs_is_ended_in_time(fault, at_board, doubler):
     before = at_board.files()
     started = time.monotonic()
     with pytest.raises(DeviceError, match="longer than 3 s"):
-        open_device("ssh:board").measure(doubler, runs=4, timeout_s=3)
+        open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=3))
     assert time.monotonic() - started < 20
     at_board.wait_for_silence()
     assert at_board.files() == before
@@ -150,7 +153,7 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
 
     def measure():
         try:
-            open_device("ssh:board").measure(doubler, runs=4, timeout_s=60)
+            open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=60))
         except UnreachableError as error:
             failed.append(str(error))
 
@@ -173,7 +176,7 @@ def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(at_board, d
 
     def measure():
         try:
-            open_device("ssh:board").measure(doubler, runs=4, timeout_s=300)
+            open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=300))
         except UnreachableError as error:
             failed.append(str(error))
 
@@ -223,30 +226,9 @@ def test_no_key_is_taken_on_trust(at_board, doubler):
 def test_what_does_not_fit_the_board_is_said_before(at_board, doubler):
     at_board.write(board=at_board.settings("stub"))
     with pytest.raises(DeviceError, match=r"bound to the cores \[4095\]"):
-        open_device("ssh:board").measure(doubler, affinity=[4095], timeout_s=30)
+        open_device("ssh:board").measure(doubler, Conditions(affinity=(4095,), timeout_s=30))
     at_board.write(board=at_board.settings(host="-oProxyCommand=touch x"))
     with pytest.raises(DeviceError, match="is no host"):
         measured(doubler)
     with pytest.raises(ConfigError, match="no device 'ssh:'"):
         open_device("ssh:")
-
-
-def test_the_users_file_of_the_docs_is_correct(monkeypatch, tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
-    (tmp_path / "devices.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
-    monkeypatch.setenv("SEKRON_EDGE_DEVICES", str(tmp_path / "devices.toml"))
-    assert connection("board").user == "pi"
-    assert set(connection("pixel").binaries) == {tool.name for tool in TOOLS.values()}
-    documented = connection("board").model_fields_set | connection("pixel").model_fields_set
-    assert documented == set(Connection.model_fields)
-
-
-def test_the_users_file_is_checked(at_board, monkeypatch):
-    at_board.devices.write_text("[board]\nhots = 'x'\n")
-    with pytest.raises(ConfigError, match=r"devices\.toml: board\.hots: .*nearest key is host"):
-        open_device("ssh:board")
-    at_board.devices.write_text("[board")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        open_device("ssh:board")
-    at_board.devices.unlink()
-    assert open_device("ssh:board").name == "ssh:board"

@@ -6,7 +6,7 @@ from torch import nn
 
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
-from sekron_edge.measurement import Device, LocalDevice
+from sekron_edge.measurement import Conditions, Device, LocalDevice
 from sekron_edge.pipeline import LogProgress, _trials
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._target import Target
@@ -29,7 +29,7 @@ class ScriptedDevice(Device):
         self._real = real
         self.ratios = list(ratios)
 
-    def _carry(self, job, timeout_s):
+    def carry_out(self, request):
         raise NotImplementedError
 
     def measure(self, artifact, *args, **options):
@@ -56,7 +56,7 @@ def scripted(monkeypatch, tmp_path):
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     context = PlanningContext(model, (x[:1],), x, scores, target, evaluator)
     bench = Bench(model, (x[:1],), x, target, tmp_path)
-    real = LocalDevice().measure(bench.dense, runs=4, warmup=1)
+    real = LocalDevice().measure(bench.dense, Conditions(runs=4, warmup=1))
 
     def script(*ratios):
         device = ScriptedDevice(real, ratios)

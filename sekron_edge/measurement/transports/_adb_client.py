@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekron_edge.errors import DeviceError, UnreachableError
-from sekron_edge.measurement._device import Deadline
+from sekron_edge.measurement._deadline import Deadline
 
 _SHOWN_CHARACTERS = 800
 _LOST = ("not found", "offline", "closed", "no devices", "connection reset", "protocol fault", "cannot connect")

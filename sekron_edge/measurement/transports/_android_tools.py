@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sekron_edge.artifacts import Artifact
 from sekron_edge.errors import DeviceError
-from sekron_edge.measurement._protocol import Job
+from sekron_edge.measurement._protocol import MeasurementRequest
 from sekron_edge.measurement._records import OperatorTime
 
 # As many as allow each so many runs.
@@ -50,7 +50,7 @@ class Tool(ABC):
     silent_if: str
 
     @abstractmethod
-    def launches(self, model: str, job: Job) -> list[list[str]]:
+    def launches(self, model: str, request: MeasurementRequest) -> list[list[str]]:
         """Return the arguments of each launch that the times are made from."""
 
     @property
@@ -71,7 +71,7 @@ class Tool(ABC):
         """Return the files in which so many outputs are then, one behind the other, as raw values."""
 
     @abstractmethod
-    def read(self, printed: Sequence[str], job: Job) -> Readings:
+    def read(self, printed: Sequence[str], request: MeasurementRequest) -> Readings:
         """Understand what the launches printed, but for a profile.
 
         Raises:
@@ -87,18 +87,18 @@ class BenchmarkModel(Tool):
     traces = False
     silent_if = "another program of that name"
 
-    def launches(self, model: str, job: Job) -> list[list[str]]:
+    def launches(self, model: str, request: MeasurementRequest) -> list[list[str]]:
         """Return the arguments of each launch."""
         arguments = [
             f"--graph={model}",
-            f"--num_threads={job.threads}",
-            f"--num_runs={_each(job)}",
-            f"--warmup_runs={max(1, job.warmup)}",
-            f"--warmup_min_secs={job.settle_seconds:g}",
-            f"--min_secs={max(_LEAST_S, job.least_seconds / len(job.artifacts) / _launches(job)):g}",
+            f"--num_threads={request.conditions.threads}",
+            f"--num_runs={_each(request)}",
+            f"--warmup_runs={max(1, request.conditions.warmup)}",
+            f"--warmup_min_secs={request.settle_seconds:g}",
+            f"--min_secs={max(_LEAST_S, request.least_seconds / len(request.artifacts) / _launches(request)):g}",
             f"--max_secs={_NEVER_S}",
         ]
-        return [arguments] * _launches(job)
+        return [arguments] * _launches(request)
 
     @property
     def profile(self) -> list[str]:
@@ -125,13 +125,13 @@ class BenchmarkModel(Tool):
         """Return the one file that has all."""
         return [_OUTPUTS]
 
-    def read(self, printed: Sequence[str], job: Job) -> Readings:
+    def read(self, printed: Sequence[str], request: MeasurementRequest) -> Readings:
         """Read the means, and the memory that the model brought, which the tool itself calls approximate."""
         means, memory, runs = [], [], []
         for text in printed:
             counts = re.findall(r"count=(\d+)", text)
             mean = re.search(rf"Inference \(avg\): {_NUMBER}", text)
-            if not counts or mean is None or int(counts[-1]) < _each(job):
+            if not counts or mean is None or int(counts[-1]) < _each(request):
                 raise _not_understood(self, text)
             runs.append(int(counts[-1]))
             means.append(float(mean[1]) / 1000.0)
@@ -149,11 +149,13 @@ class ExecutorRunner(Tool):
     traces = True
     silent_if = "built without EXECUTORCH_ENABLE_LOGGING=ON"
 
-    def launches(self, model: str, job: Job) -> list[list[str]]:
+    def launches(self, model: str, request: MeasurementRequest) -> list[list[str]]:
         """Return the arguments of each launch, the first for the warm-up that the others begin with."""
-        shared = [f"--model_path={model}", f"--cpu_threads={job.threads}"]
-        cold = max(1, job.warmup)
-        return [[*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(job)] * _launches(job))]
+        shared = [f"--model_path={model}", f"--cpu_threads={request.conditions.threads}"]
+        cold = max(1, request.conditions.warmup)
+        return [
+            [*shared, f"--num_executions={count}"] for count in (cold, *[cold + _each(request)] * _launches(request))
+        ]
 
     def given(self, artifact: Artifact, names: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Return the files of the inputs in their order."""
@@ -167,9 +169,9 @@ class ExecutorRunner(Tool):
         """Return a file for each output."""
         return [f"{_OUTPUTS}-{index}.bin" for index in range(count)]
 
-    def read(self, printed: Sequence[str], job: Job) -> Readings:
+    def read(self, printed: Sequence[str], request: MeasurementRequest) -> Readings:
         """Read single runs where they are stated; otherwise means, of the sums without the warm-up's."""
-        cold, each = max(1, job.warmup), _each(job)
+        cold, each = max(1, request.conditions.warmup), _each(request)
         sums, single = [], []
         for text in printed:
             found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
@@ -182,13 +184,13 @@ class ExecutorRunner(Tool):
         return Readings(tuple((total - sums[0]) / each for total in sums[1:]), each, None)
 
 
-def _launches(job: Job) -> int:
-    return max(1, min(_MOST_LAUNCHES, job.runs // _RUNS_OF_A_LAUNCH))
+def _launches(request: MeasurementRequest) -> int:
+    return max(1, min(_MOST_LAUNCHES, request.conditions.runs // _RUNS_OF_A_LAUNCH))
 
 
-def _each(job: Job) -> int:
+def _each(request: MeasurementRequest) -> int:
     """Return the least number of runs of a launch."""
-    return -(-job.runs // _launches(job))
+    return -(-request.conditions.runs // _launches(request))
 
 
 def read_operators(text: str) -> tuple[OperatorTime, ...]:

@@ -1,4 +1,4 @@
-"""This end of a pipe to a device: sends the attendant there, and has it do a job.
+"""This end of a pipe to a device: sends the agent there, and has it measure.
 
 Anything that gives a pipe to a Python on the device will do: a command is all that is asked for.
 """
@@ -17,24 +17,32 @@ from typing import IO, Any
 
 from sekron_edge import files
 from sekron_edge.errors import DeviceError, UnreachableError
-from sekron_edge.measurement._device import RUNNER, Deadline
-from sekron_edge.measurement._protocol import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
+from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._device import RUNNER
+from sekron_edge.measurement._protocol import (
+    REQUEST_NAME,
+    MeasurementRequest,
+    Outcome,
+    read_answer,
+    read_outputs,
+    require_end,
+)
 
-ATTENDANT = Path(__file__).parents[1] / "on_device" / "attendant.py"
-# Read by the Python on the device: how long the attendant is, and the attendant. No quotes but those around it.
-BOOTSTRAP = 'import sys; b = sys.stdin.buffer; exec(compile(b.read(int(b.readline())), "attendant", "exec"))'
+AGENT = Path(__file__).parents[1] / "on_device" / "agent.py"
+# Read by the Python on the device: how long the agent is, and the agent. No quotes but those around it.
+BOOTSTRAP = 'import sys; b = sys.stdin.buffer; exec(compile(b.read(int(b.readline())), "agent", "exec"))'
 _WORD = "sekron-edge"
 _KEEP = b"keep\n"
 _RUNNER_NAME = "runner.py"
-_GRACE_S = 5.0  # for the attendant to say itself that time is up, and to clean up
-_MOST_NOISE = 1 << 20  # what a device may print before the attendant speaks
+_GRACE_S = 5.0  # for the agent to say itself that time is up, and to clean up
+_MOST_NOISE = 1 << 20  # what a device may print before the agent speaks
 _CHUNK = 1 << 16
 _COMPLAINT_CHARACTERS = 800
 
 
 @dataclass(frozen=True)
-class Broken(Exception):  # noqa: N818 - the transport knows what it means, and raises an error
-    """The pipe ended before the answer: the command's status, what it complained of, whether the attendant spoke."""
+class PipeBroken(Exception):  # noqa: N818 - the transport knows what it means, and raises an error
+    """The pipe ended before the answer: the command's status, what it complained of, whether the agent spoke."""
 
     status: int
     complaint: str
@@ -52,72 +60,76 @@ class _File:
         return {"name": self.name, "sha256": digest, "size": size, "kept": self.kept}
 
 
-def do_job(command: Sequence[str], job: Job, *, device: str, cache: str, deadline: Deadline) -> Outcome:
-    """Have a job done at the other end of a command's pipe.
+def measure_over_pipe(
+    command: Sequence[str], request: MeasurementRequest, *, device: str, cache: str, deadline: Deadline
+) -> Outcome:
+    """Have the runner measure at the other end of a command's pipe.
 
     Args:
         command: Runs `BOOTSTRAP` in a Python on the device, its standard input and output connected to here.
-        job: What to measure.
+        request: What to measure.
         device: For messages.
         cache: Folder on the device that keeps what was sent.
         deadline: For all of it.
 
     Raises:
-        Broken: If the pipe ends early.
+        PipeBroken: If the pipe ends early.
         UnreachableError: If the device refuses for a reason that may pass.
         DeviceError: If it refuses, the runner fails, or time is up.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        collect = job.write(folder, [f"{index}/{artifact.path.name}" for index, artifact in enumerate(job.artifacts)])
-        sent = _files(job, folder)
-        request = {
-            "token": job.token,
+        collect = request.write(
+            folder, [f"{index}/{artifact.path.name}" for index, artifact in enumerate(request.artifacts)]
+        )
+        sent = _files(request, folder)
+        envelope = {
+            "token": request.token,
             "cache": cache,
             "timeout_s": deadline.left,
             "files": [file.described() for file in sent],
             "runner": _RUNNER_NAME,
-            "job": JOB_NAME,
-            "environment": job.environment,
+            "job": REQUEST_NAME,
+            "environment": request.environment,
             "collect": collect,
         }
-        with _Pipe(command, deadline.left + _GRACE_S, device, job.token) as pipe:
+        with _Pipe(command, deadline.left + _GRACE_S, device, request.token) as pipe:
             try:
-                reply = pipe.converse(request, sent)
+                reply = pipe.converse(envelope, sent)
                 if "refused" in reply:
-                    raise _refusal(reply, deadline, device, job)
+                    raise _refusal(reply, deadline, device, request)
                 said, complained = pipe.take(reply["said"]), pipe.take(reply["complained"])
                 contents = [None if size is None else pipe.take(size) for size in reply["collected"]]
             except TimeoutError as error:
-                raise deadline.missed(device, job) from error
-            require_end(job, reply["status"], complained, device)
-            answer = read_answer(job, said, seconds=deadline.passed, device=device)
+                raise deadline.missed(device, request) from error
+            require_end(request, reply["status"], complained, device)
+            answer = read_answer(request, said, seconds=deadline.passed, device=device)
             for file, content in zip(collect, contents, strict=True):
                 if content is not None:
                     (folder / file).write_bytes(content)
             outputs = tuple(
                 read_outputs(artifact, folder / file, device)
-                for artifact, file in zip(job.artifacts, collect, strict=False)
+                for artifact, file in zip(request.artifacts, collect, strict=False)
             )
             pipe.keep()
     return Outcome(answer, outputs)
 
 
-def _refusal(reply: dict[str, Any], deadline: Deadline, device: str, job: Job) -> DeviceError:
+def _refusal(reply: dict[str, Any], deadline: Deadline, device: str, request: MeasurementRequest) -> DeviceError:
     if reply["refused"] == "time is up":
-        return deadline.missed(device, job)
+        return deadline.missed(device, request)
     kind = UnreachableError if reply["transient"] else DeviceError
-    return kind(f"{device}: {job.names} cannot be measured there: {reply['refused']}")
+    return kind(f"{device}: {request.names} cannot be measured there: {reply['refused']}")
 
 
-def _files(job: Job, folder: Path) -> list[_File]:
-    """Return what the job's folder on the device holds; the runner, and what is measured as users do, is kept there."""
+def _files(request: MeasurementRequest, folder: Path) -> list[_File]:
+    """Return what the folder on the device holds; it keeps the runner, and what is measured as users run it."""
     found = [_File(_RUNNER_NAME, RUNNER, kept=True)]
     found += [_File(path.name, path, kept=False) for path in files.files_below(folder)]
-    for index, artifact in enumerate(job.artifacts):
+    for index, artifact in enumerate(request.artifacts):
         for path in files.files_below(artifact.path):
             below = path.relative_to(artifact.path.parent).as_posix()
-            found.append(_File(f"{index}/{below}", path, kept=job.timed == "call"))
+            found.append(_File(f"{index}/{below}", path, kept=request.timed == "call"))
     return found
 
 
@@ -141,7 +153,7 @@ class _Pipe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the conversation; the attendant cleans up, and ends the command with itself."""
+        """End the conversation; the agent cleans up, and ends the command with itself."""
         for stream in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -153,10 +165,10 @@ class _Pipe:
         self._watch.cancel()
         self._complaints.close()
 
-    def converse(self, request: dict[str, Any], sent: Sequence[_File]) -> dict[str, Any]:
-        """Send the attendant, the request and what is missing of its files; return the last line that it says."""
-        source = ATTENDANT.read_bytes()
-        self._send(f"{len(source)}\n".encode() + source + json.dumps(request).encode() + b"\n")
+    def converse(self, envelope: dict[str, Any], sent: Sequence[_File]) -> dict[str, Any]:
+        """Send the agent, the envelope and what is missing of its files; return the last line that it says."""
+        source = AGENT.read_bytes()
+        self._send(f"{len(source)}\n".encode() + source + json.dumps(envelope).encode() + b"\n")
         reply = self._listen()
         for index in reply.get("missing", ()):
             with sent[index].path.open("rb") as stream:
@@ -166,7 +178,7 @@ class _Pipe:
         return self._listen() if "missing" in reply else reply
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes that the attendant sends."""
+        """Return the next bytes that the agent sends."""
         content = self._stdout.read(size)
         if len(content) < size:
             raise self._broken()
@@ -195,7 +207,7 @@ class _Pipe:
         return True
 
     def _listen(self) -> dict[str, Any]:
-        """Return the attendant's next line; what the device's shell prints before it first speaks is passed over."""
+        """Return the agent's next line; what the device's shell prints before it first speaks is passed over."""
         noise = 0
         while line := self._stdout.readline(_MOST_NOISE):
             if line.startswith(self._head) and line.endswith(b"\n"):
@@ -215,7 +227,7 @@ class _Pipe:
             return TimeoutError()
         self._complaints.seek(0)
         complaint = self._complaints.read().decode(errors="replace").strip()[-_COMPLAINT_CHARACTERS:]
-        return Broken(status, complaint, self._spoken)
+        return PipeBroken(status, complaint, self._spoken)
 
     def _end(self) -> None:
         self._late.set()

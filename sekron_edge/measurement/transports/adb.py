@@ -1,7 +1,7 @@
 """Android devices over adb: LiteRT's and ExecuTorch's own programs, on the big cores, when the device is cool.
 
-A folder there holds one job. It is removed at the end; should the connection break, a guard that was left there kills
-what runs and removes it when the time is up.
+A folder there holds one measurement. It is removed at the end; should the connection break, a guard that was left there
+kills what runs and removes it when the time is up.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
-from sekron_edge.measurement._device import Deadline, Device
+from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._device import Device
 from sekron_edge.measurement._hostinfo import HostInfo
-from sekron_edge.measurement._protocol import Answer, Job, Outcome, require_possible
+from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, require_possible
+from sekron_edge.measurement._transports import DeviceSettings, Transport
 from sekron_edge.measurement.transports._adb_client import Adb
-from sekron_edge.measurement.transports._adb_workplace import Workplace
+from sekron_edge.measurement.transports._adb_workspace import Workspace
 from sekron_edge.measurement.transports._android_tools import TOOLS, Tool
-from sekron_edge.measurement.transports._connections import Connection
 
 _ABOVE = "/data/local/tmp"
 _NAME = "sekron-edge"  # what has this name there is ours to remove
@@ -30,41 +31,60 @@ _CLEANING_S = 5.0
 _BUSY = 75
 
 
+class AdbSettings(DeviceSettings):
+    """How an Android device is reached.
+
+    Attributes:
+        host: Its serial number; by default its name.
+        cache: Folder there for what is sent, which must exist; ``/data/local/tmp`` by default.
+        binaries: Paths here of the programs that time artifacts there, by their names.
+        cool_celsius: Wait until the device is no hotter than this.
+        etdump: Folder here that ExecuTorch's traces are put into.
+    """
+
+    host: str | None = None
+    cache: str | None = None
+    binaries: Mapping[str, Path] = {}
+    cool_celsius: float | None = None
+    etdump: Path | None = None
+
+
 class AdbDevice(Device):
     """An Android device with USB debugging, or any other that the adb client reaches.
 
     Args:
         alias: Its name in the user's file, or its serial number.
-        connection: How it is reached, and where the programs are that time artifacts.
+        settings: How it is reached, and where the programs are that time artifacts.
     """
 
-    def __init__(self, alias: str, connection: Connection) -> None:
+    def __init__(self, alias: str, settings: AdbSettings) -> None:
         self.name = f"adb:{alias}"
-        self.emulated = connection.emulated
-        self._connection = connection
-        self._serial = connection.host or alias
+        self.emulated = settings.emulated
+        self._settings = settings
+        self._serial = settings.host or alias
 
-    def _carry(self, job: Job, timeout_s: float) -> Outcome:
-        tool, program = self._tool(job)
-        deadline = Deadline(timeout_s)
-        adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, job))
-        folder = f"{self._connection.cache or _ABOVE}/{_NAME}"
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
+        """Send artifacts and a program that times them, and read what it prints; see `Device.carry_out`."""
+        tool, program = self._tool(request)
+        deadline = Deadline.of(request)
+        adb = Adb(self._serial, self.name, deadline, lambda: deadline.missed(self.name, request))
+        folder = f"{self._settings.cache or _ABOVE}/{_NAME}"
         with _folder(adb, folder):
             before = self._cooled(adb)
-            cores = job.affinity or HostInfo(before).big_cores
-            place = Workplace(adb, folder, tool, program, job, cores)
+            cores = request.conditions.affinity or HostInfo(before).big_cores
+            workspace = Workspace(adb, folder, tool, program, request, cores)
             started = time.monotonic()
-            if job.timed == "computation":
-                timings, outputs = place.time_in_turn(), []
+            if request.timed == "computation":
+                timings, outputs = workspace.time_in_turn(), []
             else:
-                traces = self._connection.etdump if tool.traces else None
-                measured = [place.measure(index, traces) for index in range(len(job.artifacts))]
+                traces = self._settings.etdump if tool.traces else None
+                measured = [workspace.measure(index, traces) for index in range(len(request.artifacts))]
                 timings, outputs = [timing for timing, _ in measured], [values for _, values in measured]
             elapsed = time.monotonic() - started
             after = _texts(adb)
             machine, system = adb.require("uname -m; uname -sr").split("\n", maxsplit=2)[:2]
         answer = Answer(
-            token=job.token,
+            token=request.token,
             machine=machine,
             system=system,
             python=None,
@@ -76,17 +96,17 @@ class AdbDevice(Device):
             after=after,
             timings=tuple(timings),
         )
-        require_possible(job, answer, seconds=elapsed, device=self.name)
+        require_possible(request, answer, seconds=elapsed, device=self.name)
         return Outcome(answer, tuple(outputs))
 
-    def _tool(self, job: Job) -> tuple[Tool, Path]:
-        """Return what times the job's artifacts, which are of one format, and where it is."""
-        tool = TOOLS.get(job.artifacts[0].format)
+    def _tool(self, request: MeasurementRequest) -> tuple[Tool, Path]:
+        """Return what times the request's artifacts, which are of one format, and where it is."""
+        tool = TOOLS.get(request.artifacts[0].format)
         if tool is None:
             raise UnsupportedError(
-                f"{self.name}: {job.names} cannot be measured over adb, where {', '.join(TOOLS)} can"
+                f"{self.name}: {request.names} cannot be measured over adb, where {', '.join(TOOLS)} can"
             )
-        program = self._connection.binaries.get(tool.name)
+        program = self._settings.binaries.get(tool.name)
         if program is None or not program.expanduser().is_file():
             raise DeviceError(
                 f"{self.name}: {tool.name} is needed, and is not at {program}: name its path in devices.toml, as "
@@ -96,7 +116,7 @@ class AdbDevice(Device):
 
     def _cooled(self, adb: Adb) -> dict[str, str]:
         """Wait until the device is cool enough, if that was asked for; return its texts."""
-        limit = self._connection.cool_celsius
+        limit = self._settings.cool_celsius
         while True:
             found = _texts(adb)
             temperature = HostInfo(found).temperature_celsius
@@ -117,10 +137,10 @@ class AdbDevice(Device):
 
 @contextmanager
 def _folder(adb: Adb, folder: str) -> Iterator[None]:
-    """Make the folder of a job, with a guard that ends it should nobody come back; both go at the end.
+    """Make the folder of a measurement, with a guard that ends it should nobody come back; both go at the end.
 
     Raises:
-        UnreachableError: If another job's guard is there.
+        UnreachableError: If another measurement's guard is there.
     """
     quoted = shlex.quote(folder)
     end = f"kill -9 -$(cat {quoted}/group); rm -rf {quoted}"
@@ -160,3 +180,6 @@ def _texts(adb: Adb) -> dict[str, str]:
         if not status:
             found[_hostinfo.BOARD] = re.sub(r"\s+", " ", said).strip()
     return found
+
+
+TRANSPORT = Transport("adb", AdbSettings, AdbDevice, client=("adb", "--version"))

@@ -14,9 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from sekron_edge.measurement._device import RUNNER, Deadline, Device
+from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._device import RUNNER, Device
 from sekron_edge.measurement._hostinfo import this_machine
-from sekron_edge.measurement._protocol import JOB_NAME, Job, Outcome, read_answer, read_outputs, require_end
+from sekron_edge.measurement._protocol import (
+    REQUEST_NAME,
+    MeasurementRequest,
+    Outcome,
+    read_answer,
+    read_outputs,
+    require_end,
+)
+from sekron_edge.measurement._transports import DeviceSettings, Transport
 from sekron_edge.measurement.on_device import matrix_unit, runner
 
 _EXPORTERS_OWN = "sekron_edge.measurement._sessions:ExporterRuntime"
@@ -29,20 +38,21 @@ class LocalDevice(Device):
     # A program, with arguments, that turns into the runner when it has made its process fit for it.
     launcher: ClassVar[tuple[str, ...]] = ()
 
-    def _carry(self, job: Job, timeout_s: float) -> Outcome:
-        deadline = Deadline(timeout_s)
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
+        """Run the runner in a process group of its own, which is killed at the end; see `Device.carry_out`."""
+        deadline = Deadline.of(request)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            paths = [str(artifact.path.resolve()) for artifact in job.artifacts]
-            answers = job.write(folder, paths, None if _runs_here(job) else _EXPORTERS_OWN)
+            paths = [str(artifact.path.resolve()) for artifact in request.artifacts]
+            answers = request.write(folder, paths, None if _runs_here(request) else _EXPORTERS_OWN)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
-            command = [*self.launcher, sys.executable, "-P", str(RUNNER), JOB_NAME]
-            status, said, complained = _run(command, folder, {**os.environ, **job.environment}, deadline)
+            command = [*self.launcher, sys.executable, "-P", str(RUNNER), REQUEST_NAME]
+            status, said, complained = _run(command, folder, {**os.environ, **request.environment}, deadline)
             if status is None:
-                raise deadline.missed(self.name, job)
-            require_end(job, status, complained, self.name)
-            answer = read_answer(job, said, seconds=deadline.passed, device=self.name)
-            pairs = zip(job.artifacts, answers, strict=False)
+                raise deadline.missed(self.name, request)
+            require_end(request, status, complained, self.name)
+            answer = read_answer(request, said, seconds=deadline.passed, device=self.name)
+            pairs = zip(request.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
 
@@ -84,7 +94,10 @@ def _run(
         return status, said.read(), complained.read()
 
 
-def _runs_here(job: Job) -> bool:
+def _runs_here(request: MeasurementRequest) -> bool:
     """Say whether the runner's own runtimes run the artifacts here; Core ML's is a Mac's."""
-    formats = {artifact.format for artifact in job.artifacts}
+    formats = {artifact.format for artifact in request.artifacts}
     return formats <= set(runner.RUNTIMES) and ("coreml" not in formats or sys.platform == "darwin")
+
+
+TRANSPORT = Transport("local", DeviceSettings, lambda _name, _settings: LocalDevice(), named=False)

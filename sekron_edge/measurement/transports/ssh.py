@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from pathlib import Path
+
+from pydantic import Field
 
 from sekron_edge.errors import DeviceError, UnreachableError
-from sekron_edge.measurement._device import Deadline, Device
-from sekron_edge.measurement._protocol import Job, Outcome
-from sekron_edge.measurement.transports._connections import Connection
-from sekron_edge.measurement.transports._pipe import BOOTSTRAP, Broken, do_job
+from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._device import Device
+from sekron_edge.measurement._protocol import MeasurementRequest, Outcome
+from sekron_edge.measurement._transports import DeviceSettings, Transport
+from sekron_edge.measurement.transports._pipe import BOOTSTRAP, PipeBroken, measure_over_pipe
 
 # Nothing is asked, no unknown key is accepted, nothing is forwarded; a connection that died is noticed.
 _OPTIONS = {
@@ -41,32 +45,53 @@ _STATUSES = {
 }
 
 
+class SshSettings(DeviceSettings):
+    """How a board is reached. What is None is left to ssh's own configuration.
+
+    Attributes:
+        host: Name or address, or a host of ``~/.ssh/config``; by default the device's name.
+        user: To log in as.
+        port: Of sshd.
+        ssh_config: A file instead of ``~/.ssh/config``.
+        python: The Python there that has numpy and the runtime: a path, or a command's words.
+        cache: Folder there for what is sent; by default ``~/.cache/sekron-edge/device``.
+    """
+
+    host: str | None = None
+    user: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    ssh_config: Path | None = None
+    python: str | tuple[str, ...] = "python3"
+    cache: str | None = None
+
+
 class SshDevice(Device):
     """A board: any Linux or Mac with sshd, a Python, numpy and the artifact's runtime.
 
     Args:
         alias: Its name in the user's file or in ssh's configuration.
-        connection: How it is reached.
+        settings: How it is reached.
     """
 
-    def __init__(self, alias: str, connection: Connection) -> None:
+    def __init__(self, alias: str, settings: SshSettings) -> None:
         self.name = f"ssh:{alias}"
-        self.emulated = connection.emulated
+        self.emulated = settings.emulated
         self._alias = alias
-        self._connection = connection
+        self._settings = settings
 
-    def _carry(self, job: Job, timeout_s: float) -> Outcome:
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
+        """Send the agent, the runner and the artifacts through ssh's pipe; see `Device.carry_out`."""
         if shutil.which("ssh") is None:
             raise DeviceError(f"{self.name}: there is no ssh on this machine; install OpenSSH's client")
-        deadline = Deadline(timeout_s)
+        cache = self._settings.cache or _CACHE
+        deadline = Deadline.of(request)
         try:
-            cache = self._connection.cache or _CACHE
-            return do_job(self._command(), job, device=self.name, cache=cache, deadline=deadline)
-        except Broken as end:
+            return measure_over_pipe(self._command(), request, device=self.name, cache=cache, deadline=deadline)
+        except PipeBroken as end:
             raise self._error(end) from end
 
     def _command(self) -> list[str]:
-        to = self._connection
+        to = self._settings
         host = to.host or self._alias
         if host.startswith("-"):
             raise DeviceError(f"{self.name}: {host!r} is no host")
@@ -77,7 +102,7 @@ class SshDevice(Device):
         python = [to.python] if isinstance(to.python, str) else list(to.python)
         return [*command, "--", host, shlex.join([*python, "-c", BOOTSTRAP])]
 
-    def _error(self, end: Broken) -> DeviceError:
+    def _error(self, end: PipeBroken) -> DeviceError:
         """Say what a pipe that ended early means."""
         said = f"\n{end.complaint}" if end.complaint else ""
         for words, remedy in _REFUSALS:
@@ -89,3 +114,6 @@ class SshDevice(Device):
             return UnreachableError(f"{self.name}: it cannot be reached; is it switched on?{said}")
         remedy = _STATUSES.get(end.status, "its Python did not start the measurement; it must be 3.8 or later")
         return DeviceError(f"{self.name}: {remedy} (status {end.status}){said}")
+
+
+TRANSPORT = Transport("ssh", SshSettings, SshDevice, client=("ssh", "-V"))

@@ -1,4 +1,4 @@
-"""A job's folder on an Android device: artifacts and programs are sent there, launched, and what they print is read."""
+"""A folder of one request on an Android device: what is sent there, launched, and read of what was printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError
-from sekron_edge.measurement._protocol import Job, Timing, pieces
+from sekron_edge.measurement._protocol import MeasurementRequest, Timing, pieces
 from sekron_edge.measurement._records import OperatorTime
 from sekron_edge.measurement.transports._adb_client import Adb
 from sekron_edge.measurement.transports._android_tools import Tool, read_operators
@@ -31,15 +31,15 @@ _NEXT = "sekron-edge-next"
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """A folder there for one job, and the program that times its artifacts.
+class Workspace:
+    """A folder there for one request, and the program that times its artifacts.
 
     Attributes:
         adb: The device.
-        folder: Of the job.
+        folder: Of the request, there.
         tool: The program.
         program: Where it is, here.
-        job: What is to be done.
+        request: What is to be done.
         cores: That the program is bound to; as the system likes if empty.
     """
 
@@ -47,27 +47,27 @@ class Workplace:
     folder: str
     tool: Tool
     program: Path
-    job: Job
+    request: MeasurementRequest
     cores: Sequence[int]
 
     def measure(self, index: int, traces: Path | None) -> tuple[Timing, tuple[Array, ...]]:
-        """Time one of the job's artifacts; return its outputs, too, where the program writes them.
+        """Time one of the request's artifacts; return its outputs, too, where the program writes them.
 
         Args:
             index: Of the artifact.
             traces: Folder here for the program's trace, if that is wanted.
         """
-        job, artifact = self.job, self.job.artifacts[index]
+        request, artifact = self.request, self.request.artifacts[index]
         model = f"{index}{artifact.path.suffix}"
         self._send_program()
         self.adb.push([artifact.path], f"{self.folder}/{model}")
         inputs = self._send_inputs(index)
-        outputs = self._outputs(artifact, model, inputs) if job.answered else ()
+        outputs = self._outputs(artifact, model, inputs) if request.wants_outputs else ()
         given = self.tool.given(artifact, inputs[0]) if inputs else []
         given += [f"--etdump_path={index}.etdump"] if traces is not None else []
-        launches = self.tool.launches(model, job)
+        launches = self.tool.launches(model, request)
         printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
-        profiled = job.operators and self.tool.profile
+        profiled = request.conditions.operators and self.tool.profile
         operators = read_operators(self._run(artifact, [*launches[-1], *self.tool.profile, *given])) if profiled else ()
         if traces is not None:
             target = traces.expanduser()
@@ -76,15 +76,15 @@ class Workplace:
         return self._timing(artifact, printed, operators), outputs
 
     def time_in_turn(self) -> list[Timing]:
-        """Time all of the job's artifacts, which may be hundreds: the program's launches for each take turns."""
-        artifacts = self.job.artifacts
+        """Time all of the request's artifacts, which may be hundreds: the program's launches for each take turns."""
+        artifacts = self.request.artifacts
         self._send_program()
         with tempfile.TemporaryDirectory() as local:
             models = [Path(local) / f"{index}{artifact.path.suffix}" for index, artifact in enumerate(artifacts)]
             for model, artifact in zip(models, artifacts, strict=True):
                 model.symlink_to(artifact.path.resolve())
             self.adb.push(models, self.folder)
-        launches = [self.tool.launches(model.name, self.job) for model in models]
+        launches = [self.tool.launches(model.name, self.request) for model in models]
         rounds = [self._run_all(arguments) for arguments in zip(*launches, strict=True)]
         return [self._timing(*one) for one in zip(artifacts, zip(*rounds, strict=True), strict=True)]
 
@@ -97,13 +97,13 @@ class Workplace:
             self.adb.push([script], f"{self.folder}/{script.name}")
         status, printed = self._launch(f"sh {script.name}")
         _, *each = printed.split(f"{_NEXT}\n")
-        last = self.job.artifacts[max(0, len(each) - 1)]
+        last = self.request.artifacts[max(0, len(each) - 1)]
         self._require_end(last, status, printed)
         return each
 
     def _timing(self, artifact: Artifact, printed: Sequence[str], operators: tuple[OperatorTime, ...] = ()) -> Timing:
         try:
-            read = self.tool.read(printed, self.job)
+            read = self.tool.read(printed, self.request)
         except DeviceError as error:
             raise DeviceError(f"{self.adb.device}: {artifact.path.name}: {error}") from error
         return Timing(
@@ -124,9 +124,9 @@ class Workplace:
 
     def _send_inputs(self, index: int) -> list[list[str]]:
         """Send each batch of each input as a file of raw values; return their names, batch by batch."""
-        if self.job.inputs is None:
+        if self.request.inputs is None:
             return []
-        arrays = pieces(self.job.artifacts[index], self.job.inputs).values()
+        arrays = pieces(self.request.artifacts[index], self.request.inputs).values()
         batches = []
         with tempfile.TemporaryDirectory() as local:
             for batch, values in enumerate(zip(*arrays, strict=True)):

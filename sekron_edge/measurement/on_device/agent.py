@@ -1,4 +1,4 @@
-"""The attendant: takes files at the device's end of a pipe, has the runner measure there, and leaves no trace.
+"""The agent: takes files at the device's end of a pipe, has the runner measure there, and leaves no trace.
 
 It travels as this one file, which needs Python 3.8 alone, and lives as long as the pipe: when that breaks, or time is
 up, the runner's whole process group is killed and its folder removed. The other end is
@@ -51,7 +51,7 @@ class Gone(Exception):  # noqa: N818
 
 
 class Cache:
-    """A folder of files by hash, and of the folder of the job that runs. One attendant holds it at a time."""
+    """A folder of files by hash, and of the folder of the job that runs. One agent holds it at a time."""
 
     def __init__(self, path: str) -> None:
         self._made = _make_folders(path)
@@ -70,7 +70,7 @@ class Cache:
             raise
 
     def _sweep(self) -> None:
-        """Remove what attendants left that were killed, and what nobody has used for long."""
+        """Remove what agents left that were killed, and what nobody has used for long."""
         for name in os.listdir(self.path):
             path = os.path.join(self.path, name)
             if name.startswith(_JOB):
@@ -124,7 +124,7 @@ class Cache:
         return os.path.join(self.path, _BLOB + file["sha256"])
 
 
-def attend(request: dict[str, Any]) -> None:
+def serve(request: dict[str, Any]) -> None:
     """Take the files of a request, run it, answer, and keep what was brought if that is wanted."""
     if sys.version_info < _LEAST_PYTHON:
         raise Refused("its Python is {}.{}, and must be 3.8 or later".format(*sys.version_info))
@@ -292,7 +292,7 @@ def main() -> None:
     ending = Ending(request["timeout_s"])
     refusal = {}
     try:
-        attend(request)
+        serve(request)
     except Gone:
         refusal = {"refused": "time is up", "transient": False} if ending.late else {}
     except Refused as error:
