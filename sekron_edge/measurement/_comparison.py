@@ -68,8 +68,8 @@ def compare_latencies(first: Measurement, second: Measurement) -> LatencyCompari
 
 
 def _differing(first: Measurement, second: Measurement) -> list[str]:
-    found = [name for name, condition in _CONDITIONS if condition(first) != condition(second)]
+    differing = [name for name, condition in _CONDITIONS if condition(first) != condition(second)]
     # What another format, or another device, brings with it is no difference of its own.
     brought = {"runtime", "compute units"} if first.format != second.format else set()
-    brought |= {"governor"} if "device" in found else set()
-    return [name for name in found if name not in brought]
+    brought |= {"governor"} if "device" in differing else set()
+    return [name for name in differing if name not in brought]

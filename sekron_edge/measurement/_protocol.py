@@ -203,25 +203,27 @@ def require_end(request: MeasurementRequest, status: int, stderr: bytes, device:
     """Refuse a runner that did not come to its end.
 
     Raises:
-        DeviceError: If a signal ended it, or it failed without an answer; with the end of what it said.
+        DeviceError: If a signal ended it, or it failed without an answer; with the end of what it printed.
     """
-    said = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    complaint = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
     if status < 0:
         name = signal.Signals(-status).name
         killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
-        raise DeviceError(f"{device}: the runtime ended with {name} while measuring {request.names}{killed}\n{said}")
+        raise DeviceError(
+            f"{device}: the runtime ended with {name} while measuring {request.names}{killed}\n{complaint}"
+        )
     if status:
-        absent = said.rpartition("No module named ")[2] if "No module named " in said else None
+        absent = complaint.rpartition("No module named ")[2] if "No module named " in complaint else None
         remedy = "" if absent is None else f"; install {absent} there, for the Python that is used"
-        raise DeviceError(f"{device}: measuring {request.names} failed{remedy}:\n{said}")
+        raise DeviceError(f"{device}: measuring {request.names} failed{remedy}:\n{complaint}")
 
 
-def read_answer(request: MeasurementRequest, said: bytes, *, seconds: float, device: str) -> Answer:
+def read_answer(request: MeasurementRequest, printed: bytes, *, seconds: float, device: str) -> Answer:
     """Understand the line that the runner printed.
 
     Args:
         request: What was asked.
-        said: What it printed.
+        printed: What it printed.
         seconds: How long that took by this machine's clock.
         device: For messages.
 
@@ -229,7 +231,7 @@ def read_answer(request: MeasurementRequest, said: bytes, *, seconds: float, dev
         DeviceError: If the runner failed, or what it printed cannot be the truth.
     """
     try:
-        failed = _Failed.model_validate_json(said)
+        failed = _Failed.model_validate_json(printed)
     except ValidationError:
         pass
     else:
@@ -241,10 +243,10 @@ def read_answer(request: MeasurementRequest, said: bytes, *, seconds: float, dev
             f"({remedy})"
         )
     try:
-        answer = Answer.model_validate_json(said)
+        answer = Answer.model_validate_json(printed)
     except ValidationError as error:
         raise DeviceError(
-            f"{device}: what came back for {request.names} is no answer: {_shown(said)}; does something else print "
+            f"{device}: what came back for {request.names} is no answer: {_shown(printed)}; does something else print "
             "there?"
         ) from error
     if answer.token != request.token or len(answer.timings) != len(request.artifacts):
@@ -278,12 +280,12 @@ def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ..
         DeviceError: If it is not there, or no such file.
     """
     try:
-        with np.load(path) as found:
-            pieces = [found[str(index)] for index in range(len(artifact.outputs))]
+        with np.load(path) as written:
+            batches = [written[str(index)] for index in range(len(artifact.outputs))]
     except (OSError, ValueError, KeyError) as error:
         raise DeviceError(f"{device}: the outputs of {artifact.path.name} cannot be read: {error}") from error
     return tuple(
-        spec.to_torch(np.concatenate(list(piece))) for spec, piece in zip(artifact.outputs, pieces, strict=True)
+        spec.to_torch(np.concatenate(list(batch))) for spec, batch in zip(artifact.outputs, batches, strict=True)
     )
 
 
@@ -308,6 +310,6 @@ def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
     }
 
 
-def _shown(said: bytes) -> str:
-    text = said.decode(errors="replace").strip()
+def _shown(printed: bytes) -> str:
+    text = printed.decode(errors="replace").strip()
     return repr(text[:200]) if text else "nothing"

@@ -122,8 +122,8 @@ class MeasurementStore:
             ORDER BY id"""
         with self._open() as database:
             rows = database.execute(query, {"device": device, "artifact": artifact}).fetchall()
-        found = [_kept(row) for row in rows]
-        return [kept for kept in found if since is None or kept.measurement.measured_at >= since]
+        measurements = [_kept(row) for row in rows]
+        return [kept for kept in measurements if since is None or kept.measurement.measured_at >= since]
 
     def measurement(self, number: int) -> Measurement:
         """Return the measurement of a number.

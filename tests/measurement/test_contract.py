@@ -9,14 +9,28 @@ from pathlib import Path
 import pytest
 
 from sekron_edge.artifacts import Array, Artifact, PrimitiveExporter, get_exporter
+from sekron_edge.errors import DeviceError
 from sekron_edge.measurement import Device, LocalDevice, _transports, open_device, register_transport
 from sekron_edge.plugins import Plugins
 from sekron_edge.primitives import Linear
-from sekron_edge.testing import DeviceContract
+from sekron_edge.testing import DeviceContract, _devices
 from tests.measurement.boards import Board
 from tests.measurement.phones import Phone
 
 DOCS = Path(__file__).parents[2] / "docs" / "measuring.md"
+
+
+def test_what_is_left_on_a_device_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_devices, "_GRACE_S", 0.1)
+    files: list[str] = []
+
+    def leave_a_file() -> None:
+        with _devices._Refused(lambda: files)(DeviceError, "too late"):
+            files.append("a file")
+            raise DeviceError("too late")
+
+    with pytest.raises(AssertionError, match="something was left"):
+        leave_a_file()
 
 
 class TestThisMachine(DeviceContract):

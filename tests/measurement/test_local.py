@@ -3,7 +3,6 @@
 import os
 import time
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -42,27 +41,12 @@ def test_together_the_heavier_model_is_slower_and_larger(artifacts):
 
 
 @pytest.mark.slow
-def test_real_inputs_are_taken_in_pytorchs_layout(artifacts):
-    found = measure(artifacts[0], inputs=[np.zeros((4, 8, 28, 28), np.float32)], runs=4, timeout_s=60)
-    assert found.device == "local"
-    assert found.runtime == artifacts[0].format
-
-
-@pytest.mark.slow
 def test_a_damaged_artifact_is_one_clear_error(artifacts, tmp_path):
     path = tmp_path / f"broken{artifacts[0].path.suffix}"
     path.write_bytes(b"not a model")
-    altered = artifacts[0].model_copy(update={"path": path})
-    with pytest.raises(DeviceError, match="altered since it was described"):
-        measure(altered, timeout_s=60)
+    damaged = artifacts[0].model_copy(update={"path": path, "sha256": files.sha256(path)})
     with pytest.raises(DeviceError, match=r"broken.*'load'"):
-        measure(altered.model_copy(update={"sha256": files.sha256(path)}), timeout_s=60)
-
-
-@pytest.mark.slow
-def test_what_takes_too_long_is_given_up(artifacts):
-    with pytest.raises(DeviceError, match="longer than"):
-        measure(artifacts[1], runs=10**7, timeout_s=5)
+        measure(damaged, timeout_s=60)
 
 
 def test_bad_arguments_name_what_was_wrong(tmp_path):
@@ -75,9 +59,6 @@ def test_bad_arguments_name_what_was_wrong(tmp_path):
         measure(nothing, "moon")
     with pytest.raises(DeviceError, match="at least 1"):
         measure(nothing, threads=0)
-    path.unlink()
-    with pytest.raises(DeviceError, match="no artifact at"):
-        measure(nothing)
     other = nothing.model_copy(update={"format": "executorch"})
     with pytest.raises(DeviceError, match="one format"):
         LocalDevice().measure_together([nothing, other])

@@ -1,7 +1,6 @@
 """Transports by name, and what users set for their devices."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,8 +18,8 @@ from sekron_edge.measurement import (
     register_transport,
     user_devices,
 )
-from sekron_edge.measurement._transports import find_transport
 from sekron_edge.measurement._user_devices import settings_for
+from sekron_edge.measurement.transports import AdbSettings, SshSettings, adb, ssh
 from sekron_edge.measurement.transports._android_tools import TOOLS
 from sekron_edge.plugins import Plugins
 
@@ -57,7 +56,7 @@ def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_those_that_ship_are_found_like_others() -> None:
-    assert [one.name for one in known_transports()] == ["adb", "local", "ssh"]
+    assert {one.name for one in known_transports()} >= {"adb", "local", "ssh"}
     assert isinstance(open_device("local"), LocalDevice)
     for name in ("adb:board", "ssh:board"):
         assert open_device(name).name == name
@@ -65,7 +64,7 @@ def test_those_that_ship_are_found_like_others() -> None:
 
 @pytest.mark.parametrize("name", ["moon", "moon:board", "ssh", "ssh:", "local:", "local:board", ""])
 def test_what_is_no_device_is_refused_with_those_that_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"no device {name!r}; name local, or adb:NAME, or ssh:NAME"):
+    with pytest.raises(ConfigError, match=f"no device {name!r}; name local, or adb:NAME, .*or ssh:NAME"):
         open_device(name)
 
 
@@ -82,7 +81,7 @@ def test_a_transport_that_is_registered_opens_devices_with_its_own_settings(user
     assert opened.settings == SerialSettings(baud=9600, port="/dev/ttyACM0")
     with pytest.raises(ConfigError, match=r"devices\.toml: board\.port: .*integer"):
         open_device("ssh:board")
-    with pytest.raises(ConfigError, match="or serial:NAME, or ssh:NAME"):
+    with pytest.raises(ConfigError, match=r"or serial:NAME, .*or ssh:NAME"):
         open_device("moon")
 
 
@@ -112,16 +111,10 @@ def test_the_users_file_is_checked(users_file: Path, text: str, message: str) ->
     assert open_device("ssh:board").name == "ssh:board"
 
 
-def settings(transport: str, device: str) -> Any:
-    found = find_transport(transport)
-    assert found is not None
-    return settings_for(found, device)
-
-
 def test_the_users_file_of_the_docs_is_correct(users_file: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
     users_file.write_text(text.partition("```toml\n")[2].partition("```")[0])
-    assert settings("ssh", "board").user == "pi"
-    assert set(settings("adb", "pixel").binaries) == {tool.name for tool in TOOLS.values()}
+    assert settings_for(ssh.TRANSPORT, "board").user == "pi"
+    assert set(settings_for(adb.TRANSPORT, "pixel").binaries) == {tool.name for tool in TOOLS.values()}
     documented = {key for table in user_devices().values() for key in table}
-    assert documented == {key for one in known_transports() for key in one.settings.model_fields}
+    assert documented == {*SshSettings.model_fields, *AdbSettings.model_fields}

@@ -40,8 +40,7 @@ def quarters(shape: Shape) -> Iterator[Structure]:
 
 
 def test_the_order_of_families_is_that_of_plans() -> None:
-    assert list(structure_families()) == OWN
-    assert added_families() == []
+    assert list(structure_families())[: len(OWN)] == OWN
 
 
 @pytest.mark.usefixtures("nothing_added")

@@ -137,12 +137,12 @@ def serve(request: dict[str, Any]) -> None:
             cache.take(request["files"][index])
         for file in request["files"]:
             cache.place(file)
-        status, said, complained = _run(request, cache.folder)
+        status, stdout, stderr = _run(request, cache.folder)
         collected = [_read(os.path.join(cache.folder, name)) for name in request["collect"]]
         sizes = [None if content is None else len(content) for content in collected]
-        head = {"status": status, "said": len(said), "complained": len(complained), "collected": sizes}
+        head = {"status": status, "stdout": len(stdout), "stderr": len(stderr), "collected": sizes}
         _say(request, head)
-        for content in (said, complained, *collected):
+        for content in (stdout, stderr, *collected):
             _write(content or b"")
         well = sys.stdin.buffer.readline() == _KEEP
     finally:
@@ -150,14 +150,14 @@ def serve(request: dict[str, Any]) -> None:
 
 
 def _run(request: dict[str, Any], folder: str) -> tuple[int, bytes, bytes]:
-    """Run the runner in a process group of its own; return its status, and what it said and complained of."""
-    said, complained = os.pipe(), os.pipe()
+    """Run the runner in a process group of its own; return its status, and what it printed."""
+    stdout, stderr = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_runner(request, folder, said[1], complained[1])
-    os.close(said[1])
-    os.close(complained[1])
-    texts: dict[int, bytearray] = {said[0]: bytearray(), complained[0]: bytearray()}
+        _become_runner(request, folder, stdout[1], stderr[1])
+    os.close(stdout[1])
+    os.close(stderr[1])
+    texts: dict[int, bytearray] = {stdout[0]: bytearray(), stderr[0]: bytearray()}
     status = None
     try:
         status = _listen(pid, texts)
@@ -168,7 +168,7 @@ def _run(request: dict[str, Any], folder: str) -> tuple[int, bytes, bytes]:
         for end in texts:
             os.close(end)
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return code, bytes(texts[said[0]]), bytes(texts[complained[0]])
+    return code, bytes(texts[stdout[0]]), bytes(texts[stderr[0]])
 
 
 def _listen(pid: int, texts: dict[int, bytearray]) -> int:
@@ -191,15 +191,15 @@ def _listen(pid: int, texts: dict[int, bytearray]) -> int:
                 return status
 
 
-def _become_runner(request: dict[str, Any], folder: str, said: int, complained: int) -> None:
+def _become_runner(request: dict[str, Any], folder: str, stdout: int, stderr: int) -> None:
     """Turn a child into the runner. It goes on as it is, since what emulates this program would not emulate another."""
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(said, 1)
-        os.dup2(complained, 2)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
         os.closerange(3, 256)
         os.chdir(folder)
         os.environ.update(request["environment"], TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")

@@ -41,13 +41,13 @@ class Adb:
         """
         word = secrets.token_hex(8)
         printed = self._run("shell", f"{{ {script}\n}} 2>&1; status=$?; echo; echo {word} $status")
-        said, found, status = printed.rpartition(f"\n{word} ")
-        if not found or not status.strip().isdigit():
+        output, separator, status = printed.rpartition(f"\n{word} ")
+        if not separator or not status.strip().isdigit():
             raise UnreachableError(
                 f"{self.device}: the connection was lost while it measured; is it still there?\n"
                 f"{printed.strip()[-_SHOWN_CHARACTERS:]}"
             )
-        return int(status), said
+        return int(status), output
 
     def require(self, script: str) -> str:
         """Run a script that must end well; return what it printed.
@@ -95,16 +95,16 @@ class Adb:
 
     def _error(self, complaint: str) -> DeviceError:
         errors = [line for line in complaint.splitlines() if "error" in line]  # beside them it counts files
-        said = _problem("\n".join(errors) or complaint)
+        problem = _problem("\n".join(errors) or complaint)
         if any(word in complaint for word in _UNAUTHORIZED):
             return DeviceError(
-                f"{self.device}: it does not trust this machine: confirm the prompt on its screen\n{said}"
+                f"{self.device}: it does not trust this machine: confirm the prompt on its screen\n{problem}"
             )
         if any(word in complaint for word in _LOST):
             return UnreachableError(
-                f"{self.device}: it cannot be reached; is it plugged in, with USB debugging?\n{said}"
+                f"{self.device}: it cannot be reached; is it plugged in, with USB debugging?\n{problem}"
             )
-        return DeviceError(f"{self.device}: adb failed: {said}")
+        return DeviceError(f"{self.device}: adb failed: {problem}")
 
 
 def _problem(printed: str) -> str:

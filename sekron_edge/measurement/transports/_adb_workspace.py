@@ -139,7 +139,7 @@ class Workspace:
 
     def _outputs(self, artifact: Artifact, model: str, inputs: Sequence[Sequence[str]]) -> tuple[Array, ...]:
         """Run every batch once, and fetch what comes out, in PyTorch's layout; nothing if nothing is written."""
-        found: list[list[Array]] = [[] for _ in artifact.outputs]
+        outputs: list[list[Array]] = [[] for _ in artifact.outputs]
         names = self.tool.answers(len(artifact.outputs))
         for batch in inputs:
             self._run(artifact, [*self.tool.answering(model), *self.tool.given(artifact, batch)])
@@ -152,11 +152,11 @@ class Workspace:
                     f"{self.adb.device}: {artifact.path.name} gave {len(content)} bytes for outputs of {sum(sizes)}; "
                     "is the file damaged?"
                 )
-            for spec, size, batches in zip(artifact.outputs, sizes, found, strict=True):
+            for spec, size, batches in zip(artifact.outputs, sizes, outputs, strict=True):
                 batches.append(np.frombuffer(content[:size], spec.dtype).reshape(spec.shape))
                 content = content[size:]
         return tuple(
-            spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, found, strict=True)
+            spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, outputs, strict=True)
         )
 
     def _fetched(self, names: Sequence[str]) -> bytes:

@@ -174,10 +174,10 @@ class ExecutorRunner(Tool):
         cold, each = max(1, request.conditions.warmup), _each(request)
         sums, single = [], []
         for text in printed:
-            found = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
-            if found is None:
+            sum_of_runs = re.search(rf"Model executed successfully \d+ time\(s\) in {_NUMBER} ms", text)
+            if sum_of_runs is None:
                 raise _not_understood(self, text)
-            sums.append(float(found[1]))
+            sums.append(float(sum_of_runs[1]))
             single.append([float(value) for value in re.findall(rf"Iteration \d+ of \d+: {_NUMBER} ms", text)])
         if all(len(values) == cold + each for values in single[1:]):
             return Readings(tuple(value for values in single[1:] for value in values[cold:]), 1, None)
@@ -199,13 +199,13 @@ def read_operators(text: str) -> tuple[OperatorTime, ...]:
     if table is None:
         return ()
     columns = [column.strip(" []") for column in table[1].strip().split("\t")]
-    found = []
+    operators = []
     for line in table[2].splitlines():
         row = dict(zip(columns, (cell.strip() for cell in line.strip().split("\t")), strict=False))
         if re.fullmatch(_NUMBER, row.get("avg ms", "")):
             name = row.get("Name", "").rpartition(":")[0].strip("[]")
-            found.append(OperatorTime(name=name, kind=row.get("node type", ""), milliseconds=float(row["avg ms"])))
-    return tuple(found)
+            operators.append(OperatorTime(name=name, kind=row.get("node type", ""), milliseconds=float(row["avg ms"])))
+    return tuple(operators)
 
 
 # By format.

@@ -98,12 +98,12 @@ def measure_over_pipe(
                 reply = pipe.converse(envelope, sent)
                 if "refused" in reply:
                     raise _refusal(reply, deadline, device, request)
-                said, complained = pipe.take(reply["said"]), pipe.take(reply["complained"])
+                stdout, stderr = pipe.take(reply["stdout"]), pipe.take(reply["stderr"])
                 contents = [None if size is None else pipe.take(size) for size in reply["collected"]]
             except TimeoutError as error:
                 raise deadline.missed(device, request) from error
-            require_end(request, reply["status"], complained, device)
-            answer = read_answer(request, said, seconds=deadline.passed, device=device)
+            require_end(request, reply["status"], stderr, device)
+            answer = read_answer(request, stdout, seconds=deadline.passed, device=device)
             for file, content in zip(collect, contents, strict=True):
                 if content is not None:
                     (folder / file).write_bytes(content)
@@ -212,8 +212,8 @@ class _Pipe:
         while line := self._stdout.readline(_MOST_NOISE):
             if line.startswith(self._head) and line.endswith(b"\n"):
                 self._spoken = True
-                found: dict[str, Any] = json.loads(line[len(self._head) :])
-                return found
+                reply: dict[str, Any] = json.loads(line[len(self._head) :])
+                return reply
             noise += len(line)
             if self._spoken or noise > _MOST_NOISE:
                 raise DeviceError(

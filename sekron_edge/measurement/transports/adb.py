@@ -118,10 +118,10 @@ class AdbDevice(Device):
         """Wait until the device is cool enough, if that was asked for; return its texts."""
         limit = self._settings.cool_celsius
         while True:
-            found = _texts(adb)
-            temperature = HostInfo(found).temperature_celsius
+            texts = _texts(adb)
+            temperature = HostInfo(texts).temperature_celsius
             if limit is None or (temperature is not None and temperature <= limit):
-                return found
+                return texts
             if temperature is None:
                 raise DeviceError(
                     f"{self.name}: it does not say how hot it is, and was to be no hotter than {limit:g} °C; leave "
@@ -166,20 +166,22 @@ def _texts(adb: Adb) -> dict[str, str]:
     """Read the small files that say how the device is."""
     mark = "sekron-edge-file:"
     script = f'for f in {" ".join(_hostinfo.READ)}; do [ -r "$f" ] && echo "{mark}$f" && cat "$f"; done; true'
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for block in adb.require(script).split(mark)[1:]:
         path, _, text = block.partition("\n")
-        found[path] = text.strip("\0 \n")
-    found.setdefault(_hostinfo.CPUINFO, "")
-    status, said = adb.shell(_hostinfo.THERMAL_SERVICE)
+        texts[path] = text.strip("\0 \n")
+    texts.setdefault(_hostinfo.CPUINFO, "")
+    status, printed = adb.shell(_hostinfo.THERMAL_SERVICE)
     if not status:
-        found[_hostinfo.THERMAL_SERVICE] = said
+        texts[_hostinfo.THERMAL_SERVICE] = printed
     # A device that has no name among its files has one among its properties.
-    if HostInfo(found).cpu_model is None:
-        status, said = adb.shell("getprop ro.product.manufacturer && getprop ro.product.model && getprop ro.soc.model")
+    if HostInfo(texts).cpu_model is None:
+        status, printed = adb.shell(
+            "getprop ro.product.manufacturer && getprop ro.product.model && getprop ro.soc.model"
+        )
         if not status:
-            found[_hostinfo.BOARD] = re.sub(r"\s+", " ", said).strip()
-    return found
+            texts[_hostinfo.BOARD] = re.sub(r"\s+", " ", printed).strip()
+    return texts
 
 
 TRANSPORT = Transport("adb", AdbSettings, AdbDevice, client=("adb", "--version"))

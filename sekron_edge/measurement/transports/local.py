@@ -47,11 +47,11 @@ class LocalDevice(Device):
             answers = request.write(folder, paths, None if _runs_here(request) else _EXPORTERS_OWN)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
             command = [*self.launcher, sys.executable, "-P", str(RUNNER), REQUEST_NAME]
-            status, said, complained = _run(command, folder, {**os.environ, **request.environment}, deadline)
+            status, stdout, stderr = _run(command, folder, {**os.environ, **request.environment}, deadline)
             if status is None:
                 raise deadline.missed(self.name, request)
-            require_end(request, status, complained, self.name)
-            answer = read_answer(request, said, seconds=deadline.passed, device=self.name)
+            require_end(request, status, stderr, self.name)
+            answer = read_answer(request, stdout, seconds=deadline.passed, device=self.name)
             pairs = zip(request.artifacts, answers, strict=False)
             outputs = tuple(read_outputs(artifact, folder / file, self.name) for artifact, file in pairs)
         return Outcome(answer, outputs)
@@ -75,10 +75,10 @@ def _run(
     command: list[str], folder: Path, environment: dict[str, str], deadline: Deadline
 ) -> tuple[int | None, bytes, bytes]:
     """Run a command that leaves no process; return its status, None if time was up, and what it printed."""
-    with (folder / "said").open("w+b") as said, (folder / "complained").open("w+b") as complained:
+    with (folder / "stdout").open("w+b") as stdout, (folder / "stderr").open("w+b") as stderr:
         # Files, not pipes: those a child of the runner would hold open.
         process = subprocess.Popen(
-            command, stdout=said, stderr=complained, env=environment, cwd=folder, start_new_session=True
+            command, stdout=stdout, stderr=stderr, env=environment, cwd=folder, start_new_session=True
         )
         status: int | None = None
         try:
@@ -89,9 +89,9 @@ def _run(
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        said.seek(0)
-        complained.seek(0)
-        return status, said.read(), complained.read()
+        stdout.seek(0)
+        stderr.seek(0)
+        return status, stdout.read(), stderr.read()
 
 
 def _runs_here(request: MeasurementRequest) -> bool:

@@ -104,16 +104,18 @@ class SshDevice(Device):
 
     def _error(self, end: PipeBroken) -> DeviceError:
         """Say what a pipe that ended early means."""
-        said = f"\n{end.complaint}" if end.complaint else ""
+        complaint = f"\n{end.complaint}" if end.complaint else ""
         for words, remedy in _REFUSALS:
             if end.status == _FAILED and any(word in end.complaint for word in words):
-                return DeviceError(f"{self.name}: {remedy}{said}")
+                return DeviceError(f"{self.name}: {remedy}{complaint}")
         if end.spoken:
-            return UnreachableError(f"{self.name}: the connection was lost while it measured; is it still there?{said}")
+            return UnreachableError(
+                f"{self.name}: the connection was lost while it measured; is it still there?{complaint}"
+            )
         if end.status == _FAILED:
-            return UnreachableError(f"{self.name}: it cannot be reached; is it switched on?{said}")
+            return UnreachableError(f"{self.name}: it cannot be reached; is it switched on?{complaint}")
         remedy = _STATUSES.get(end.status, "its Python did not start the measurement; it must be 3.8 or later")
-        return DeviceError(f"{self.name}: {remedy} (status {end.status}){said}")
+        return DeviceError(f"{self.name}: {remedy} (status {end.status}){complaint}")
 
 
 TRANSPORT = Transport("ssh", SshSettings, SshDevice, client=("ssh", "-V"))
