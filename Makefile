@@ -17,10 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/sekron-edge run examples/digits.toml --out dist/demo --resume
 
-# Files of tests in turn on as many processes as there are cores, four at most, each with one thread.
+# Tests on as many processes as there are cores, four at most, each with one thread: who is done takes from the others.
 test: $(STAMP)
 	./tests/debian-packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 20
 
 # An arm64 board under qemu-user; as root, with debootstrap and qemu-user-static. Slow.
 test-emulated: $(STAMP)

@@ -1,26 +1,28 @@
 """For all tests."""
 
+from __future__ import annotations
+
+import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from sekron_edge.latency import _calibration
 
 # Folders whose tests measure: the others may share what was calibrated once.
 _MEASURING = {"devices", "latency", "measurement"}
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that have most slow tests: several processes then end at about the same time."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
-def calibrations_need_not_be_good(monkeypatch):
+def calibrations_need_not_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let rounds follow at once: tests can do without waiting for a busy machine's better minutes."""
-    monkeypatch.setattr(_calibration, "_EVERY_S", 0.0)
+    monkeypatch.setattr("sekron_edge.latency._calibration._EVERY_S", 0.0)
 
 
 @pytest.fixture
@@ -34,3 +36,33 @@ def own_cache_where_tests_measure(request: pytest.FixtureRequest) -> None:
     """Give these folders' tests caches of their own."""
     if request.path.parent.name in _MEASURING:
         request.getfixturevalue("own_cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give tests that have no cache of their own one of this session's: the user's is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEKRON_EDGE_CACHE", str(tmp_path_factory.mktemp("session") / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Return what puts rough calibrations of this machine into a cache; each is made once in a session.
+
+    That is for all whose subject is what becomes of a calibration: it is made of fewer operations, in one round.
+    """
+    from sekron_edge.artifacts import Precision, get_exporter
+    from sekron_edge.latency import _calibration, cached_calibration
+    from sekron_edge.measurement import Device
+
+    made = tmp_path_factory.mktemp("calibrations")
+
+    def put_into(cache: Path, precision: Precision = "fp32", device: Device | None = None) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_calibration, "_ROUNDS", 1)
+            patch.setattr(type(get_exporter("litert")), "primitive_count", 240)
+            cached_calibration("litert", precision=precision, device=device, cache=made)
+        shutil.copytree(made, cache, dirs_exist_ok=True)
+
+    return put_into

@@ -1,41 +1,48 @@
 """Examples and benchmarks run, and say what their text claims."""
 
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks import dense_int8, examples
+
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=os.environ, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def calibrated_cache(calibrated: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calibrated(tmp_path / "cache")
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.slow
-def test_your_own_model_is_compressed_in_python(tmp_path):
-    out = run("examples/own_model.py", tmp_path / "bundle")
+@pytest.mark.usefixtures("calibrated_cache")
+def test_your_own_model_is_compressed_in_python(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["own_model.py", str(tmp_path / "bundle")])
+    runpy.run_path(str(ROOT / "examples" / "own_model.py"), run_name="__main__")
+    out = capsys.readouterr().out
     assert re.search(r"MACs .* ([2-9]|\d\d)\.\d\dx less", out)
     assert "every budget kept: True" in out
 
 
 @pytest.mark.slow
-def test_the_digits_job_is_benchmarked_in_three_formats(tmp_path):
-    run("-m", "benchmarks.examples", "--quick", "--json", tmp_path / "out.json", "--out", tmp_path / "bundles")
+@pytest.mark.usefixtures("calibrated_cache")
+def test_the_digits_job_is_benchmarked_in_three_formats(tmp_path: Path) -> None:
+    bundles = str(tmp_path / "bundles")
+    examples.main(["--quick", "--json", str(tmp_path / "out.json"), "--out", bundles])
     found = json.loads((tmp_path / "out.json").read_text())
     assert [row["artifact"] for row in found["rows"]] == ["litert fp32", "executorch fp32", "coreml fp32"]
     assert all(claim["holds"] for claim in found["claims"])
     assert found["environment"]["packages"]["torch"]
     # The dense int8 model that this release does not beat: its benchmark runs on the same bundle, and says so.
-    run("-m", "benchmarks.dense_int8", "--quick", "--json", tmp_path / "int8.json", "--bundles", tmp_path / "bundles")
+    dense_int8.main(["--quick", "--json", str(tmp_path / "int8.json"), "--bundles", bundles])
     compared = json.loads((tmp_path / "int8.json").read_text())
     assert [row["artifact"] for row in compared["rows"]] == ["dense fp32", "dense int8", "delivered fp32"]
     assert all(row["score"] > 0.9 for row in compared["rows"])
@@ -43,7 +50,7 @@ def test_the_digits_job_is_benchmarked_in_three_formats(tmp_path):
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
-def test_every_example_job_is_a_correct_file(job, monkeypatch):
+def test_every_example_job_is_a_correct_file(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sekron_edge.pipeline import load_config
 
     monkeypatch.setenv("SEKRON_EDGE_DATA", "data")

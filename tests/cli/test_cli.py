@@ -14,6 +14,7 @@ from torch import nn
 
 import sekron_edge as se
 from sekron_edge.cli import _app, main
+from tests import commands
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -96,11 +97,13 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
 
     made = printed("export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--out", tmp_path / "out")
     assert [artifact["format"] for artifact in made] == ["coreml", "executorch", "litert", "tflm"]
-    half = printed(
-        "export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--precision", "fp16", "--out", tmp_path
-    )
-    assert [artifact["format"] for artifact in half] == ["coreml", "litert"]
-    (timing,) = printed("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4)["measurements"]
+    made = ("export", f"{tmp_path / 'net.py'}:make", "--shape", "1,3,8,8", "--precision", "fp16", "--out", tmp_path)
+    code, half, err = commands.run(*made, "--json")
+    assert code == 0, err
+    assert [artifact["format"] for artifact in json.loads(half)] == ["coreml", "litert"]
+    code, out, err = commands.run("bench", tmp_path / "out" / "model_fp32.tflite", "--runs", 4, "--json")
+    assert code == 0, err
+    (timing,) = json.loads(out)["measurements"]
     assert timing["median_ms"] > 0
 
 

@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,11 @@ def test_better_enlargements_score_higher():
 
 
 @pytest.mark.slow
-def test_a_network_that_enlarges_is_compressed_like_the_rest(tmp_path):
+def test_a_network_that_enlarges_is_compressed_like_the_rest(
+    calibrated: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calibrated(tmp_path / "cache")
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
     images = photographs()
     task = super_resolution(
         Photographs(images.train[:1], images.heldout[:1]), crop=32, crops=64, calibration_samples=16

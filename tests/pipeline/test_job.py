@@ -3,9 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,9 @@ from safetensors.numpy import load_file
 
 from sekron_edge.bundle import read_manifest, verify_bundle
 from sekron_edge.planner import Plan
+from tests.commands import run, start
 
+Whole = tuple[Path, str, str]
 MODEL = Path(__file__).parents[2] / "examples" / "models" / "digits_cnn.py"
 JOB = f"""
 name = "digits"
@@ -36,37 +37,25 @@ threads = 1
 """
 
 
-def command(*arguments, cache, **options):
-    environment = {**os.environ, "SEKRON_EDGE_CACHE": str(cache)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "sekron_edge", *map(str, arguments)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
-
-
-def finished(process):
-    out, err = process.communicate(timeout=900)
-    return process.returncode, out, err
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory, calibrated: Callable[..., None]) -> Path:
     """A folder with a job, and a cache that its first run fills."""
     path = tmp_path_factory.mktemp("job")
     (path / "job.toml").write_text(JOB)
+    calibrated(path / "cache")
     return path
 
 
 @pytest.fixture(scope="module")
-def whole(folder):
-    """The bundle of an uninterrupted run."""
-    code, out, err = finished(command("run", folder / "job.toml", "--out", folder / "whole", cache=folder / "cache"))
+def whole(folder: Path) -> Whole:
+    """The bundle of an uninterrupted run, and what that printed."""
+    code, out, err = run("run", folder / "job.toml", "--out", folder / "whole", cache=folder / "cache")
     assert code == 0, err
     return folder / "whole", out, err
 
 
 @pytest.mark.slow
-def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole):
+def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole: Whole) -> None:
     bundle, out, err = whole
     manifest = read_manifest(bundle)
     assert manifest.kept
@@ -75,7 +64,10 @@ def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole):
     assert manifest.delivered.macs <= 0.4 * manifest.dense.macs
     assert manifest.score.dense > 0.9
     (delivery,) = manifest.deliveries
+    assert delivery.measured is not None
     assert delivery.measured.median_ms > 0
+    assert delivery.check is not None
+    assert delivery.check.metric is not None
     assert delivery.check.metric.name == "accuracy"
     assert verify_bundle(bundle).comparisons
     assert "parameters" in out
@@ -89,9 +81,9 @@ def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole):
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder, whole):
+def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder: Path, whole: Whole) -> None:
     out, work = folder / "killed", folder / "killed.work"
-    process = command("run", folder / "job.toml", "--out", out, cache=folder / "cache")
+    process = start("run", folder / "job.toml", "--out", out, cache=folder / "cache")
     until = time.monotonic() + 240
     while not list((work / "finetune").glob("*.ckpt")):
         assert process.poll() is None, process.communicate()
@@ -100,11 +92,11 @@ def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder, wh
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not out.exists()
-    code, _, err = finished(command("run", folder / "job.toml", "--out", out, cache=folder / "cache"))
+    code, _, err = run("run", folder / "job.toml", "--out", out, cache=folder / "cache")
     assert code == 2
     assert "--resume" in err
     arguments = ("run", folder / "job.toml", "--out", out, "--resume", "--json")
-    code, printed, err = finished(command(*arguments, cache=folder / "cache"))
+    code, printed, err = run(*arguments, cache=folder / "cache")
     assert code == 0, err
     first, second = read_manifest(whole[0]), read_manifest(out)
     assert json.loads(printed)["score"] == second.score.model_dump()
@@ -114,10 +106,10 @@ def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder, wh
 
 
 @pytest.mark.slow
-def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder, whole):
+def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder: Path, whole: Whole) -> None:
     impossible = folder / "impossible.toml"
     impossible.write_text(JOB.replace('macs = "0.4x"', "artifact_bytes = 1000"))
-    code, out, err = finished(command("run", impossible, "--out", folder / "none", cache=folder / "cache"))
+    code, out, err = run("run", impossible, "--out", folder / "none", cache=folder / "cache")
     assert code == 3
     assert out == ""
     assert "artifact_bytes <= 1000" in err
@@ -126,11 +118,11 @@ def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder, whole):
 
 
 @pytest.mark.slow
-def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folder, whole):
+def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folder: Path, whole: Whole) -> None:
     lossy = folder / "lossy.toml"
     text = JOB.replace('macs = "0.4x"', 'macs = "0.03x"\naccuracy_drop = 0.0').replace("epochs = 40", "epochs = 1")
     lossy.write_text(text)
-    code, _, err = finished(command("run", lossy, "--out", folder / "lossy", cache=folder / "cache"))
+    code, _, err = run("run", lossy, "--out", folder / "lossy", cache=folder / "cache")
     assert code == 3
     assert "accuracy_drop is" in err
     assert not (folder / "lossy").exists()
@@ -138,9 +130,9 @@ def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folde
 
 
 @pytest.mark.slow
-def test_a_plan_alone_is_printed_from_kept_scores(folder, whole):
+def test_a_plan_alone_is_printed_from_kept_scores(folder: Path, whole: Whole) -> None:
     arguments = ("plan", folder / "job.toml", "--macs", "0.6x", "--json", "--out", folder / "plan.json")
-    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    code, out, err = run(*arguments, cache=folder / "cache")
     assert code == 0, err
     assert "in the cache" in err
     plan = Plan.model_validate_json(out)
@@ -150,21 +142,21 @@ def test_a_plan_alone_is_printed_from_kept_scores(folder, whole):
 
 
 @pytest.mark.slow
-def test_the_same_job_plans_the_same_byte_for_byte(folder, whole):
+def test_the_same_job_plans_the_same_byte_for_byte(folder: Path, whole: Whole) -> None:
     """Also where plans rest on measurements: what a trial took is remembered."""
     plans = []
     for name in ("first.json", "second.json"):
         arguments = ("plan", folder / "job.toml", "--latency-ms", "0.6x", "--out", folder / name)
-        code, _, err = finished(command(*arguments, cache=folder / "cache"))
+        code, _, err = run(*arguments, cache=folder / "cache")
         assert code == 0, err
         plans.append((folder / name).read_bytes())
     assert plans[0] == plans[1]
 
 
 @pytest.mark.slow
-def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole):
+def test_another_device_is_planned_for_with_estimates_that_say_so(folder: Path, whole: Whole) -> None:
     arguments = ("plan", folder / "job.toml", "--device", "raspberry-pi-4", "--latency-ms", "0.5x", "--json")
-    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    code, out, err = run(*arguments, cache=folder / "cache")
     assert code == 0, err
     plan = Plan.model_validate_json(out)
     assert "estimated" in plan.latency_source
@@ -173,10 +165,10 @@ def test_another_device_is_planned_for_with_estimates_that_say_so(folder, whole)
 
 
 @pytest.mark.slow
-def test_several_devices_are_planned_for_from_one_scoring(folder, whole):
+def test_several_devices_are_planned_for_from_one_scoring(folder: Path, whole: Whole) -> None:
     devices = ("--device", "raspberry-pi-4", "--device", "raspberry-pi-5")
     arguments = ("plan", folder / "job.toml", *devices, "--latency-ms", "0.6x", "--json")
-    code, out, err = finished(command(*arguments, cache=folder / "cache"))
+    code, out, err = run(*arguments, cache=folder / "cache")
     assert code == 0, err
     assert err.count("scored") <= 1
     plans = [Plan.model_validate(plan) for plan in json.loads(out)]
@@ -186,11 +178,11 @@ def test_several_devices_are_planned_for_from_one_scoring(folder, whole):
 
 
 @pytest.mark.slow
-def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
-    code, out, err = finished(command("verify", whole[0], "--json", cache=folder / "cache"))
+def test_a_bundle_is_verified_and_measured_from_the_command_line(folder: Path, whole: Whole) -> None:
+    code, out, err = run("verify", whole[0], "--json", cache=folder / "cache")
     assert code == 0, err
     assert json.loads(out)["comparisons"]
-    code, out, err = finished(command("bench", whole[0], "--runs", 5, "--json", cache=folder / "cache"))
+    code, out, err = run("bench", whole[0], "--runs", 5, "--json", cache=folder / "cache")
     assert code == 0, err
     (timing,) = json.loads(out)["measurements"]
     assert timing["runtime"] == "litert"
@@ -198,7 +190,7 @@ def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
     before = altered.read_bytes()
     altered.write_bytes(before.replace(b"host", b"hoax", 1))
     try:
-        code, _, err = finished(command("verify", whole[0], cache=folder / "cache"))
+        code, _, err = run("verify", whole[0], cache=folder / "cache")
     finally:
         altered.write_bytes(before)
     assert code == 4
@@ -206,10 +198,10 @@ def test_a_bundle_is_verified_and_measured_from_the_command_line(folder, whole):
 
 
 @pytest.mark.slow
-def test_a_frontier_goes_from_dense_to_the_least_time(folder, whole):
+def test_a_frontier_goes_from_dense_to_the_least_time(folder: Path, whole: Whole) -> None:
     out = folder / "frontier.json"
     arguments = ("plan", folder / "job.toml", "--frontier", 4, "--out", out)
-    code, printed, err = finished(command(*arguments, cache=folder / "cache"))
+    code, printed, err = run(*arguments, cache=folder / "cache")
     assert code == 0, err
     assert "divergence" in printed
     plans = [Plan.model_validate(plan) for plan in json.loads(out.read_text())]
@@ -217,4 +209,7 @@ def test_a_frontier_goes_from_dense_to_the_least_time(folder, whole):
     assert len(plans) > 2
     assert times == sorted(times, reverse=True)
     assert not plans[0].structures()
-    assert plans[-1].divergence > plans[0].divergence
+    divergences = [plan.divergence for plan in plans]
+    assert divergences[-1] is not None
+    assert divergences[0] is not None
+    assert divergences[-1] > divergences[0]

@@ -40,10 +40,9 @@ class ScriptedDevice(Device):
         return [dense, other.model_copy(update={"median_ms": DENSE_MS * self.ratios.pop(0)})]
 
 
-@pytest.fixture
-def scripted(monkeypatch, tmp_path):
-    """Return a target, its bench, and a way to write the script of its device."""
-    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return the planning context of a small model, its bench, and what its dense artifact takes here."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -55,8 +54,15 @@ def scripted(monkeypatch, tmp_path):
     evaluator = PlanEvaluator(calibration, divergence=lambda outputs, reference: (outputs - reference).square().mean())
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     context = PlanningContext(model, (x[:1],), x, scores, target, evaluator)
-    bench = Bench(model, (x[:1],), x, target, tmp_path)
-    real = LocalDevice().measure(bench.dense, Conditions(runs=4, warmup=1))
+    bench = Bench(model, (x[:1],), x, target, tmp_path_factory.mktemp("bench"))
+    return context, bench, LocalDevice().measure(bench.dense, Conditions(runs=4, warmup=1))
+
+
+@pytest.fixture
+def scripted(made, monkeypatch, tmp_path):
+    """Return context and bench, and a way to write the script of their device, which nothing is remembered of."""
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
+    context, bench, real = made
 
     def script(*ratios):
         device = ScriptedDevice(real, ratios)
