@@ -117,7 +117,7 @@ def contexts_for(
     model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], progress: Progress
 ) -> list[PlanningContext]:
     """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
-    places = ", ".join(sorted({target.place for target in targets}))
+    places = ", ".join(sorted({str(target.place) for target in targets}))
     with progress.busy(f"calibrating the latency model, once for {places}"):
         latencies = [latency_model_of(target) for target in targets]
     for latency in latencies:
@@ -273,7 +273,7 @@ def _settings(
         "data": data_fingerprint(task),
         "budget": budget.model_dump_json(),
         "device": target.profile.id,
-        "measured_on": str(target.measured_on),
+        "measured_on": str(target.place.name),
         "runtime": target.runtime,
         "formats": ", ".join(target.formats),
         "precision": ", ".join(target.precisions),

@@ -137,12 +137,12 @@ def _measured(
     dense: Artifact, artifact: Artifact, target: Target, progress: Progress
 ) -> tuple[Measurement | None, Measurement | None]:
     """Measure a pair. Only what is budgeted must be measurable on a device that is elsewhere."""
-    name, where = artifact.path.name, f" on {target.place}" if target.is_elsewhere else ""
+    name, where = artifact.path.name, f" on {target.place}" if target.place.is_remote else ""
     try:
         with progress.busy(f"measuring {name} beside the dense model{where}"):
             before, after = measure_pair(dense, artifact, target)
     except DeviceError as error:
-        if not target.is_elsewhere or (artifact.format, artifact.precision) == (target.runtime, target.precision):
+        if not target.place.is_remote or (artifact.format, artifact.precision) == (target.runtime, target.precision):
             raise
         progress.say(f"{name} was not measured: {error}")
         return None, None
@@ -171,7 +171,7 @@ def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], targe
         finished.plan,
         finished.score,
         device=target.profile.id,
-        measured_at=target.place if target.is_measured else None,
+        measured_at=str(target.place) if target.place.is_reached else None,
     )
 
 

@@ -35,14 +35,14 @@ def latency_model_of(target: Target, *, cache: Path | None = None) -> LatencyMod
         return counted
     runtime, precision = _calibrated(target)
     calibration = partial(cached_calibration, runtime, threads=target.threads, cache=cache)
-    if target.is_elsewhere:
-        calibration = partial(calibration, device=target.measuring_device())
-    elif not target.is_here:
+    if target.place.is_remote:
+        calibration = partial(calibration, device=target.place.open())
+    elif not target.place.is_here:
         calibration = partial(cached_calibration, runtime, device=comparable_device(), cache=cache)
     model = calibration(precision=precision)
     if (runtime, precision) != (target.runtime, target.precision):
         model = model.scaled(1.0, f"estimated for {target.runtime} {target.precision}, which cannot be calibrated")
-    if target.is_measured:
+    if target.place.is_reached:
         return model
     published_ms = _published_ms(target.profile)
     if published_ms is None:
@@ -62,7 +62,7 @@ def require_known_latency(target: Target, budget: Budget) -> None:
     """
     limit = budget.latency_ms
     known = _published_ms(target.profile) is not None or microcontroller_latency(target.profile) is not None
-    if limit is None or limit.relative or target.is_measured or known:
+    if limit is None or limit.relative or target.place.is_reached or known:
         return
     raise ConfigError(
         f"a budget of {limit} ms needs a latency that is known for {target.profile.id}, and its profile states none; "

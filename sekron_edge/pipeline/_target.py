@@ -9,23 +9,9 @@ from sekron_edge.artifacts import Precision, SizedExporter, exporter_family, exp
 from sekron_edge.budget import Budget
 from sekron_edge.devices import DeviceProfile, device_limits
 from sekron_edge.errors import ConfigError
-from sekron_edge.measurement import Device, LocalDevice, open_device
+from sekron_edge.measurement import Conditions
+from sekron_edge.pipeline._place import Place
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
-
-
-def _where(profile: DeviceProfile, name: str | None) -> str | None:
-    """Return under which name artifacts are measured on a profile's device."""
-    if profile.kind == "host":
-        if name not in (None, LocalDevice.name):
-            raise ConfigError(f"{profile.id} is this machine; to measure on {name}, choose the profile of that device")
-        return LocalDevice.name
-    if name == LocalDevice.name:
-        raise ConfigError(f"{profile.id} is not this machine; to measure here, choose the profile host")
-    if name is not None:
-        if profile.kind == "microcontroller":
-            raise ConfigError(f"{profile.id} is a microcontroller: nothing is measured there, its latency is estimated")
-        open_device(name)  # refuses what is none
-    return name
 
 
 @dataclass(frozen=True)
@@ -39,8 +25,7 @@ class Target:
         precisions: Of the artifacts, each format in those that it can; the first is budgeted.
         threads: That the runtime may use.
         runs: Least number of timed runs.
-        measured_on: The name under which the device is reached, as for `sekron_edge.measurement.open_device`; None
-            where it is not, and latencies rest on estimates.
+        place: Where artifacts are measured.
     """
 
     profile: DeviceProfile
@@ -49,7 +34,7 @@ class Target:
     precisions: tuple[Precision, ...]
     threads: int
     runs: int
-    measured_on: str | None = None
+    place: Place
 
     @classmethod
     def choose(
@@ -100,7 +85,7 @@ class Target:
             tuple(precisions),
             threads or profile.threads,
             runs,
-            _where(profile, measured_on),
+            Place.of(profile, measured_on),
         )
 
     @property
@@ -109,28 +94,9 @@ class Target:
         return self.precisions[0]
 
     @property
-    def is_here(self) -> bool:
-        """Whether the device is this machine."""
-        return self.measured_on == LocalDevice.name
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether artifacts are measured on the device; elsewhere, what is measured of them is this machine's."""
-        return self.measured_on is not None
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether artifacts are measured on a device that is reached from here."""
-        return self.is_measured and not self.is_here
-
-    @property
-    def place(self) -> str:
-        """The device where artifacts are measured, in words."""
-        return str(self.measured_on) if self.is_elsewhere else "this machine"
-
-    def measuring_device(self) -> Device:
-        """Return the device where artifacts are measured."""
-        return open_device(self.measured_on or LocalDevice.name)
+    def conditions(self) -> Conditions:
+        """How artifacts are timed."""
+        return Conditions(runs=self.runs, threads=self.threads)
 
     @property
     def file_costs(self) -> FileCosts:

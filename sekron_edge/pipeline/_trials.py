@@ -66,17 +66,16 @@ class Bench:
     def measured_dense(self) -> Measurement | None:
         """Return what the dense artifact takes; None where the target is not reached."""
         target = self._target
-        if not target.is_measured:
+        if not target.place.is_reached:
             return None
-        conditions = Conditions(runs=target.runs, threads=target.threads)
-        measure = partial(target.measuring_device().measure, self.dense, conditions)
+        measure = partial(target.place.open().measure, self.dense, target.conditions)
         (measured,) = self._remembered([self.dense], lambda: [measure()])
         return measured
 
     def trial(self, plan: Plan) -> Trial:
         """Export a plan with the weights as they were decomposed, and measure it."""
         artifact = self._export(decompose(self._model, plan), "trial")
-        if not self._target.is_measured:
+        if not self._target.place.is_reached:
             return Trial(self.dense, artifact)
         pair = self._remembered([self.dense, artifact], lambda: list(measure_pair(self.dense, artifact, self._target)))
         return Trial(self.dense, artifact, *pair)
@@ -86,7 +85,7 @@ class Bench:
         versions = [sorted(artifact.versions.items()) for artifact in artifacts]
         hashes = [artifact.sha256 for artifact in artifacts]
         target = self._target
-        where = this_machine().cpu_model if target.is_here else target.measured_on
+        where = this_machine().cpu_model if target.place.is_here else target.place.name
         how = (target.runs, target.threads, _PROCESSES)
         key = files.fingerprint(sekron_edge.__version__, where, hashes, versions, *how)
         stored = files.cache_folder() / f"trial-{key}.json"
@@ -115,9 +114,8 @@ def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[M
 
     In several processes: the one whose ratio is in the middle counts.
     """
-    device = target.measuring_device()
-    conditions = Conditions(runs=target.runs, threads=target.threads)
-    timed = [device.measure_together([dense, artifact], conditions) for _ in range(_PROCESSES)]
+    device = target.place.open()
+    timed = [device.measure_together([dense, artifact], target.conditions) for _ in range(_PROCESSES)]
     middle = sorted(timed, key=_ratio)[_PROCESSES // 2]
     short = Conditions(runs=4, warmup=1, threads=target.threads)
     alone = [device.measure(one, short) for one in (dense, artifact)]

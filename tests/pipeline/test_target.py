@@ -21,10 +21,10 @@ def _calibrated(monkeypatch):
 def test_the_profile_fills_in_what_was_not_asked_for():
     target = Target.choose(load_profile("raspberry-pi-5"))
     assert (target.runtime, target.formats, target.threads) == ("litert", ("litert", "executorch"), 4)
-    assert not target.is_here
+    assert not target.place.is_here
     target = Target.choose(load_profile("host"), runtime="executorch", formats=["coreml"], threads=2)
     assert (target.runtime, target.formats, target.threads) == ("executorch", ("executorch", "coreml"), 2)
-    assert target.is_here
+    assert target.place.is_here
 
 
 def test_a_format_that_nobody_writes_is_refused():
@@ -92,12 +92,12 @@ def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch):
     pi = Target.choose(load_profile("raspberry-pi-4"), measured_on="ssh:board")
     assert latency_model_of(pi) is HERE
     assert (asked["device"].name, asked["threads"], asked["runtime"]) == ("ssh:board", 4, "litert")
-    assert (pi.is_here, pi.is_measured, pi.place) == (False, True, "ssh:board")
+    assert (pi.place.is_here, pi.place.is_reached, str(pi.place)) == (False, True, "ssh:board")
     phone = Target.choose(load_profile("pixel-8"), runtime="litert", measured_on="adb:pixel")
     require_known_latency(phone, Budget(latency_ms=8.0))
-    assert phone.measuring_device().name == "adb:pixel"
+    assert phone.place.open().name == "adb:pixel"
     here = Target.choose(load_profile("host"))
-    assert (here.is_here, here.place, here.measuring_device().name) == (True, "this machine", "local")
+    assert (here.place.is_here, str(here.place), here.place.open().name) == (True, "this machine", "local")
 
 
 def test_where_to_measure_must_be_the_profiles_device():

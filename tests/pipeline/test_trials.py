@@ -8,6 +8,7 @@ from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.measurement import Conditions, Device, LocalDevice
 from sekron_edge.pipeline import LogProgress, _trials
+from sekron_edge.pipeline._place import Place
 from sekron_edge.pipeline._planning import PlanningContext, plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
@@ -66,7 +67,7 @@ def scripted(made, monkeypatch, tmp_path):
 
     def script(*ratios):
         device = ScriptedDevice(real, ratios)
-        monkeypatch.setattr(Target, "measuring_device", lambda target: device)
+        monkeypatch.setattr(Place, "open", lambda place: device)
         return device
 
     return context, bench, script
