@@ -37,7 +37,7 @@ from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.pipeline import (
     LogProgress,
-    calibration_for,
+    calibration_inputs,
     evaluator_for,
     example_inputs,
     load_config,
@@ -45,7 +45,7 @@ from sekron_edge.pipeline import (
     state_fingerprint,
     trained_model,
 )
-from sekron_edge.planner import ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
+from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
 from sekron_edge.primitives import Primitive
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
@@ -153,7 +153,7 @@ class _Network:
         if images is not None and images < len(task.train):  # type: ignore[arg-type]
             order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
             task = replace(task, train=Subset(task.train, order[:images].tolist()))
-        calibration = calibration_for(model, task)
+        calibration = Calibration(model, (calibration_inputs(task),))
         alone = {
             family: score(model, example_inputs(task), _NoLatency(), calibration=calibration.inputs, families=members)
             for family, members in _FAMILIES.items()

@@ -11,23 +11,22 @@ from torch import Tensor, nn
 
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
-from sekron_edge.bundle import Manifest, Score, pack
+from sekron_edge.bundle import Manifest, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.files import fingerprint
-from sekron_edge.pipeline._delivery import Finished, deliver, describe, golden
-from sekron_edge.pipeline._latency import latency_model_of, require_known_latency
-from sekron_edge.pipeline._models import state_fingerprint
-from sekron_edge.pipeline._planning import PlanningContext, plan_for
+from sekron_edge.pipeline._context import contexts_for
+from sekron_edge.pipeline._delivery import deliver, describe, golden
+from sekron_edge.pipeline._finish import finish
+from sekron_edge.pipeline._job import Job
+from sekron_edge.pipeline._latency import require_known_latency
+from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
-from sekron_edge.pipeline._rounding import settle_rounding
-from sekron_edge.pipeline._scores import calibration_for, calibration_inputs, evaluator_for, scores_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import Plan, decompose
-from sekron_edge.quantization import QuantizationConfig, report_quantization
+from sekron_edge.planner import Plan
+from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.task import Task
-from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune, reestimate_batch_norm
+from sekron_edge.training import FinetuneConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -83,53 +82,9 @@ def plan(
     target = Target.choose(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
+    job = Job(model, example_inputs, task, target, budget=budget, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        return plan_on(
-            model,
-            example_inputs,
-            task,
-            budget,
-            target,
-            work=work or Path(folder),
-            seed=seed,
-            progress=progress or LogProgress(),
-        )
-
-
-def plan_on(
-    model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    task: Task,
-    budget: Budget,
-    target: Target,
-    *,
-    work: Path,
-    seed: int,
-    progress: Progress,
-) -> Plan:
-    """Plan for a target; arguments and errors are those of `plan`."""
-    require_known_latency(target, budget)
-    (context,) = contexts_for(model, example_inputs, task, [target], progress)
-    return plan_for(context, target.with_device_limits(budget), work=work, seed=seed, progress=progress)
-
-
-def contexts_for(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], task: Task, targets: Sequence[Target], progress: Progress
-) -> list[PlanningContext]:
-    """Calibrate, score and measure sensitivities: what plans for each target are made from, whatever the budget."""
-    places = ", ".join(sorted({str(target.place) for target in targets}))
-    with progress.busy(f"calibrating the latency model, once for {places}"):
-        latencies = [latency_model_of(target) for target in targets]
-    for latency in latencies:
-        progress.say(f"latency model: {latency.source}")
-    calibration = calibration_for(model, task)
-    scores = scores_for(calibration, example_inputs, task, targets, latencies, progress=progress)
-    evaluator = evaluator_for(calibration, task)
-    (inputs,) = calibration.inputs
-    return [
-        PlanningContext(model, example_inputs, inputs, own, target, evaluator)
-        for own, target in zip(scores, targets, strict=True)
-    ]
+        return plan_of(job, work=work or Path(folder), progress=progress or LogProgress())
 
 
 def compress(
@@ -180,7 +135,6 @@ def compress(
         VerificationError: If an artifact does not compute what the model computes.
         SekronEdgeError: Others as their names say; nothing appears at ``out`` then.
     """
-    progress = progress or LogProgress()
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(
         device,
@@ -191,102 +145,56 @@ def compress(
         runs=runs,
         measured_on=measured_on,
     )
-    config, rounding = finetuning or FinetuneConfig(seed=seed), quantization or QuantizationConfig()
-    out = Path(out)
-    work = Work(out, _settings(model, task, budget, target, config, rounding, seed), resume=resume)
+    job = Job(
+        model,
+        example_inputs,
+        task,
+        target,
+        budget=budget,
+        finetuning=finetuning or FinetuneConfig(seed=seed),
+        quantization=quantization or QuantizationConfig(),
+        name=name,
+        seed=seed,
+    )
+    return compress_job(job, Path(out), resume=resume, progress=progress or LogProgress())
+
+
+def plan_of(job: Job, *, work: Path, progress: Progress) -> Plan:
+    """Plan a job; errors are those of `plan`.
+
+    Args:
+        job: What is planned for.
+        work: Folder for the artifacts that are tried.
+        progress: Receives what is reported.
+    """
+    require_known_latency(job.target, job.budget)
+    (context,) = contexts_for([job], progress)
+    return plan_for(context, work=work, progress=progress)
+
+
+def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Compressed:
+    """Do a job; errors are those of `compress`.
+
+    Args:
+        job: What is done.
+        out: Folder of the bundle; it appears whole, or not at all.
+        resume: Go on with an unfinished job in ``OUT.work``.
+        progress: Receives what is reported.
+    """
+    work = Work(out, job.settings(), resume=resume)
     chosen = work.plan()
     if chosen is None:
-        chosen = plan_on(model, example_inputs, task, budget, target, work=work.artifacts, seed=seed, progress=progress)
+        chosen = plan_of(job, work=work.artifacts, progress=progress)
         work.keep(chosen)
     else:
         progress.say(f"going on with the plan in {work.folder}")
-    finished = _finish(model, chosen, task, config, rounding if "int8" in target.precisions else None, work, progress)
-    deliveries = deliver(finished, example_inputs, task, target, name=name, work=work.artifacts, progress=progress)
-    manifest = describe(
-        finished, example_inputs, task, target,
-        name=name, budget=chosen.budget, deliveries=deliveries, seed=seed,
-    )  # fmt: skip
+    finished = finish(job, chosen, work=work, progress=progress)
+    deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
+    manifest = describe(job, finished, deliveries)
     _require_kept(manifest, work)
-    manifest = pack(manifest, chosen, golden(finished.model, task), finished.model.state_dict(), out)
+    manifest = pack(manifest, chosen, golden(finished.model, job.task), finished.model.state_dict(), out)
     work.remove()
     return Compressed(out, manifest, chosen, finished.model)
-
-
-def _finish(
-    model: nn.Module,
-    chosen: Plan,
-    task: Task,
-    config: TrainConfig,
-    rounding: QuantizationConfig | None,
-    work: Work,
-    progress: Progress,
-) -> Finished:
-    """Decompose, compute batch-norm statistics anew, distil, settle what rounding costs, and score on held-out data."""
-    with progress.busy("decomposing the layers for the least error of their outputs"):
-        small = decompose(model, chosen, calibration=(calibration_inputs(task),))
-    small = reestimate_batch_norm(small, task.calibration)
-    if chosen.structures():
-        progress.say(f"distilling for {config.epochs} epoch{'s' if config.epochs > 1 else ''}")
-        small = finetune(
-            small,
-            model,
-            task,
-            config=config,
-            checkpoints=work.checkpoints,
-            resume=True,
-            progress=progress.interactive,
-        )
-    quantization = None
-    if rounding is not None:
-        small, trained = settle_rounding(
-            small, model, task,
-            config=rounding, finetuning=config, checkpoints=work.rounding_checkpoints, progress=progress,
-        )  # fmt: skip
-        errors = {layer.name: layer.relative_error for layer in chosen.layers if layer.structure is not None}
-        with progress.busy("rounding layer by layer"):
-            quantization = report_quantization(small, calibration_inputs(task), float_errors=errors, trained=trained)
-        progress.say(str(quantization))
-    with progress.busy(f"evaluating on {len(task.heldout):,} held-out samples"):  # type: ignore[arg-type]
-        score = Score(
-            metric=task.metric_name,
-            unit=task.metric_unit,
-            dense=evaluate(model, task),
-            delivered=evaluate(small, task),
-            samples=len(task.heldout),  # type: ignore[arg-type]
-        )
-    progress.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
-    return Finished(model, small.eval(), chosen, score, quantization)
-
-
-def _settings(
-    model: nn.Module,
-    task: Task,
-    budget: Budget,
-    target: Target,
-    config: TrainConfig,
-    rounding: QuantizationConfig,
-    seed: int,
-) -> dict[str, str]:
-    """Return what decides the result, by the name that people know it by."""
-    return {
-        "model": state_fingerprint(model),
-        "data": data_fingerprint(task),
-        "budget": budget.model_dump_json(),
-        "device": target.profile.id,
-        "measured_on": str(target.place.name),
-        "runtime": target.runtime,
-        "formats": ", ".join(target.formats),
-        "precision": ", ".join(target.precisions),
-        "threads": str(target.threads),
-        "finetune section": config.model_dump_json(exclude={"threads"}),
-        "quantization section": rounding.model_dump_json(),
-        "seed": str(seed),
-    }
-
-
-def data_fingerprint(task: Task) -> str:
-    """Hash the calibration data: it changes with the data, their normalisation and their seed."""
-    return fingerprint(calibration_inputs(task).numpy().tobytes(), len(task.train))  # type: ignore[arg-type]
 
 
 def _require_kept(manifest: Manifest, work: Work) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter
-from sekron_edge.budget import Budget, Evidence
+from sekron_edge.artifacts import Artifact, Precision, TensorSpec, export, get_exporter
+from sekron_edge.budget import Evidence
 from sekron_edge.bundle import (
     Counts,
     Delivery,
@@ -25,16 +23,15 @@ from sekron_edge.bundle import (
     check_promises,
     delivery_evidence,
 )
-from sekron_edge.data import collate
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
 from sekron_edge.measurement import Measurement
+from sekron_edge.pipeline._finish import Finished
+from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.pipeline._scores import calibration_inputs
+from sekron_edge.pipeline._samples import heldout_samples
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import measure_pair
-from sekron_edge.planner import Plan
-from sekron_edge.quantization import QuantizationReport
 from sekron_edge.task import Task
 from sekron_edge.verification import Check, score_artifact, verify
 
@@ -44,93 +41,98 @@ _GOLDEN_SAMPLES = 8
 _SCORED_ELSEWHERE = 1000
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A model ready to be delivered, beside the dense one; what both score on held-out data; what int8 costs."""
-
-    dense: nn.Module
-    model: nn.Module
-    plan: Plan
-    score: Score
-    quantization: QuantizationReport | None = None
-
-
-def heldout_samples(task: Task, count: int) -> tuple[Tensor, Tensor]:
-    """Return up to so many held-out samples, spread over all of them, as one batch of inputs and targets."""
-    total = len(task.heldout)  # type: ignore[arg-type]
-    chosen = range(0, total, max(1, total // count))[:count]
-    return collate([task.heldout[index] for index in chosen])
-
-
-def deliver(
-    finished: Finished,
-    example_inputs: tuple[Tensor, ...],
-    task: Task,
-    target: Target,
-    *,
-    name: str,
-    work: Path,
-    progress: Progress,
-) -> tuple[Delivery, ...]:
+def deliver(job: Job, finished: Finished, *, work: Path, progress: Progress) -> tuple[Delivery, ...]:
     """Export both models in every format and precision; verify the new artifact, and measure it beside the dense one.
+
+    Args:
+        job: What is to be delivered, and for which device.
+        finished: What came of its model.
+        work: Folder for the artifacts.
+        progress: Receives what is reported.
 
     Raises:
         ExportError: If a conversion fails.
         VerificationError: If an artifact does not compute what the model computes; names the first layer that differs.
         DeviceError: If a measurement fails.
     """
-    inputs, targets = heldout_samples(task, _VERIFIED_SAMPLES)
-    calibration = (calibration_inputs(task),)
-    wanted = [
-        (exporter, precision)
-        for exporter in map(get_exporter, target.formats)
-        for precision in target.precisions
+    verified_on = heldout_samples(job.task, _VERIFIED_SAMPLES)
+    return tuple(
+        _delivered(job, finished, exporter.name, precision, verified_on, work, progress)
+        for exporter in map(get_exporter, job.target.formats)
+        for precision in job.target.precisions
         if precision in exporter.precisions
-    ]
-    deliveries = []
-    for exporter, precision in wanted:
-        write = partial(export, format=exporter.name, precision=precision, out=work, calibration=calibration)
-        with progress.busy(f"exporting and verifying {exporter.name} {precision}"):
-            artifact = write(finished.model, example_inputs, name=name)
-            check, not_run = None, ""
-            try:
-                check = verify(artifact, finished.model, [inputs], task=task, targets=targets, calibration=calibration)
-            except NotRunnableError as error:
-                not_run = str(error)
-        require_fit(target.profile, artifact)
-        progress.say(_verdict(artifact, check, not_run))
-        with progress.busy(f"exporting the dense model to {exporter.name} {precision}"):
-            dense = write(finished.dense, example_inputs, name="dense")
-        before = after = score = dense_score = None
-        measurable = check is not None and check.measurable
-        few = measurable or len(task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
-        samples = None if few else _SCORED_ELSEWHERE
-        if measurable or (check is not None and precision == "int8"):
-            with progress.busy(f"scoring {artifact.path.name} and the dense model's on held-out data"):
-                score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
-            shown = finished.score.shown
-            progress.say(
-                f"{artifact.path.name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}"
-            )
-        if measurable:
-            before, after = _measured(dense, artifact, target, progress)
-        deliveries.append(
-            Delivery(
-                artifact=artifact,
-                check=check,
-                not_run=not_run,
-                measured=after,
-                dense_bytes=dense.size_bytes,
-                dense_arena_bytes=None if dense.arena is None else dense.arena.size_bytes,
-                dense_npu=dense.npu,
-                dense_measured=before,
-                score=score,
-                dense_score=dense_score,
-                scored_samples=samples,
-                snippet="",
-            )
+    )
+
+
+def _delivered(
+    job: Job,
+    finished: Finished,
+    format: str,
+    precision: Precision,
+    verified_on: tuple[Tensor, Tensor],
+    work: Path,
+    progress: Progress,
+) -> Delivery:
+    calibration = (job.calibration_inputs,)
+
+    def exported(model: nn.Module, name: str) -> Artifact:
+        return export(
+            model, job.example_inputs, format=format, precision=precision, out=work, name=name, calibration=calibration
         )
-    return tuple(deliveries)
+
+    with progress.busy(f"exporting and verifying {format} {precision}"):
+        artifact = exported(finished.model, job.name)
+        check, not_run = _checked(artifact, finished.model, job, verified_on)
+    require_fit(job.target.profile, artifact)
+    progress.say(_verdict(artifact, check, not_run))
+    with progress.busy(f"exporting the dense model to {format} {precision}"):
+        dense = exported(job.model, "dense")
+    measurable = check is not None and check.measurable
+    few = measurable or len(job.task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
+    samples = None if few else _SCORED_ELSEWHERE
+    before = after = score = dense_score = None
+    if measurable or (check is not None and precision == "int8"):
+        score, dense_score = _scored(dense, artifact, samples, job.task, finished.score, progress)
+    if measurable:
+        before, after = _measured(dense, artifact, job.target, progress)
+    return Delivery(
+        artifact=artifact,
+        check=check,
+        not_run=not_run,
+        measured=after,
+        dense_bytes=dense.size_bytes,
+        dense_arena_bytes=None if dense.arena is None else dense.arena.size_bytes,
+        dense_npu=dense.npu,
+        dense_measured=before,
+        score=score,
+        dense_score=dense_score,
+        scored_samples=samples,
+        snippet="",
+    )
+
+
+def _checked(
+    artifact: Artifact, model: nn.Module, job: Job, verified_on: tuple[Tensor, Tensor]
+) -> tuple[Check | None, str]:
+    """Verify an artifact on held-out samples; where nothing runs it here, return why."""
+    inputs, targets = verified_on
+    calibration = (job.calibration_inputs,)
+    try:
+        return verify(artifact, model, [inputs], task=job.task, targets=targets, calibration=calibration), ""
+    except NotRunnableError as error:
+        return None, str(error)
+
+
+def _scored(
+    dense: Artifact, artifact: Artifact, samples: int | None, task: Task, shown_as: Score, progress: Progress
+) -> tuple[float, float]:
+    """Score an artifact and the dense one on held-out data, ``samples`` of them, or all."""
+    name = artifact.path.name
+    with progress.busy(f"scoring {name} and the dense model's on held-out data"):
+        score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
+    shown = shown_as.shown
+    progress.say(f"{name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}")
+    return score, dense_score
 
 
 def _measured(
@@ -175,26 +177,16 @@ def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], targe
     )
 
 
-def describe(
-    finished: Finished,
-    example_inputs: tuple[Tensor, ...],
-    task: Task,
-    target: Target,
-    *,
-    name: str,
-    budget: Budget,
-    deliveries: tuple[Delivery, ...],
-    seed: int,
-) -> Manifest:
+def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> Manifest:
     """Write down everything that the bundle holds and promises."""
     with torch.no_grad():
-        output = finished.model(*example_inputs)
+        output = finished.model(*job.example_inputs)
     outputs = output if isinstance(output, tuple) else (output,)
-    plan = finished.plan
+    plan, target, task = finished.plan, job.target, job.task
     normalization = task.normalization
     packages = {package: v for delivery in deliveries for package, v in delivery.artifact.versions.items()}
     return Manifest(
-        name=name,
+        name=job.name,
         created_at=datetime.now(UTC),
         profile=target.profile.id,
         runtime=target.runtime,
@@ -203,17 +195,17 @@ def describe(
         normalization=None
         if normalization is None
         else PixelNormalization(mean=normalization.mean, std=normalization.std),
-        inputs=_specs("input", example_inputs),
+        inputs=_specs("input", job.example_inputs),
         outputs=_specs("output", outputs),
-        budget=budget,
-        results=check_promises(budget, _budgeted_evidence(finished, deliveries, target)),
+        budget=plan.budget,
+        results=check_promises(plan.budget, _budgeted_evidence(finished, deliveries, target)),
         score=finished.score,
         quantization=finished.quantization,
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
         delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
         deliveries=deliveries,
         versions={"sekron-edge": version("sekron-edge"), "python": platform.python_version(), **packages},
-        seed=seed,
+        seed=job.seed,
         files={},
     )
 

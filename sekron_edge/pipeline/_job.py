@@ -1,192 +1,71 @@
-"""A job from its config file: load or train the model, then compress it."""
+"""A job: a trained model, what it is for, where it is to run, and what it must keep there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cached_property
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sekron_edge import files
-from sekron_edge.budget import Budget
-from sekron_edge.devices import load_profile
-from sekron_edge.errors import ConfigError, InfeasibleBudgetError
-from sekron_edge.pipeline._compress import Compressed, compress, contexts_for, data_fingerprint
-from sekron_edge.pipeline._config import JobConfig
-from sekron_edge.pipeline._latency import require_known_latency
-from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
-from sekron_edge.pipeline._planning import PlanningContext, frontier_for, plan_for
-from sekron_edge.pipeline._progress import LogProgress, Progress
+from sekron_edge.budget import HALF_THE_TIME, Budget
+from sekron_edge.pipeline._models import state_fingerprint
+from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Plan
+from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.task import Task
-from sekron_edge.task_kinds import get_task_kind
-from sekron_edge.training import train
+from sekron_edge.training import FinetuneConfig, TrainConfig
 
 
-def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Compressed:
-    """Do the main job of a config file.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that decides what comes of a job.
 
-    Args:
-        config: The job.
-        out: Folder of the bundle.
-        resume: Go on with an unfinished job.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
-
-    Raises:
-        SekronEdgeError: As `compress`; and `ConfigError`, `DataError` where model or data cannot be had.
+    Attributes:
+        model: Trained; left untouched.
+        example_inputs: One tensor an input, a batch of 1; their shapes become the artifacts'.
+        task: What the model is for.
+        target: The device, and what is delivered for it.
+        budget: What the artifact must keep.
+        finetuning: How to distil.
+        quantization: When to train against rounding, if a precision is int8.
+        name: Of the bundle, and stem of its artifacts.
+        seed: Recorded in the plan and in the bundle.
     """
-    progress = progress or LogProgress()
-    target = config.target
-    profile = load_profile(target.profile)
-    task = load_task(config)
-    return compress(
-        trained_model(config, task, progress),
-        example_inputs(task),
-        profile=profile,
-        task=task,
-        out=out,
-        budget=config.budget,
-        runtime=target.runtime,
-        formats=target.formats,
-        precisions=target.precisions,
-        threads=target.threads,
-        runs=target.runs,
-        measured_on=target.measured_on,
-        finetuning=config.finetune.model_copy(update={"seed": config.seed}),
-        quantization=config.quantization,
-        name=config.name,
-        seed=config.seed,
-        resume=resume,
-        progress=progress,
-    )
 
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    task: Task
+    target: Target
+    budget: Budget = HALF_THE_TIME
+    finetuning: TrainConfig = field(default_factory=FinetuneConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    name: str = "model"
+    seed: int = 0
 
-def plan_job(
-    config: JobConfig, work: Path, *, devices: Sequence[str] = (), progress: Progress | None = None
-) -> list[Plan]:
-    """Plan the job of a config file, without fine-tuning, for each device from one scoring.
+    @cached_property
+    def calibration_inputs(self) -> Tensor:
+        """The task's calibration inputs as one batch, collated once."""
+        return calibration_inputs(self.task)
 
-    Args:
-        config: The job.
-        work: Folder for the artifacts that are tried.
-        devices: Ids or files of profiles; the config's own if none.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
+    @property
+    def is_rounded(self) -> bool:
+        """Whether an artifact in int8 is delivered."""
+        return "int8" in self.target.precisions
 
-    Raises:
-        InfeasibleBudgetError: If one of them cannot keep the budget; names it.
-        SekronEdgeError: Others as `run_job`.
-    """
-    progress = progress or LogProgress()
-    plans = []
-    for target, context in _contexts(config, devices, config.budget, progress):
-        budget = target.with_device_limits(config.budget)
-        try:
-            plans.append(plan_for(context, budget, work=work, seed=config.seed, progress=progress))
-        except InfeasibleBudgetError as error:
-            raise InfeasibleBudgetError(
-                f"{target.profile.id}: {error}", binding=error.binding, nearest=error.nearest
-            ) from error
-    return plans
-
-
-def frontier_job(
-    config: JobConfig,
-    entry: str,
-    points: int,
-    work: Path,
-    *,
-    devices: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> list[Plan]:
-    """Return the job's plans from the dense model to the least of one entry; the job's own budget is not asked.
-
-    Those for each device stand together; arguments and errors are those of `plan_job`.
-    """
-    progress = progress or LogProgress()
-    found = []
-    for _, context in _contexts(config, devices, Budget(), progress):
-        found += frontier_for(context, entry, points, work=work, seed=config.seed, progress=progress)
-    return found
-
-
-def _contexts(
-    config: JobConfig, devices: Sequence[str], budget: Budget, progress: Progress
-) -> list[tuple[Target, PlanningContext]]:
-    if len(devices) > 1 and config.target.measured_on is not None:
-        raise ConfigError(
-            f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, "
-            "or leave measured_on out"
-        )
-    task = load_task(config)
-    targets = [_target(config, device) for device in devices or (config.target.profile,)]
-    for target in targets:
-        require_known_latency(target, budget)
-    model = trained_model(config, task, progress)
-    return list(zip(targets, contexts_for(model, example_inputs(task), task, targets, progress), strict=True))
-
-
-def _target(config: JobConfig, device: str) -> Target:
-    wanted = config.target
-    return Target.choose(
-        load_profile(device),
-        runtime=wanted.runtime,
-        formats=wanted.formats,
-        precisions=wanted.precisions,
-        threads=wanted.threads,
-        runs=wanted.runs,
-        measured_on=wanted.measured_on,
-    )
-
-
-def load_task(config: JobConfig) -> Task:
-    """Load the data of a job and make its task.
-
-    Raises:
-        ConfigError: If no kind of task has that name, or keys of ``data`` do not go together.
-        DataError: If the data cannot be had.
-    """
-    return get_task_kind(config.task).load(config.data, seed=config.seed, cache=files.cache_folder())
-
-
-def example_inputs(task: Task) -> tuple[Tensor, ...]:
-    """Return one calibration input, as a batch of 1."""
-    return (task.calibration[0][0].unsqueeze(0),)
-
-
-def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Module:
-    """Return the job's model: with its weights, or trained as the job says; the result of training is cached.
-
-    Raises:
-        ConfigError: If the config has neither weights nor a ``train`` section, or both.
-    """
-    section, settings = config.model, config.train
-    if section.weights is not None:
-        if settings is not None:
-            raise ConfigError("model.weights and a [train] section exclude each other: remove one")
-        return load_model(section.factory, section.weights)
-    if settings is None:
-        raise ConfigError("the model has no weights: give model.weights, or a [train] section to train it with")
-    settings = settings.model_copy(update={"seed": config.seed})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = load_model(section.factory)
-    trained_on = config.data.cache_key().encode()
-    key = files.fingerprint(state_fingerprint(model), data_fingerprint(task), settings.model_dump_json(), trained_on)
-    stored = files.cache_folder() / f"model-{key}.safetensors"
-    if stored.is_file():
-        progress.say(f"the trained model is in the cache: {stored}")
-    else:
-        progress.say(f"training {config.name} for {settings.epochs} epochs")
-        checkpoints = files.cache_folder() / f"training-{key}"
-        trained = train(
-            model, task, config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive
-        )
-        with files.whole_file(stored) as temporary:
-            save_file(trained.state_dict(), str(temporary))
-        files.remove_folder(checkpoints)
-    # Read back also where it was just trained: a job that goes on later must start from the same bits and strides.
-    load_weights(model, stored)
-    return model
+    def settings(self) -> dict[str, str]:
+        """Return what decides the result, each by the name that people know it by."""
+        target = self.target
+        return {
+            "model": state_fingerprint(self.model),
+            "data": data_fingerprint(self.calibration_inputs, self.task),
+            "budget": self.budget.model_dump_json(),
+            "device": target.profile.id,
+            "measured_on": str(target.place.name),
+            "runtime": target.runtime,
+            "formats": ", ".join(target.formats),
+            "precision": ", ".join(target.precisions),
+            "threads": str(target.threads),
+            "finetune section": self.finetuning.model_dump_json(exclude={"threads"}),
+            "quantization section": self.quantization.model_dump_json(),
+            "seed": str(self.seed),
+        }

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
-
-from sekron_edge.artifacts import Artifact
 from sekron_edge.budget import LATENCY, Budget, Limit, find_resource, planned_resources
 from sekron_edge.bundle import findings, shares
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.measurement import Measurement
+from sekron_edge.pipeline._context import PlanningContext
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.pipeline._target import Target
-from sekron_edge.pipeline._trials import Bench, Trial
-from sekron_edge.planner import ModelScores, Plan, PlanEvaluator, budgets_to_least, frontier
+from sekron_edge.pipeline._trials import Trial
+from sekron_edge.planner import ModelScores, Plan, budgets_to_least, frontier
 from sekron_edge.structure import Structure
 
 _ROUNDS = 4
@@ -37,33 +33,6 @@ _TRIED_BEYOND = 1.25
 
 
 @dataclass(frozen=True)
-class PlanningContext:
-    """What plans are made from.
-
-    Attributes:
-        model: The original.
-        example_inputs: Their shapes become the artifact's.
-        calibration: Real inputs that are not held out, ``(samples, ...)``.
-        scores: Of that model.
-        target: Where it runs. If that is not this machine, latency is not measured, and rests on the estimate.
-        evaluator: Of that model; chooses among the plans that keep a budget as predicted.
-    """
-
-    model: nn.Module
-    example_inputs: tuple[Tensor, ...]
-    calibration: Tensor
-    scores: ModelScores
-    target: Target
-    evaluator: PlanEvaluator
-
-    def anchored(self, work: Path, progress: Progress) -> tuple[Bench, ModelScores]:
-        """Export the dense model, measure it where that can be, and correct the scores by it."""
-        with progress.busy(f"exporting the dense model to {self.target.runtime}"):
-            bench = Bench(self.model, self.example_inputs, self.calibration, self.target, work)
-            return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
-
-
-@dataclass(frozen=True)
 class _Kept:
     """A plan whose artifact kept the budget, the scores it rests on, and whether it will when it is measured again."""
 
@@ -76,30 +45,27 @@ class _Kept:
         return self.plan.divergence
 
 
-def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int, progress: Progress) -> Plan:
+def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Plan:
     """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
 
     Args:
-        context: The model, its scores and its target.
-        budget: What the artifact must keep; relative entries are of the dense artifact.
+        context: Of the job, whose budget and device the artifact must keep; relative entries are of the dense artifact.
         work: Folder for the artifacts of the rounds.
-        seed: Recorded in the plan.
         progress: Receives what is reported.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
-    target, evaluator = context.target, context.evaluator
+    budget = context.job.target.with_device_limits(context.job.budget)
     bench, scores = context.anchored(work, progress)
     limits, aims = budget.with_limits(budget.planned(scores.dense)), budget.with_headroom(scores.dense)
     kept: list[_Kept] = []
     tried: list[Trial] = []
     seen: list[dict[str, Structure]] = []
     for attempt in range(1, _ROUNDS + 1):
-        chosen = partial(evaluator.plan, scores, profile=target.profile.id, runtime=target.runtime, seed=seed)
         try:
             with progress.busy("comparing plans on calibration data"):
-                plan = _first_feasible(chosen, aims, limits, progress)
+                plan = _first_feasible(partial(context.plan, scores), aims, limits, progress)
         except InfeasibleBudgetError:
             if not tried:
                 raise
@@ -127,45 +93,27 @@ def plan_for(context: PlanningContext, budget: Budget, *, work: Path, seed: int,
     return best.plan.model_copy(update={"budget": budget, "frontier": frontier(best.scores)})
 
 
-def frontier_for(
-    context: PlanningContext, entry: str, points: int, *, work: Path, seed: int, progress: Progress
-) -> list[Plan]:
+def frontier_for(context: PlanningContext, entry: str, points: int, *, work: Path, progress: Progress) -> list[Plan]:
     """Return plans from the dense model to the least that can be had of one entry, in equal ratios; as predicted.
 
     Each is the best of its budget, evaluated on calibration data before fine-tuning; nothing but the dense model is
     exported.
 
     Args:
-        context: The model, its scores and its target.
+        context: Of the job; its budget is not asked.
         entry: What becomes less from plan to plan.
         points: How many budgets; plans that two of them share are listed once.
         work: Folder for the dense artifact.
-        seed: Recorded in the plans.
         progress: Receives what is reported.
     """
     _, scores = context.anchored(work, progress)
-    found: list[Plan] = []
+    plans: list[Plan] = []
     for index, budget in enumerate(budgets_to_least(scores, entry, points)):
         progress.step("planning", index + 1, points)
-        plan = context.evaluator.plan(
-            scores, budget, profile=context.target.profile.id, runtime=context.target.runtime, seed=seed
-        )
-        if not found or plan.structures() != found[-1].structures():
-            found.append(plan)
-    return found
-
-
-def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:
-    """Correct the scores by the dense artifact: what its measurement has beyond its layers is the rest of the model."""
-    predicted = scores.dense
-    extra_bytes = dense.size_bytes - predicted.artifact_bytes
-    if measured is None:
-        return scores.corrected(source="bytes as in the dense artifact", extra_bytes=extra_bytes)
-    beyond = measured.median_ms - predicted.latency_ms
-    source = f"dense model measured at {measured.median_ms:.4g} ms, its layers predicted at {predicted.latency_ms:.4g}"
-    if beyond >= 0:
-        return scores.corrected(source=source, extra_ms=beyond, extra_bytes=extra_bytes)
-    return scores.corrected(source=source, scale=measured.median_ms / predicted.latency_ms, extra_bytes=extra_bytes)
+        plan = context.plan(scores, budget)
+        if not plans or plan.structures() != plans[-1].structures():
+            plans.append(plan)
+    return plans
 
 
 def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budget, progress: Progress) -> Plan:

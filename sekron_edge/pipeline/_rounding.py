@@ -7,29 +7,19 @@ from pathlib import Path
 from torch import nn
 
 from sekron_edge.nn import FakeQuantized
+from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.pipeline._scores import calibration_inputs
-from sekron_edge.quantization import QuantizationConfig, simulated
-from sekron_edge.task import Task
-from sekron_edge.training import TrainConfig, evaluate, finetune
+from sekron_edge.quantization import simulated
+from sekron_edge.training import evaluate, finetune
 
 
-def settle_rounding(
-    small: nn.Module,
-    teacher: nn.Module,
-    task: Task,
-    *,
-    config: QuantizationConfig,
-    finetuning: TrainConfig,
-    checkpoints: Path,
-    progress: Progress,
-) -> tuple[nn.Module, bool]:
+def settle_rounding(small: nn.Module, job: Job, *, checkpoints: Path, progress: Progress) -> tuple[nn.Module, bool]:
     """Return the model to quantize, and whether it was trained against rounding.
 
     Judged on calibration data: where rounding costs more than the tolerance, the model is distilled for some epochs
     more with rounded weights and activations, and kept if it is then better in int8.
     """
-    calibration = calibration_inputs(task)
+    task, config, calibration = job.task, job.quantization, job.calibration_inputs
 
     def score(candidate: nn.Module) -> float:
         return evaluate(candidate, task, split="calibration")
@@ -44,21 +34,21 @@ def settle_rounding(
         f"epoch{'s' if config.epochs > 1 else ''}"
     )
     # In float32: bfloat16 would round what the simulated integers stand for once more.
-    settings = finetuning.model_copy(
+    settings = job.finetuning.model_copy(
         update={
             "epochs": config.epochs,
-            "learning_rate": config.learning_rate * finetuning.learning_rate,
+            "learning_rate": config.learning_rate * job.finetuning.learning_rate,
             "precision": "fp32",
         }
     )
     trained = finetune(
-        rounded, teacher, task,
+        rounded, job.model, task,
         config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive,
     )  # fmt: skip
     assert isinstance(trained, FakeQuantized)
-    found = score(simulated(trained.model, calibration))
-    if found <= in_int8:
-        progress.say(f"which gained nothing ({found:.4g}): the model stays as it was")
+    after = score(simulated(trained.model, calibration))
+    if after <= in_int8:
+        progress.say(f"which gained nothing ({after:.4g}): the model stays as it was")
         return small, False
-    progress.say(f"which brought {task.metric_name} in int8 to {found:.4g}")
+    progress.say(f"which brought {task.metric_name} in int8 to {after:.4g}")
     return trained.model, True

@@ -7,20 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
-from torch import Tensor, nn
 
 import sekron_edge
 from sekron_edge import files
 from sekron_edge.budget import further_resources
-from sekron_edge.data import collate
 from sekron_edge.latency import LatencyModel
+from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import (
     Calibration,
     ModelScores,
-    PlanEvaluator,
     Pricing,
     added_families,
     measure_sensitivity,
@@ -30,84 +27,53 @@ from sekron_edge.planner import (
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
-_SAMPLES = 256
-# Plans are compared on more: whole models differ by less than layers do.
-_EVALUATED = 1024
 # Raised when the same inputs score differently.
 _SCORING = 5
 
 
-def calibration_inputs(task: Task, samples: int = _SAMPLES) -> Tensor:
-    """Return up to so many calibration inputs as one batch."""
-    count = min(samples, len(task.calibration))  # type: ignore[arg-type]
-    inputs, _ = collate([task.calibration[index] for index in range(count)])
-    return inputs
-
-
-def calibration_for(model: nn.Module, task: Task) -> Calibration:
-    """Return what a model is calibrated on: the task's calibration inputs, collated once."""
-    return Calibration(model, (calibration_inputs(task),))
-
-
-def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
-    """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
-    return PlanEvaluator(
-        calibration,
-        divergence=task.divergence or task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
-        evaluated_on=(calibration_inputs(task, _EVALUATED),),
-    )
-
-
 def scores_for(
+    jobs: Sequence[Job],
     calibration: Calibration,
-    example_inputs: tuple[Tensor, ...],
-    task: Task,
-    targets: Sequence[Target],
     latencies: Sequence[LatencyModel],
     *,
     progress: Progress,
     cache: Path | None = None,
 ) -> list[ModelScores]:
-    """Score a model's candidates for each target, and measure each layer's sensitivity on calibration data.
+    """Score a model's candidates for the target of each job, and measure each layer's sensitivity on calibration data.
 
     What does not depend on the target is found once for all. The scores are kept: another budget for the same model,
     data and latency model is solved without scoring again.
 
     Args:
-        calibration: Of the model.
-        example_inputs: Their shapes become the artifact's.
-        task: Says how far outputs diverge.
-        targets: Whose precisions and files are priced.
+        jobs: They differ in their target alone.
+        calibration: Of their model.
         latencies: The latency model of each target.
         progress: Receives what is reported.
         cache: Folder of scores; by default that of all results.
     """
     folder = cache or files.cache_folder()
     stored = [
-        folder / f"scores-{_key(calibration, example_inputs, target, latency)}.json"
-        for target, latency in zip(targets, latencies, strict=True)
+        folder / f"scores-{_key(job, calibration, latency)}.json" for job, latency in zip(jobs, latencies, strict=True)
     ]
     known = {path: scores for path in stored if (scores := _stored_scores(path, progress)) is not None}
     absent = {
-        path: Pricing(latency, target.precision, target.file_costs)
-        for path, target, latency in zip(stored, targets, latencies, strict=True)
+        path: Pricing(latency, job.target.precision, job.target.file_costs)
+        for path, job, latency in zip(stored, jobs, latencies, strict=True)
         if path not in known
     }
     if absent:
-        scored = _scored(calibration, example_inputs, list(absent.values()), progress)
-        sensitive = next(iter(known.values()), None) or _with_sensitivity(scored[0], calibration, task, progress)
+        scored = _scored(jobs[0], calibration, list(absent.values()), progress)
+        measured = next(iter(known.values()), None)
+        measured = measured or _with_sensitivity(scored[0], calibration, jobs[0].task, progress)
         for path, scores in zip(absent, scored, strict=True):
-            known[path] = with_sensitivity_of(scores, sensitive)
+            known[path] = with_sensitivity_of(scores, measured)
             files.write_text(path, known[path].model_dump_json())
     return [known[path] for path in stored]
 
 
-def _scored(
-    calibration: Calibration, example_inputs: tuple[Tensor, ...], prices: Sequence[Pricing], progress: Progress
-) -> list[ModelScores]:
+def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progress: Progress) -> list[ModelScores]:
     with progress.busy("scoring the candidates of every layer"):
-        scored = score_for_all(calibration.model, example_inputs, prices, calibration=calibration)
+        scored = score_for_all(job.model, job.example_inputs, prices, calibration=calibration)
     layers = scored[0].layers
     considered = sum(layer.considered for layer in layers)
     kept = sum(len(layer.candidates) for layer in layers)
@@ -125,17 +91,17 @@ def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task,
     )
 
 
-def _key(calibration: Calibration, example_inputs: tuple[Tensor, ...], target: Target, latency: LatencyModel) -> str:
+def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
     (inputs,) = calibration.inputs
     return files.fingerprint(
         sekron_edge.__version__,
         _SCORING,
-        state_fingerprint(calibration.model),
-        [tuple(value.shape) for value in example_inputs],
+        state_fingerprint(job.model),
+        [tuple(value.shape) for value in job.example_inputs],
         inputs.numpy().tobytes(),
         latency.model_dump_json(),
-        target.precision,
-        asdict(target.file_costs),
+        job.target.precision,
+        asdict(job.target.file_costs),
         *further_resources(),  # candidates are counted and kept for them
         *added_families(),
     )

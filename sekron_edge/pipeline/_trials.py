@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 import sekron_edge
 from sekron_edge import files
@@ -17,8 +17,9 @@ from sekron_edge.artifacts import Artifact, export
 from sekron_edge.budget import Evidence
 from sekron_edge.bundle import trial_evidence
 from sekron_edge.measurement import Conditions, Measurement, this_machine
+from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._target import Target
-from sekron_edge.planner import Plan, decompose
+from sekron_edge.planner import Calibration, Plan, decompose
 
 # Trials say what a plan costs, which the scales of its activations do not change.
 _TRIAL_CALIBRATION = 8
@@ -53,15 +54,12 @@ class Trial:
 class Bench:
     """Exports candidates for the target; measures them beside the dense model where the target can be reached."""
 
-    def __init__(
-        self, model: nn.Module, example_inputs: tuple[Tensor, ...], calibration: Tensor, target: Target, work: Path
-    ) -> None:
-        self._model = model
-        self._example_inputs = example_inputs
-        self._calibration = calibration[:_TRIAL_CALIBRATION]
-        self._target = target
+    def __init__(self, job: Job, calibration: Calibration, work: Path) -> None:
+        self._job = job
+        self._target = job.target
+        self._calibration = tuple(values[:_TRIAL_CALIBRATION] for values in calibration.inputs)
         self._work = work
-        self.dense = self._export(model, "dense")
+        self.dense = self._export(job.model, "dense")
 
     def measured_dense(self) -> Measurement | None:
         """Return what the dense artifact takes; None where the target is not reached."""
@@ -74,7 +72,7 @@ class Bench:
 
     def trial(self, plan: Plan) -> Trial:
         """Export a plan with the weights as they were decomposed, and measure it."""
-        artifact = self._export(decompose(self._model, plan), "trial")
+        artifact = self._export(decompose(self._job.model, plan), "trial")
         if not self._target.place.is_reached:
             return Trial(self.dense, artifact)
         pair = self._remembered([self.dense, artifact], lambda: list(measure_pair(self.dense, artifact, self._target)))
@@ -92,20 +90,20 @@ class Bench:
         if stored.is_file():
             with contextlib.suppress(ValidationError):  # of another release
                 return _MEASUREMENTS.validate_json(stored.read_bytes())
-        found = measure()
-        files.write_text(stored, _MEASUREMENTS.dump_json(found).decode())
-        return found
+        measured = measure()
+        files.write_text(stored, _MEASUREMENTS.dump_json(measured).decode())
+        return measured
 
     def _export(self, model: nn.Module, name: str) -> Artifact:
         target = self._target
         return export(
             model,
-            self._example_inputs,
+            self._job.example_inputs,
             format=target.runtime,
             precision=target.precision,
             out=self._work,
             name=name,
-            calibration=(self._calibration,),
+            calibration=self._calibration,
         )
 
 

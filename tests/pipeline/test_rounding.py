@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sekron_edge.data import classification, load_source
-from sekron_edge.pipeline import LogProgress, calibration_inputs
+from sekron_edge.devices import load_profile
+from sekron_edge.pipeline import Job, LogProgress, Target, calibration_inputs, example_inputs
 from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.quantization import QuantizationConfig, simulated
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, train
@@ -38,11 +39,11 @@ def _with_an_outlier(model: nn.Module) -> nn.Module:
 
 
 def _settle(model, teacher, task, tmp_path, **config):
-    return settle_rounding(
-        model, teacher, task,
-        config=QuantizationConfig(**config), finetuning=FinetuneConfig(threads=1), checkpoints=tmp_path,
-        progress=LogProgress(),
+    job = Job(
+        teacher, example_inputs(task), task, Target.choose(load_profile("host"), precisions=["int8"]),
+        finetuning=FinetuneConfig(threads=1), quantization=QuantizationConfig(**config),
     )  # fmt: skip
+    return settle_rounding(model, job, checkpoints=tmp_path, progress=LogProgress())
 
 
 def test_a_model_that_rounds_well_is_left_as_it_is(trained, tmp_path):

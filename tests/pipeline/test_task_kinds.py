@@ -2,19 +2,20 @@
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from sekron_edge import task_kinds
 from sekron_edge.data import ClassificationData, SuperResolutionData, softened_divergence
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline import JobConfig, load_config, load_task
-from sekron_edge.task import Task
+from sekron_edge.task import Samples, Task
 from sekron_edge.task_kinds import (
     ConfigPath,
     DataSection,
@@ -37,7 +38,7 @@ class Brightness(DataSection):
 def segmentation(section: Brightness, /, *, seed: int, cache: Path) -> Task:
     """Say of each pixel whether it is bright: two classes at each place."""
     drawn = torch.rand(section.images, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
-    samples = TensorDataset(drawn, (drawn[:, 0] > 0.5).long())
+    samples = cast(Samples, TensorDataset(drawn, (drawn[:, 0] > 0.5).long()))
     return Task(
         name="segmentation",
         train=samples,
@@ -71,7 +72,7 @@ def test_a_registered_kind_is_loaded_from_a_jobs_file(tmp_path: Path) -> None:
     assert config.data == Brightness(images=3, masks=tmp_path / "masks")
     task = load_task(config)
     outputs, targets = torch.randn(3, 2, 6, 6), task.heldout[0][1]
-    assert len(task.calibration) == 3
+    assert [len(images) for images, _ in DataLoader(task.calibration, 8)] == [3]
     assert targets.shape == (6, 6)
     # The divergence is that of each place by itself, added up.
     single = sum(task.distillation(outputs[..., y, x], -outputs[..., y, x]) for y in range(6) for x in range(6))

@@ -2,17 +2,22 @@
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+from torchmetrics import MeanSquaredError
 
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.measurement import Conditions, Device, LocalDevice
-from sekron_edge.pipeline import LogProgress, _trials
+from sekron_edge.pipeline import Job, LogProgress, _trials
+from sekron_edge.pipeline._context import PlanningContext
 from sekron_edge.pipeline._place import Place
-from sekron_edge.pipeline._planning import PlanningContext, plan_for
+from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
 from sekron_edge.planner import Calibration, PlanEvaluator, score
+from sekron_edge.task import Task
 from tests.cost_models import MacsAreTime
 
 pytestmark = pytest.mark.slow
@@ -41,6 +46,15 @@ class ScriptedDevice(Device):
         return [dense, other.model_copy(update={"median_ms": DENSE_MS * self.ratios.pop(0)})]
 
 
+def images_alone(x: Tensor) -> Task:
+    """Return a task that is calibrated, and neither trained nor scored."""
+    samples = TensorDataset(x, x)
+    return Task(
+        name="none", train=samples, calibration=samples, heldout=samples, loss=F.mse_loss, distillation=F.mse_loss,
+        metric=MeanSquaredError, metric_name="error",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Return the planning context of a small model, its bench, and what its dense artifact takes here."""
@@ -54,8 +68,9 @@ def made(tmp_path_factory):
     calibration = Calibration(model, (x,))
     evaluator = PlanEvaluator(calibration, divergence=lambda outputs, reference: (outputs - reference).square().mean())
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
-    context = PlanningContext(model, (x[:1],), x, scores, target, evaluator)
-    bench = Bench(model, (x[:1],), x, target, tmp_path_factory.mktemp("bench"))
+    job = Job(model, (x[:1],), images_alone(x), target, budget=Budget(latency_ms=f"{ALLOWED}x"))
+    context = PlanningContext(job, calibration, scores, evaluator)
+    bench = Bench(job, calibration, tmp_path_factory.mktemp("bench"))
     return context, bench, LocalDevice().measure(bench.dense, Conditions(runs=4, warmup=1))
 
 
@@ -74,13 +89,13 @@ def scripted(made, monkeypatch, tmp_path):
 
 
 def planned(context, work):
-    return plan_for(context, Budget(latency_ms=f"{ALLOWED}x"), work=work, seed=0, progress=LogProgress())
+    return plan_for(context, work=work, progress=LogProgress())
 
 
 def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
     context, bench, script = scripted
     script(0.9, 0.4, 0.5)
-    before, after = measure_pair(bench.dense, bench.dense, context.target)
+    before, after = measure_pair(bench.dense, bench.dense, context.job.target)
     assert (before.median_ms, after.median_ms) == (DENSE_MS, 0.5 * DENSE_MS)
 
 

@@ -1,0 +1,102 @@
+"""What plans are made from, whatever their budget: a calibrated latency model, scores, and an evaluator of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sekron_edge.artifacts import Artifact
+from sekron_edge.budget import Budget
+from sekron_edge.measurement import Measurement
+from sekron_edge.pipeline._job import Job
+from sekron_edge.pipeline._latency import latency_model_of
+from sekron_edge.pipeline._progress import Progress
+from sekron_edge.pipeline._samples import calibration_inputs
+from sekron_edge.pipeline._scores import scores_for
+from sekron_edge.pipeline._trials import Bench
+from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator
+from sekron_edge.task import Task
+from sekron_edge.training import reestimate_batch_norm
+
+# Plans are compared on more than factors are refined for: whole models differ by less than layers do.
+_EVALUATED_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class PlanningContext:
+    """What the plans of one job are made from.
+
+    Attributes:
+        job: Its target is what plans are for.
+        calibration: Of the job's model.
+        scores: Of that model, for the target.
+        evaluator: Of that model; chooses among the plans that keep a budget as predicted.
+    """
+
+    job: Job
+    calibration: Calibration
+    scores: ModelScores
+    evaluator: PlanEvaluator
+
+    def anchored(self, work: Path, progress: Progress) -> tuple[Bench, ModelScores]:
+        """Export the dense model, measure it where that can be, and correct the scores by it."""
+        with progress.busy(f"exporting the dense model to {self.job.target.runtime}"):
+            bench = Bench(self.job, self.calibration, work)
+            return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
+
+    def plan(self, scores: ModelScores, budget: Budget) -> Plan:
+        """Return the best plan that scores, corrected or not, promise to keep a budget.
+
+        Raises:
+            InfeasibleBudgetError: If there is none.
+        """
+        target = self.job.target
+        return self.evaluator.plan(
+            scores, budget, profile=target.profile.id, runtime=target.runtime, seed=self.job.seed
+        )
+
+
+def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContext]:
+    """Calibrate, score and measure sensitivities, once for jobs that differ in their target alone.
+
+    Args:
+        jobs: At least one.
+        progress: Receives what is reported.
+
+    Raises:
+        DeviceError: If a device cannot be calibrated.
+        UnsupportedLayerError: If a layer's weights are not finite.
+    """
+    places = ", ".join(sorted({str(job.target.place) for job in jobs}))
+    with progress.busy(f"calibrating the latency model, once for {places}"):
+        latencies = [latency_model_of(job.target) for job in jobs]
+    for latency in latencies:
+        progress.say(f"latency model: {latency.source}")
+    calibration = Calibration(jobs[0].model, (jobs[0].calibration_inputs,))
+    scores = scores_for(jobs, calibration, latencies, progress=progress)
+    evaluator = evaluator_for(calibration, jobs[0].task)
+    return [PlanningContext(job, calibration, own, evaluator) for job, own in zip(jobs, scores, strict=True)]
+
+
+def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
+    """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
+    return PlanEvaluator(
+        calibration,
+        divergence=task.divergence or task.distillation,
+        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        evaluated_on=(calibration_inputs(task, _EVALUATED_SAMPLES),),
+    )
+
+
+def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:
+    """Correct the scores by the dense artifact: what its measurement has beyond its layers is the rest of the model."""
+    predicted = scores.dense
+    extra_bytes = dense.size_bytes - predicted.artifact_bytes
+    if measured is None:
+        return scores.corrected(source="bytes as in the dense artifact", extra_bytes=extra_bytes)
+    beyond = measured.median_ms - predicted.latency_ms
+    source = f"dense model measured at {measured.median_ms:.4g} ms, its layers predicted at {predicted.latency_ms:.4g}"
+    if beyond >= 0:
+        return scores.corrected(source=source, extra_ms=beyond, extra_bytes=extra_bytes)
+    return scores.corrected(source=source, scale=measured.median_ms / predicted.latency_ms, extra_bytes=extra_bytes)

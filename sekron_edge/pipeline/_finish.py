@@ -1,0 +1,88 @@
+"""From a plan to a finished model: decomposed, distilled, and scored on held-out data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sekron_edge.bundle import Score
+from sekron_edge.pipeline._job import Job
+from sekron_edge.pipeline._progress import Progress
+from sekron_edge.pipeline._rounding import settle_rounding
+from sekron_edge.pipeline._work import Work
+from sekron_edge.planner import Plan, decompose
+from sekron_edge.quantization import QuantizationReport, report_quantization
+from sekron_edge.training import evaluate, finetune, reestimate_batch_norm
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model ready to be delivered: what it and the dense one score on held-out data, and what int8 costs it."""
+
+    model: nn.Module
+    plan: Plan
+    score: Score
+    quantization: QuantizationReport | None = None
+
+
+def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
+    """Decompose, compute batch-norm statistics anew, distil, settle what rounding costs, and score on held-out data.
+
+    Args:
+        job: Its model is the teacher.
+        plan: What each layer becomes.
+        work: Keeps checkpoints; a job that was interrupted goes on from them.
+        progress: Receives what is reported.
+    """
+    model = _distilled(job, plan, work, progress)
+    quantization = None
+    if job.is_rounded:
+        model, quantization = _settled(model, job, plan, work, progress)
+    score = _scored(model, job, progress)
+    return Finished(model.eval(), plan, score, quantization)
+
+
+def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Module:
+    with progress.busy("decomposing the layers for the least error of their outputs"):
+        small = decompose(job.model, plan, calibration=(job.calibration_inputs,))
+    small = reestimate_batch_norm(small, job.task.calibration)
+    if not plan.structures():
+        return small
+    epochs = job.finetuning.epochs
+    progress.say(f"distilling for {epochs} epoch{'s' if epochs > 1 else ''}")
+    return finetune(
+        small,
+        job.model,
+        job.task,
+        config=job.finetuning,
+        checkpoints=work.checkpoints,
+        resume=True,
+        progress=progress.interactive,
+    )
+
+
+def _settled(
+    model: nn.Module, job: Job, plan: Plan, work: Work, progress: Progress
+) -> tuple[nn.Module, QuantizationReport]:
+    """Return the model to quantize, and what rounding does to each of its layers."""
+    model, trained = settle_rounding(model, job, checkpoints=work.rounding_checkpoints, progress=progress)
+    errors = {layer.name: layer.relative_error for layer in plan.layers if layer.structure is not None}
+    with progress.busy("rounding layer by layer"):
+        report = report_quantization(model, job.calibration_inputs, float_errors=errors, trained=trained)
+    progress.say(str(report))
+    return model, report
+
+
+def _scored(model: nn.Module, job: Job, progress: Progress) -> Score:
+    task, samples = job.task, len(job.task.heldout)  # type: ignore[arg-type]
+    with progress.busy(f"evaluating on {samples:,} held-out samples"):
+        score = Score(
+            metric=task.metric_name,
+            unit=task.metric_unit,
+            dense=evaluate(job.model, task),
+            delivered=evaluate(model, task),
+            samples=samples,
+        )
+    progress.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
+    return score
