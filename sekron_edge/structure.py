@@ -9,14 +9,13 @@ This module does not import torch.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from sekron_edge.errors import RankError, StructureError
 
@@ -36,12 +35,27 @@ class Factor(BaseModel):
     labels: tuple[str, ...] = ()
 
 
+def _pairs(ranks: object) -> object:
+    return tuple(ranks.items()) if isinstance(ranks, Mapping) else ranks
+
+
+# Given as a mapping or as pairs, held as pairs, written as an object.
+Ranks = Annotated[
+    tuple[tuple[str, int], ...],
+    BeforeValidator(_pairs),
+    PlainSerializer(dict, return_type=dict[str, int]),
+]
+
+
 class Structure(BaseModel):
     """``W = sum over labels of A^(1)[labels_1] (x) ... (x) A^(S)[labels_S]``, the first factor outermost.
 
+    A structure is a value: the order in which its ranks are given does not matter.
+
     Attributes:
         factors: From the outermost to the innermost.
-        ranks: The size of every label.
+        ranks: Every label and its size. Labels stand in the order in which their family numbers them, whatever they are
+            called; in no family, in the order in which they are met from the innermost factor on.
 
     Raises:
         StructureError: If factors disagree on the number of modes, a mode is empty, or labels do not match.
@@ -51,10 +65,10 @@ class Structure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     factors: tuple[Factor, ...]
-    ranks: dict[str, int]
+    ranks: Ranks
 
     def model_post_init(self, _context: Any) -> None:
-        """Check that the factors and their labels fit together."""
+        """Check that the factors and their labels fit together, and put the ranks in order."""
         if not self.factors:
             raise StructureError("a structure needs at least one factor, got none")
         orders = {len(factor.shape) for factor in self.factors}
@@ -65,20 +79,39 @@ class Structure(BaseModel):
                 raise StructureError(f"factor {position}: every mode must be at least 1, got {factor.shape}")
             if len(set(factor.labels)) != len(factor.labels):
                 raise StructureError(f"factor {position}: a label must occur once, got {factor.labels}")
-        carried = Counter(label for factor in self.factors for label in factor.labels)
-        if set(carried) != set(self.ranks):
+        _, labels = self._recognized()
+        given = self.labels
+        if given != labels and sorted(given) != sorted(labels):
             raise StructureError(
-                f"labels of factors and ranks must be the same, got {sorted(carried)} and {sorted(self.ranks)}"
+                f"labels of factors and ranks must be the same, got {sorted(labels)} and {sorted(given)}"
             )
-        for label, count in carried.items():
-            if count < 2:
-                raise StructureError(f"label {label!r} must be shared by two factors or more, one carries it")
-        for label, rank in self.ranks.items():
+        for label, rank in self.ranks:
             if rank < 1:
                 raise RankError(f"rank {label} must be at least 1, got {rank}")
+        if given != labels:
+            sizes = dict(self.ranks)
+            object.__setattr__(self, "ranks", tuple((label, sizes[label]) for label in labels))
 
-    def __hash__(self) -> int:
-        return hash((self.factors, tuple(sorted(self.ranks.items()))))
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label, in the order of the ranks."""
+        return tuple([label for label, _ in self.ranks])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The size of every label, in the order of the ranks."""
+        return tuple([size for _, size in self.ranks])
+
+    def rank(self, label: str) -> int:
+        """Return the size of a label.
+
+        Raises:
+            StructureError: If no factor carries it.
+        """
+        for known, size in self.ranks:
+            if known == label:
+                return size
+        raise StructureError(f"a label must be one of {', '.join(self.labels)}, got {label!r}")
 
     @cached_property
     def shape(self) -> Shape:
@@ -88,28 +121,34 @@ class Structure(BaseModel):
     @property
     def num_params(self) -> int:
         """Number of stored values."""
-        return sum(prod(self.value_shape(k)) for k in range(len(self.factors)))
+        sizes = dict(self.ranks)
+        return sum([prod([sizes[label] for label in own.labels]) * prod(own.shape) for own in self.factors])
 
     def value_shape(self, k: int) -> Shape:
         """Shape of factor ``k``'s values (0 is the outermost): its label sizes, then its modes."""
         factor = self.factors[k]
-        return (*(self.ranks[label] for label in factor.labels), *factor.shape)
+        sizes = dict(self.ranks)
+        return (*[sizes[label] for label in factor.labels], *factor.shape)
 
     @cached_property
     def coupling(self) -> Coupling:
         """Which family the labels make; two factors that share one label are ``full``, as they are all of them."""
-        count, number = len(self.factors), {label: index for index, label in enumerate(self.ranks)}
-        carried = [{number[label] for label in factor.labels} for factor in self.factors]
-        for name, pattern in _PATTERNS.items():
-            # A star's last factor is its core: it spans no mode.
-            spans = name != "star" or prod(self.factors[-1].shape) == 1
-            if spans and carried == [set(labels) for labels in pattern(count)]:
-                return name
-        return "other"
+        return self._recognized()[0]
+
+    def _recognized(self) -> tuple[Coupling, tuple[str, ...]]:
+        carried = tuple([factor.labels for factor in self.factors])
+        return _recognized(carried, has_core=prod(self.factors[-1].shape) == 1)
+
+    def canonical_labels(self, k: int) -> tuple[str, ...]:
+        """Return factor ``k``'s labels in the order in which its coupling writes them, whatever the factor's own is."""
+        if self.coupling == "other":
+            return self.factors[k].labels
+        labels = self.labels
+        return tuple(labels[number] for number in _PATTERNS[self.coupling](len(self.factors))[k])
 
     def with_ranks(self, **ranks: int) -> Structure:
         """Return the same structure with other sizes of some labels."""
-        return Structure(factors=self.factors, ranks={**self.ranks, **ranks})
+        return Structure(factors=self.factors, ranks={**dict(self.ranks), **ranks})
 
     def merged(self, k: int) -> Structure:
         """Return the structure with factors ``k`` and ``k + 1`` as one; labels that only these two carry are gone."""
@@ -122,7 +161,7 @@ class Structure(BaseModel):
         )
         factors = (*self.factors[:k], joined, *self.factors[k + 2 :])
         carried = {label for factor in factors for label in factor.labels}
-        return Structure(factors=factors, ranks={x: rank for x, rank in self.ranks.items() if x in carried})
+        return Structure(factors=factors, ranks=[(label, rank) for label, rank in self.ranks if label in carried])
 
     @property
     def mergeable(self) -> int | None:
@@ -141,7 +180,7 @@ class Structure(BaseModel):
     def __str__(self) -> str:
         parts = []
         for factor in self.factors:
-            labels = ",".join(f"{label}={self.ranks[label]}" for label in factor.labels)
+            labels = ",".join(f"{label}={self.rank(label)}" for label in factor.labels)
             parts.append(f"({'x'.join(map(str, factor.shape))})[{labels}]")
         return " ⊗ ".join(parts)
 
@@ -176,6 +215,39 @@ _PATTERNS: dict[Coupling, Callable[[int], list[Sequence[int]]]] = {
     "diagonal": _diagonal_labels,
     "star": _star_labels,
 }
+
+
+_Label = TypeVar("_Label", str, int)
+
+
+def _carriers(carried: Sequence[Sequence[_Label]]) -> dict[_Label, list[int]]:
+    """Return the factors that carry each label; labels as they are met from the innermost factor on."""
+    labels = dict.fromkeys(label for own in reversed(carried) for label in own)
+    return {label: [k for k, own in enumerate(carried) if label in own] for label in labels}
+
+
+@lru_cache(maxsize=1024)
+def _recognized(carried: tuple[tuple[str, ...], ...], *, has_core: bool) -> tuple[Coupling, tuple[str, ...]]:
+    """Return which coupling the labels of factors make, and the labels in the order in which it numbers them.
+
+    It is remembered: thousands of candidates have the same few labels.
+
+    Args:
+        carried: Each factor's labels.
+        has_core: Whether the last factor spans no mode, as a star's core.
+
+    Raises:
+        StructureError: If only one factor carries a label.
+    """
+    carriers = _carriers(carried)
+    for label, factors in carriers.items():
+        if len(factors) < 2:
+            raise StructureError(f"label {label!r} must be shared by two factors or more, one carries it")
+    for name, pattern in _PATTERNS.items():
+        expected = [numbered for _, numbered in sorted(_carriers(pattern(len(carried))).items())]
+        if (name != "star" or has_core) and sorted(expected) == sorted(carriers.values()):
+            return name, tuple(sorted(carriers, key=lambda label: expected.index(carriers[label])))
+    return "other", tuple(carriers)
 
 
 def _coupled(coupling: Coupling, shapes: Sequence[Shape], ranks: Sequence[int]) -> Structure:

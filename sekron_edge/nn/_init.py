@@ -24,7 +24,7 @@ def initialize_factors_(model: nn.Module, *, gain: float = sqrt(2), generator: t
     for layer in model.modules():
         if isinstance(layer, FactorizedConv | FactorizedLinear):
             structure = layer.structure
-            variance = gain**2 / prod(structure.shape[1:]) / prod(structure.ranks.values())
+            variance = gain**2 / prod(structure.shape[1:]) / prod(structure.sizes)
             _draw_([*layer.weights], variance ** (0.5 / len(structure.factors)), generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

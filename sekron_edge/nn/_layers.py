@@ -142,7 +142,7 @@ class _Factorized(nn.Module):
         for step, after in zip(self.plan.steps, _states(state, list(self.weights), None, self.plan, dims), strict=True):
             names = [name for name, _ in step.axes]
             sized = after.detach().abs().reshape(state.shape[0], *(size for _, size in step.axes), -1)
-            for label in set(names) & set(self.structure.ranks):
+            for label in set(names) & set(self.structure.labels):
                 kept = [names.index(GROUP_AXIS) + 1, names.index(label) + 1]
                 others = [axis for axis in range(sized.ndim) if axis not in kept]
                 seen = sized.amax(others)

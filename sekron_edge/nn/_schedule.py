@@ -217,7 +217,7 @@ def schedule_in_order(structure: Structure, geometry: ConvGeometry, turns: Seque
     """
     factors, dims = structure.factors, geometry.spatial_axes
     count = len(factors)
-    size = {GROUP_AXIS: geometry.groups, **structure.ranks}
+    size = {GROUP_AXIS: geometry.groups, **dict(structure.ranks)}
     for k, factor in enumerate(factors):
         size[f"f{k}"], size[f"c{k}"] = factor.shape[0], factor.shape[1]
     taps = taps_of(structure, geometry, turns)

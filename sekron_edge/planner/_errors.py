@@ -86,7 +86,7 @@ class WeightErrors:
             if spectra is None:
                 return self._after_decomposition(structure)
             self.cache[key] = spectra(shapes)
-        discarded = self.cache[key](tuple(structure.ranks.values()))
+        discarded = self.cache[key](structure.sizes)
         return sqrt(max(0.0, discarded)) / self.norm
 
     def decompose(self, structure: Structure) -> list[FactorizedTensor]:
@@ -211,16 +211,15 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
     # components SeKron of three factors keeps depends on both of its ranks.
     families: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, structure in enumerate(structures):
-        ranks = list(structure.ranks.values())
         shared = structure.coupling == "chain" or len(structure.factors) == 2
-        cut = ranks[:-1] if shared else ranks
+        cut = structure.sizes[:-1] if shared else structure.sizes
         families[(structure.factors, *cut)].append(index)
     found = [0.0] * len(structures)
     for members in families.values():
-        largest = max((structures[index] for index in members), key=lambda structure: list(structure.ranks.values()))
+        largest = max((structures[index] for index in members), key=lambda structure: structure.sizes)
         groups = errors.decompose(largest)
         for index in members:
-            (label, rank), *_ = reversed(structures[index].ranks.items())
+            label, rank = structures[index].ranks[-1]
             left = 0.0
             for group, dense, metric, times in zip(groups, weight, metrics, weighted, strict=True):
                 near = group.truncated(label, rank)
@@ -279,5 +278,5 @@ def _sweeps(structure: Structure) -> int:
     """Return few sweeps where there is no direct algorithm, else none: scoring sees many candidates."""
     if structure.coupling in ("full", "chain", "star"):
         return 0
-    work = len(structure.factors) * prod(structure.shape) * max(structure.ranks.values())
+    work = len(structure.factors) * prod(structure.shape) * max(structure.sizes)
     return max(_FEWEST_SWEEPS, min(_SWEEPS, int(_WORK / work)))

@@ -12,7 +12,7 @@ from sekron_edge.errors import StructureError, UnsupportedLayerError
 from sekron_edge.structure import Coupling, Shape, Structure
 from sekron_edge.tensor import _direct
 from sekron_edge.tensor._factorized import FactorizedTensor
-from sekron_edge.tensor._network import core_shape, from_cores, unfold
+from sekron_edge.tensor._network import arranged, core_shape, from_cores, unfold
 from sekron_edge.tensor._refine import refine
 
 _DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
@@ -131,7 +131,7 @@ def _unfolding_vectors(tensor: Tensor) -> list[Tensor]:
 
 def _affordable(structure: Structure) -> int:
     """Return how many sweeps pay and can be afforded; each solves a system of its labels' size for every factor."""
-    largest = max(prod(structure.ranks[label] for label in factor.labels) for factor in structure.factors)
+    largest = max(prod(structure.rank(label) for label in factor.labels) for factor in structure.factors)
     return min(_SWEEPS[structure.coupling], int(_WORK / largest**3))
 
 
@@ -142,25 +142,24 @@ def _is_split(structure: Structure) -> bool:
 
 def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | None = None) -> list[Tensor]:
     """Return cores to start from, or final ones, in the order of each factor's own labels."""
-    ranks = list(structure.ranks.values())
+    ranks = structure.sizes
     if len(structure.factors) == 1:
         return [tensor]
     if _is_split(structure):
-        left, right = _direct.truncated_svd(tensor, prod(ranks), " x ".join(structure.ranks))
-        labels = list(structure.ranks)
+        left, right = _direct.truncated_svd(tensor, prod(ranks), " x ".join(structure.labels))
         return [
-            _arranged(core.reshape(*ranks, -1), labels, factor.labels)
+            arranged(core.reshape(*ranks, -1), structure.labels, factor.labels)
             for core, factor in zip((left.T, right), structure.factors, strict=True)
         ]
     if structure.coupling in _DIRECT:
-        return _DIRECT[structure.coupling](tensor, ranks)
+        cores = _DIRECT[structure.coupling](tensor, ranks)
+        return [
+            arranged(core, structure.canonical_labels(k), factor.labels)
+            for k, (core, factor) in enumerate(zip(cores, structure.factors, strict=True))
+        ]
     if structure.coupling != "diagonal":
         return _random(tensor, structure)
     return _vectors(tensor, structure, _unfolding_vectors(tensor) if vectors is None else vectors)
-
-
-def _arranged(core: Tensor, labels: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    return core.permute(*(labels.index(label) for label in wanted), core.ndim - 1)
 
 
 def _vectors(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -168,7 +167,7 @@ def _vectors(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor]) ->
 
     Exactly on singular vectors the error of a symmetric tensor may be stationary, and no sweep would move.
     """
-    (rank,) = structure.ranks.values()
+    (rank,) = structure.sizes
     cores = _random(tensor, structure)
     for core, known in zip(cores, vectors, strict=True):
         count = min(rank, known.shape[1])

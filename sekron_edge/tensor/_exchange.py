@@ -12,7 +12,7 @@ from torch import Tensor
 from sekron_edge.errors import MissingDependencyError, StructureError
 from sekron_edge.structure import Shape, chain, diagonal, mode_by_mode, ring, star
 from sekron_edge.tensor._factorized import FactorizedTensor
-from sekron_edge.tensor._network import cores_of, from_cores
+from sekron_edge.tensor._network import arranged, cores_of, from_cores
 
 _READABLE = ("CPTensor", "TuckerTensor", "TTTensor", "TRTensor")
 
@@ -73,7 +73,10 @@ def to_tensorly(factorized: FactorizedTensor) -> Any:
         from tensorly.tucker_tensor import TuckerTensor
     except ImportError as error:
         raise MissingDependencyError("tensorly", "tensorly") from error
-    cores = cores_of(factorized)
+    cores = [
+        arranged(core, factor.labels, structure.canonical_labels(k))
+        for k, (core, factor) in enumerate(zip(cores_of(factorized), structure.factors, strict=True))
+    ]
     if coupling == "diagonal":
         return CPTensor((None, [core.T for core in cores]))
     if coupling == "star":

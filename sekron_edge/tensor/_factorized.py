@@ -42,7 +42,7 @@ class FactorizedTensor:
     def reconstruct(self) -> Tensor:
         """Return the tensor, of shape ``structure.shape``: one einsum and one reshape."""
         letters = iter(string.ascii_letters)
-        label_letter = {label: next(letters) for label in self.structure.ranks}
+        label_letter = {label: next(letters) for label in self.structure.labels}
         factors = self.structure.factors
         modes = len(factors[0].shape)
         mode_letters = [[next(letters) for _ in range(modes)] for _ in factors]
@@ -61,7 +61,7 @@ class FactorizedTensor:
         This is SeKron's theorem (arXiv 2210.06299): CP, Tucker, tensor train and ring are SeKron with tied factors.
         Label k of the result stands for all labels that first occur in factor k.
         """
-        factors, ranks = self.structure.factors, self.structure.ranks
+        factors, ranks = self.structure.factors, dict(self.structure.ranks)
         opened: list[list[str]] = []
         for factor in factors[:-1]:
             seen = [label for labels in opened for label in labels]
@@ -83,7 +83,7 @@ class FactorizedTensor:
         if k is None:
             return self
         result = self.structure.merged(k)
-        letter = dict(zip(self.structure.ranks, string.ascii_lowercase, strict=False))
+        letter = dict(zip(self.structure.labels, string.ascii_lowercase, strict=False))
         modes = len(self.structure.shape)
         left, right = string.ascii_uppercase[:modes], string.ascii_uppercase[modes : 2 * modes]
         terms = ["".join(letter[x] for x in self.structure.factors[j].labels) for j in (k, k + 1)]
@@ -98,9 +98,11 @@ class FactorizedTensor:
 
         Raises:
             RankError: If the label has fewer.
+            StructureError: If there is no such label.
         """
-        if not 1 <= rank <= self.structure.ranks[label]:
-            raise RankError(f"{label} must be between 1 and {self.structure.ranks[label]}, got {rank}")
+        largest = self.structure.rank(label)
+        if not 1 <= rank <= largest:
+            raise RankError(f"{label} must be between 1 and {largest}, got {rank}")
         values = tuple(
             value.narrow(factor.labels.index(label), 0, rank) if label in factor.labels else value
             for factor, value in zip(self.structure.factors, self.values, strict=True)

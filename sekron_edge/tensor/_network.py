@@ -102,13 +102,18 @@ def fold(tensor: Tensor, shapes: Sequence[Shape]) -> Tensor:
 def core_shape(structure: Structure, k: int) -> tuple[int, ...]:
     """Return the shape of core ``k``: its label sizes, then ``n_k``."""
     factor = structure.factors[k]
-    return (*(structure.ranks[label] for label in factor.labels), prod(factor.shape))
+    return (*(structure.rank(label) for label in factor.labels), prod(factor.shape))
 
 
 def cores_of(factorized: FactorizedTensor) -> list[Tensor]:
     """Return the values as cores."""
     structure = factorized.structure
     return [value.reshape(core_shape(structure, k)) for k, value in enumerate(factorized.values)]
+
+
+def arranged(core: Tensor, labels: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Return a core that has an axis for each of ``labels`` with these axes in the order ``wanted``."""
+    return core.permute(*(labels.index(label) for label in wanted), core.ndim - 1)
 
 
 def from_cores(structure: Structure, cores: Sequence[Tensor], dtype: torch.dtype) -> FactorizedTensor:
@@ -127,8 +132,8 @@ class Network:
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
         letters = iter(string.ascii_letters)
-        self._label = {label: next(letters) for label in structure.ranks}
-        self._primed = {label: next(letters) for label in structure.ranks}
+        self._label = {label: next(letters) for label in structure.labels}
+        self._primed = {label: next(letters) for label in structure.labels}
         self._axis = [next(letters) for _ in structure.factors]
         # For each core: the core as it was, and the inner products of its rows.
         self._squares: dict[int, tuple[Tensor, Tensor]] = {}
@@ -153,7 +158,7 @@ class Network:
         own = self.structure.factors[k].labels
         wanted = self._labels(k) + "".join(self._axis[j] for j in others)
         environment = contracted(f"{','.join(self._term(j) for j in others)}->{wanted}", *(cores[j] for j in others))
-        return environment.reshape(prod(self.structure.ranks[label] for label in own), *environment.shape[len(own) :])
+        return environment.reshape(prod(self.structure.rank(label) for label in own), *environment.shape[len(own) :])
 
     def project(self, tensor: Tensor, cores: Sequence[Tensor], k: int) -> Tensor:
         """Contract ``tensor`` with all cores but ``k``, to core ``k``'s shape: the adjoint of `full` in that core."""
@@ -176,7 +181,7 @@ class Network:
             terms.append(row + column)
             squares.append(self._square(cores[j], j))
         wanted = "".join(self._label[label] for label in own) + "".join(self._primed[label] for label in own)
-        rank = prod(self.structure.ranks[label] for label in own)
+        rank = prod(self.structure.rank(label) for label in own)
         return contracted(f"{','.join(terms)}->{wanted}", *squares).reshape(rank, rank)
 
     def _square(self, core: Tensor, j: int) -> Tensor:

@@ -51,7 +51,7 @@ def order_channels(weight: Tensor, structure: Structure, *, swaps: int = 2000, s
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
     shapes = [factor.shape for factor in structure.factors]
-    (rank,) = structure.ranks.values()
+    (rank,) = structure.sizes
     ordered = weight.detach().double()
     orders = [torch.arange(size) for size in weight.shape[:2]]
     split = [mode for mode in (0, 1) if 1 < shapes[0][mode] < weight.shape[mode]]

@@ -71,7 +71,7 @@ class OutputProblem:
     def _is_small(self, k: int) -> bool:
         """Whether building and solving the system takes less than descending."""
         factor, outputs, size = self._structure.factors[k], self._structure.shape[0], len(self._sigma)
-        labels = prod(self._structure.ranks[label] for label in factor.labels)
+        labels = prod(self._structure.rank(label) for label in factor.labels)
         own = prod(factor.shape[1:])
         build, largest = contraction_costs(_NORMAL, *_normal_shapes(labels, own, outputs // factor.shape[0], size))
         solve = _SOLVING * (labels * own) ** 3 / 6
