@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sekron_edge._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
     from sekron_edge.budget import Budget
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
     from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, finetune
     from sekron_edge.verification import Check, verify
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Artifact": "artifacts",

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import zipfile
+from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 
 import grimp
@@ -55,6 +57,16 @@ def test_every_gate_sees_every_module_of_the_wheel() -> None:
     checked, _ = mypy_main.process_options(["--config-file", str(ROOT / "pyproject.toml")])
     assert {source.module for source in checked} >= wheel
     assert grimp.build_graph("sekron_edge", cache_dir=None).modules >= wheel
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    # Imports for type checking are among them: no name is needed in two directions.
+    graph = grimp.build_graph("sekron_edge", cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert sekron_edge.__version__ == version("sekron-edge")
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-import sekron_edge
 from sekron_edge import files
+from sekron_edge._version import __version__
 from sekron_edge.budget import further_resources
 from sekron_edge.latency import LatencyModel
 from sekron_edge.pipeline._job import Job
@@ -94,7 +94,7 @@ def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task,
 def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
     (inputs,) = calibration.inputs
     return files.fingerprint(
-        sekron_edge.__version__,
+        __version__,
         _SCORING,
         state_fingerprint(job.model),
         [tuple(value.shape) for value in job.example_inputs],

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-import sekron_edge
 from sekron_edge import files
+from sekron_edge._version import __version__
 from sekron_edge.artifacts import Artifact, export
 from sekron_edge.budget import Evidence
 from sekron_edge.bundle import trial_evidence
@@ -85,7 +85,7 @@ class Bench:
         target = self._target
         where = this_machine().cpu_model if target.place.is_here else target.place.name
         how = (target.runs, target.threads, _PROCESSES)
-        key = files.fingerprint(sekron_edge.__version__, where, hashes, versions, *how)
+        key = files.fingerprint(__version__, where, hashes, versions, *how)
         stored = files.cache_folder() / f"trial-{key}.json"
         if stored.is_file():
             with contextlib.suppress(ValidationError):  # of another release
