@@ -45,7 +45,8 @@ class _Inverted(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.adds else self.layers(x)
+        changed: Tensor = self.layers(x)
+        return x + changed if self.adds else changed
 
 
 class _Dense(nn.Module):

@@ -130,6 +130,7 @@ def spatial_svd_greedy(model: nn.Module, task: Task) -> Compress:
         modes = SpatialSvdParameters.Mode, SpatialSvdParameters.AutoModeParams
         parameters = SpatialSvdParameters(modes[0].auto, modes[1](greedy, [own.get_submodule(first)]), _MULTIPLE)
         with contextlib.chdir(folder):
+            small: nn.Module
             small, _ = ModelCompressor.compress_model(
                 own, score, None, shape, CompressionScheme.spatial_svd, CostMetric.mac, parameters
             )

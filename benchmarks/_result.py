@@ -32,7 +32,7 @@ class Claim(BaseModel):
     relation: Literal["<=", ">="]
     limit: float
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def holds(self) -> bool:
         """Whether it holds."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import prod
 from statistics import median
 from typing import Any
@@ -102,7 +103,7 @@ def _against_tensorly(kind: str, weight: Tensor) -> Iterator[dict[str, Any]]:
         for _ in range(runs):
             reference, taken = _timed(theirs)
             seconds[0].append(taken)
-            ours, taken = _timed(lambda structure=structure: decompose_tensor(weight, structure))
+            ours, taken = _timed(partial(decompose_tensor, weight, structure))
             seconds[1].append(taken)
         yield {
             "kernel": f"{kind} {width}",
@@ -291,7 +292,7 @@ def _scoring(weight: Tensor) -> list[Claim]:
     sample = range(0, len(splits), 12)
     worst, svds, counted = 0.0, 0.0, 0
     for index in sample:
-        reference, seconds = _timed(lambda index=index: spectrum(weight, list(splits[index])))
+        reference, seconds = _timed(partial(spectrum, weight, list(splits[index])))
         svds += seconds * len(ranks[index])
         counted += len(ranks[index])
         for rank, error in zip(ranks[index], ours[index], strict=True):

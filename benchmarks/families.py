@@ -19,6 +19,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import sqrt
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev, variance
 from typing import Any, Literal
@@ -95,9 +96,12 @@ class _Reached(BaseModel):
 
     def error_against(self, other: _Reached, when: _When) -> float:
         """Return the standard error of the difference of two plans, for these held-out samples."""
-        pairs = zip(getattr(self, f"blocks_{when}"), getattr(other, f"blocks_{when}"), strict=True)
-        differences: list[float] = [one - another for one, another in pairs]
-        return stdev(differences) / len(differences) ** 0.5
+        pairs = zip(self._blocks(when), other._blocks(when), strict=True)
+        differences = [one - another for one, another in pairs]
+        return stdev(differences) / sqrt(len(differences))
+
+    def _blocks(self, when: _When) -> tuple[float, ...]:
+        return self.blocks_before if when == "before" else self.blocks_after
 
 
 class _NoLatency:

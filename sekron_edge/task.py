@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 if TYPE_CHECKING:
     import torchmetrics
 
-Samples = Dataset[tuple[Tensor, Tensor]]
+# Pairs; not said as `tuple[Tensor, Tensor]`, which `torch.utils.data.TensorDataset` is not for a type checker.
+Samples = Dataset[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)

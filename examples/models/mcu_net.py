@@ -25,7 +25,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        return x + self.layers(x) if self.adds else self.layers(x)
+        changed: Tensor = self.layers(x)
+        return x + changed if self.adds else changed
 
 
 def mcu_net() -> nn.Module:

@@ -90,9 +90,7 @@ def finetune(
     return _fit(student, teacher, task, config or FinetuneConfig(), checkpoints, resume, progress)
 
 
-def _loader(
-    samples: Samples, batch_size: int, order: EpochOrder | None = None
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+def _loader(samples: Samples, batch_size: int, order: EpochOrder | None = None) -> DataLoader[tuple[torch.Tensor, ...]]:
     # The loader's own generator keeps it from drawing on the global one, which augmentation uses.
     size = len(samples)  # type: ignore[arg-type]
     if size == 0:
