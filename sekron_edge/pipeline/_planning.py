@@ -141,10 +141,10 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     if trial.measured is None or trial.dense_measured is None or factorized <= 0:
         return scores.corrected(source=f"bytes as in plan {attempt}", extra_bytes=extra_bytes)
     # In terms of the dense model's first measurement, whatever the machine's mood was in this round.
-    found = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
-    factor = (found - (plan.cost.latency_ms - factorized)) / factorized
+    measured_ms = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
+    factor = (measured_ms - (plan.cost.latency_ms - factorized)) / factorized
     factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
-    source = f"plan {attempt} measured at {found:.4g} ms, predicted at {plan.cost.latency_ms:.4g}"
+    source = f"plan {attempt} measured at {measured_ms:.4g} ms, predicted at {plan.cost.latency_ms:.4g}"
     return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
 
 

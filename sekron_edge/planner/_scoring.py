@@ -310,20 +310,21 @@ def _score_layer(
     structures = list(enumerate_structures(shape, families))
     errors = WeightErrors(weight)
     of_weight = errors([structure for _, structure in structures])
-    found = [(*each, error) for each, error in zip(structures, of_weight, strict=True)]
-    kept = [_worthwhile(as_it_is, found, layer, calls, price) for price in prices]
+    offered = [(*each, error) for each, error in zip(structures, of_weight, strict=True)]
+    kept = [_worthwhile(as_it_is, offered, layer, calls, price) for price in prices]
     if moment is not None:
-        offered = {c.structure: c.relative_error for candidates in kept for c in candidates if c.structure is not None}
-        seen = dict(zip(offered, output_errors(errors, moment, list(offered)), strict=True))
+        refined = list(dict.fromkeys(c.structure for candidates in kept for c in candidates if c.structure is not None))
+        of_output = dict(zip(refined, output_errors(errors, moment, refined), strict=True))
         kept = [
-            [c if c.structure is None else _with_error(c, seen[c.structure]) for c in candidates] for candidates in kept
+            [c if c.structure is None else _with_error(c, of_output[c.structure]) for c in candidates]
+            for candidates in kept
         ]
     return [
         LayerScores(
             name=name,
             kind=type(layer).__name__,
             weight_shape=weight_shape(layer),
-            considered=len(found) + 1,
+            considered=len(offered) + 1,
             candidates=tuple(candidates),
         )
         for candidates in kept
@@ -332,7 +333,7 @@ def _score_layer(
 
 def _worthwhile(
     as_it_is: Structure,
-    found: Sequence[tuple[str, Structure, float]],
+    offered: Sequence[tuple[str, Structure, float]],
     layer: nn.Module,
     calls: Sequence[Call],
     price: _Price,
@@ -341,7 +342,7 @@ def _worthwhile(
     dense = Candidate(family=DENSE, structure=None, cost=price(as_it_is, layer, calls))
     priced = [
         _with_error(Candidate(family=family, structure=structure, cost=price(structure, layer, calls)), error)
-        for family, structure, error in found
+        for family, structure, error in offered
     ]
     return [dense, *(candidate for candidate in undominated([dense, *priced]) if candidate.structure is not None)]
 

@@ -51,8 +51,8 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
         weight = layer_weight(modules[layer.name])
         for pick in layer.candidates[1::7]:
             sweeps = 20 if pick.family == "cp" else None  # scoring sees many candidates of it
-            found = [decompose_tensor(group, pick.structure, sweeps=sweeps) for group in weight]
-            actual = (weight - torch.stack([group.reconstruct() for group in found])).norm() / weight.norm()
+            factors = [decompose_tensor(group, pick.structure, sweeps=sweeps) for group in weight]
+            actual = (weight - torch.stack([group.reconstruct() for group in factors])).norm() / weight.norm()
             if pick.family == "tucker2":  # HOOI's step lowers the closed form a little
                 assert float(actual) - 1e-5 <= pick.relative_error <= 1.03 * float(actual)
                 continue
@@ -62,13 +62,13 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
 def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
     # More samples than any layer has inputs: of fewer, errors of nothing but rounding are among the candidates.
     model, x = network(), torch.randn(600, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
-    found = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
-    assert "calibration" in found.error_source
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    assert "calibration" in scores.error_source
     seen = {}
     for name in ("0", "2", "5"):
         model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))
     model(x)
-    for layer in found.layers:
+    for layer in scores.layers:
         if layer.refused:
             continue
         module = model.get_submodule(layer.name)
@@ -90,8 +90,8 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
 
 def test_factors_of_a_plan_are_refined_for_the_outputs_of_their_layers():
     model, x = network(), torch.randn(16, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
-    found = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
-    plan = found.plan(Budget(macs="0.5x"), profile="test", runtime="test")
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    plan = scores.plan(Budget(macs="0.5x"), profile="test", runtime="test")
     first = next(layer.name for layer in plan.layers if layer.structure is not None)
     seen = {}
     model.get_submodule(first).register_forward_hook(lambda m, i, o: seen.update(given=i[0], output=o))
@@ -174,8 +174,8 @@ def test_every_layer_that_cannot_be_handled_is_in_the_plan_with_its_reason():
         nn.PReLU(8),
         nn.Conv2d(8, 8, 3, groups=8),
     )
-    found = score(model, (torch.randn(1, 4, 9, 9),), MacsAreTime())
-    plan = found.plan(Budget(), profile="host", runtime="litert")
+    scores = score(model, (torch.randn(1, 4, 9, 9),), MacsAreTime())
+    plan = scores.plan(Budget(), profile="host", runtime="litert")
     reasons = {layer.name: layer.reason for layer in plan.layers}
     assert sorted(reasons) == ["0", "1", "2", "4"]
     assert "depthwise" in reasons["1"]
@@ -206,21 +206,21 @@ def test_a_budget_that_is_no_limit_is_refused(given):
 
 
 def test_every_structure_offered_has_fewer_parameters():
-    found = list(enumerate_structures((16, 8, 3, 3)))
-    assert {family for family, _ in found} >= {"weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp"}
-    assert not {family for family, _ in found} & {"sekron-3", "tensor-train", "tensor-ring"}
-    assert all(structure.shape == (16, 8, 3, 3) for _, structure in found)
-    assert all(structure.num_params < 16 * 8 * 9 for _, structure in found)
+    offered = list(enumerate_structures((16, 8, 3, 3)))
+    assert {family for family, _ in offered} >= {"weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp"}
+    assert not {family for family, _ in offered} & {"sekron-3", "tensor-train", "tensor-ring"}
+    assert all(structure.shape == (16, 8, 3, 3) for _, structure in offered)
+    assert all(structure.num_params < 16 * 8 * 9 for _, structure in offered)
 
 
 @pytest.mark.parametrize("family", OWN)
 def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(family):
     weight = torch.randn(2, 8, 6, 3, 3, generator=torch.Generator().manual_seed(0))
     errors = WeightErrors(weight)
-    found = [structure for name, structure in enumerate_structures((8, 6, 3, 3), [family]) if name == family]
-    assert found
+    offered = [structure for name, structure in enumerate_structures((8, 6, 3, 3), [family]) if name == family]
+    assert offered
     sweeps = {"cp": 20, "tensor-ring": 20}.get(family, 0)
-    sample = found[:: max(1, len(found) // 12)]
+    sample = offered[:: max(1, len(offered) // 12)]
     for structure, predicted in zip(sample, errors(sample), strict=True):
         assert structure.num_params < 8 * 6 * 9
         rebuilt = torch.stack([decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in weight])
@@ -233,9 +233,9 @@ def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(f
 def test_a_plan_of_each_family_alone_is_what_its_model_costs(family):
     model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=2))
     x = torch.randn(4, 6, 12, 12)
-    found = score(model, (x[:1],), MacsAreTime(), calibration=(x,), families=[family])
-    limit = min(candidate.cost.parameters for candidate in found.layers[0].candidates) + 200
-    plan = found.plan(Budget(artifact_bytes=4 * limit), profile="host", runtime="litert")
+    scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,), families=[family])
+    limit = min(candidate.cost.parameters for candidate in scores.layers[0].candidates) + 200
+    plan = scores.plan(Budget(artifact_bytes=4 * limit), profile="host", runtime="litert")
     small = replace_layers(model, plan.structures())
     assert {layer.family for layer in plan.layers} - {"dense"} == {family}
     assert plan.cost.parameters == sum(parameter.numel() for parameter in small.parameters())
