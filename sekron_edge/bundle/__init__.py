@@ -1,7 +1,7 @@
 """The deployment bundle: what is in it, how it is packed, and how it is checked again.
 
 Requirements kept here: a bundle appears whole or not at all; every byte of it is under a hash; nothing that was not
-verified is in it; figures carry how they were found.
+verified is in it; every figure says how it was found.
 """
 
 from sekron_edge.bundle._check import BundleCheck, probes, read_manifest, verify_bundle

@@ -1,4 +1,4 @@
-"""Checking a bundle again: nothing missing, nothing added, nothing altered, every artifact computes what it did."""
+"""Checks of a finished bundle: nothing is missing, added or altered, and every artifact gives its golden outputs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class BundleCheck(BaseModel):
     """A bundle that is whole.
 
     Attributes:
-        files: How many were hashed.
-        comparisons: Of each artifact on the golden inputs.
+        files: Number of files that were hashed.
+        comparisons: Comparison of each artifact on the golden inputs.
         not_run: Artifacts that nothing here runs, and why.
     """
 
@@ -46,7 +46,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """Read a bundle's manifest, and check its seal.
 
     Raises:
-        BundleError: If there is none, it is altered, or of another version.
+        BundleError: If there is no manifest, or it is altered or of another version.
     """
     path, seal = bundle / MANIFEST_NAME, bundle / SEAL_NAME
     for needed in (path, seal):
@@ -66,7 +66,7 @@ def read_manifest(bundle: Path) -> Manifest:
 
 
 def verify_bundle(bundle: Path) -> BundleCheck:
-    """Check every file's hash, then run every artifact for which this machine has a runtime on the golden inputs.
+    """Check every file's hash, then run every artifact that runs on this machine on the golden inputs.
 
     Raises:
         BundleError: If a file is missing, added or altered; names it.
@@ -89,15 +89,15 @@ def verify_bundle(bundle: Path) -> BundleCheck:
         except NotRunnableError as error:
             not_run[name] = str(error)
             continue
-        found = compare(outputs, predict(session, run, inputs), classes=len(manifest.labels))
-        if not found.within(_tolerance(delivery)):
-            raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {found}")
-        comparisons[name] = found
+        comparison = compare(outputs, predict(session, run, inputs), classes=len(manifest.labels))
+        if not comparison.within(_tolerance(delivery)):
+            raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {comparison}")
+        comparisons[name] = comparison
     return BundleCheck(files=len(manifest.files), comparisons=comparisons, not_run=not_run)
 
 
 def probes(bundle: Path) -> list[Probe]:
-    """Return every artifact with the golden inputs, and a check of what it makes of them, wherever that is.
+    """Return every artifact with the golden inputs, and a check of its outputs, wherever it runs.
 
     Raises:
         BundleError: If the manifest or the golden samples are missing or altered.
@@ -123,12 +123,12 @@ def probes(bundle: Path) -> list[Probe]:
 
 
 def _tolerance(delivery: Delivery) -> Tolerance:
-    """Return what the artifact was verified to, or what its precision must keep where nothing here ran it."""
+    """Return the tolerance that the artifact was verified to; its precision's where nothing here ran it."""
     return TOLERANCES[delivery.artifact.precision] if delivery.check is None else delivery.check.tolerance
 
 
 def _runnable(artifact: Artifact, bundle: Path) -> Artifact:
-    """Return what runs here: the artifact, or the file in the bundle that it was compiled from."""
+    """Return the artifact that runs here: itself, or the file in the bundle that it was compiled from."""
     before = artifact.compiled_from
     return artifact if before is None else before.model_copy(update={"path": bundle / before.path})
 
@@ -156,7 +156,7 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
 
 def _load(path: Path) -> tuple[Array, ...]:
     try:
-        found = load_file(str(path))
+        arrays = load_file(str(path))
     except SafetensorError as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
-    return tuple(found[f"{index}"] for index in range(len(found)))
+    return tuple(arrays[f"{index}"] for index in range(len(arrays)))

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: ``manifest.json``, a versioned schema."""
+"""The manifest of a bundle: ``manifest.json``, a versioned schema."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Score(_Model):
     samples: int
 
     def shown(self, value: float) -> str:
-        """Return a value of the metric as people read it."""
+        """Return a value of the metric in the form that people read."""
         return f"{value:.2%}" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
 
     @property
     def change(self) -> str:
-        """What the delivered model gains or loses."""
+        """The gain or loss of the delivered model, in words."""
         gained = self.delivered - self.dense
         return f"{100 * gained:+.2f} points" if self.unit == "%" else f"{gained:+.3g} {self.unit}".rstrip()
 
@@ -67,7 +67,7 @@ class Counts(_Model):
 
 
 class BudgetResult(_Model):
-    """One promise: the limit, what was found, how it was found, and whether it is kept."""
+    """One promise: the limit, the value that was found, how it was found, and whether the promise is kept."""
 
     entry: str
     limit: float
@@ -81,17 +81,17 @@ class Delivery(_Model):
 
     Attributes:
         artifact: Its ``path`` is relative to the bundle.
-        check: The verification against the PyTorch model; of what the artifact was compiled from, if it was. None
-            where this machine has no runtime for it.
+        check: The verification against the PyTorch model; for a compiled artifact, of the file that it was compiled
+            from. None where this machine has no runtime for it.
         not_run: Why it was not verified.
         measured: Latency and memory, where its runtime can be measured here.
         dense_bytes: Size of the dense model in the same format and precision.
-        dense_arena_bytes: What it reserves, where the format has an arena.
-        dense_npu: What an accelerator's compiler estimates of it.
-        dense_measured: Of that dense model, timed in turn with this one.
+        dense_arena_bytes: Bytes of its arena, where the format has one.
+        dense_npu: The estimate of an accelerator's compiler for it.
+        dense_measured: Measurement of that dense model, timed in turn with this one.
         score: The task's metric of the artifact itself on held-out data; None where only a slow evaluator runs it.
         dense_score: Of the dense model's artifact.
-        scored_samples: On how many held-out samples; None for all.
+        scored_samples: Number of held-out samples; None for all.
         snippet: Path of the code that loads it.
         sources: Paths of source code that firmware is compiled with.
     """

@@ -31,17 +31,17 @@ from sekron_edge.planner import Plan
 
 @dataclass(frozen=True)
 class Golden:
-    """Real inputs, and what the PyTorch model makes of them; each ``(batch, ...)`` in PyTorch's layout."""
+    """Real inputs and the PyTorch model's outputs for them, each ``(batch, ...)`` in PyTorch's layout."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
 
 
 def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, Tensor], out: Path) -> Manifest:
-    """Write the bundle to the folder ``out``, replacing a bundle that stands there.
+    """Write the bundle to the folder ``out``, replacing a bundle that is there.
 
     Args:
-        manifest: Its deliveries' paths point to where the artifacts are now; ``files`` and snippets are filled in.
+        manifest: Its deliveries' paths point to the artifacts as they are now; ``files`` and snippets are filled in.
         plan: Becomes ``plan.json``.
         golden: Becomes ``golden/``.
         weights: State dict of the delivered model, as `decompose` builds it from the plan; becomes
@@ -52,7 +52,7 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
         The manifest as written.
 
     Raises:
-        BundleError: If a folder that is no bundle stands at ``out``, or an artifact has changed since it was verified.
+        BundleError: If ``out`` is a folder that is not a bundle, or an artifact has changed since it was verified.
     """
     if out.exists() and not (out / MANIFEST_NAME).is_file() and any(out.iterdir()):
         raise BundleError(f"{out} exists and is no bundle; give another folder, or remove it")
@@ -88,7 +88,7 @@ def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
 
 
 def _copied(artifact: Artifact, folder: Path) -> Artifact:
-    """Copy an artifact, and what it was compiled from, into the bundle; return it with its path there."""
+    """Copy an artifact, and the file it was compiled from, into the bundle; return it with its path there."""
     before = artifact.compiled_from
     relative = Path("artifacts") / artifact.path.name
     files.copy(artifact.path, folder / relative)

@@ -31,7 +31,7 @@ def render_report(manifest: Manifest, plan: Plan) -> str:
 
 
 def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
-    """Return the rows ``(figure, dense, delivered, ratio)`` of the table that people look at first."""
+    """Return the rows ``(figure, dense, delivered, ratio)`` of the report's first table."""
     score, dense, delivered = manifest.score, manifest.dense, manifest.delivered
     rows = [
         (f"{score.metric} (held out, {score.samples:,} samples)", score.shown(score.dense),
@@ -62,37 +62,37 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
     artifact, new, old = delivery.artifact, delivery.measured, delivery.dense_measured
     name = f"{artifact.format} {artifact.precision}"
     small = artifact.size_bytes
-    found = [(f"{name}: bytes", f"{delivery.dense_bytes:,}", f"{small:,}", _fewer(delivery.dense_bytes, small))]
+    rows = [(f"{name}: bytes", f"{delivery.dense_bytes:,}", f"{small:,}", _fewer(delivery.dense_bytes, small))]
     if delivery.score is not None and delivery.dense_score is not None:
         on = "held-out data" if delivery.scored_samples is None else f"{delivery.scored_samples:,} held-out samples"
         label = f"{name}: {score.metric} of the artifact, {on}"
-        found.append((label, score.shown(delivery.dense_score), score.shown(delivery.score), ""))
+        rows.append((label, score.shown(delivery.dense_score), score.shown(delivery.score), ""))
     arena, dense_arena = artifact.arena, delivery.dense_arena_bytes
     if arena is not None and dense_arena is not None:
         label = f"{name}: arena, tested, {arena.margin:.0%} margin"
         ratio = _fewer(dense_arena, arena.size_bytes)
-        found.append((label, f"{dense_arena:,} B", f"{arena.size_bytes:,} B", ratio))
+        rows.append((label, f"{dense_arena:,} B", f"{arena.size_bytes:,} B", ratio))
     npu, dense_npu = artifact.npu, delivery.dense_npu
     if npu is not None and dense_npu is not None:
         label = f"{name}: cycles, estimated for {npu.accelerator}, not measured"
-        found.append((label, f"{dense_npu.cycles:,}", f"{npu.cycles:,}", _fewer(dense_npu.cycles, npu.cycles)))
+        rows.append((label, f"{dense_npu.cycles:,}", f"{npu.cycles:,}", _fewer(dense_npu.cycles, npu.cycles)))
         before, after = dense_npu.sram_bytes, npu.sram_bytes
-        found.append((f"{name}: SRAM, estimated", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+        rows.append((f"{name}: SRAM, estimated", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
         left = "; ".join(npu.on_cpu) or "none"
-        found.append((f"{name}: operators left to the CPU", f"{len(dense_npu.on_cpu)}", left, ""))
+        rows.append((f"{name}: operators left to the CPU", f"{len(dense_npu.on_cpu)}", left, ""))
     if new is None or old is None:
-        found.append((f"{name}: latency", "not measured here", "not measured here", ""))
-        return found
+        rows.append((f"{name}: latency", "not measured here", "not measured here", ""))
+        return rows
     where = "here" if new.device == LocalDevice.name else f"on {new.device}"
     noisy = "" if new.stable and old.stable else " (too noisy to quote)"
     threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
     label = f"{name}: median latency, measured {where}, {threads}{noisy}"
     ratio = _times(old.median_ms / new.median_ms, "faster", "slower")
-    found.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
+    rows.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
     if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
         before, after = old.peak_memory_bytes, new.peak_memory_bytes
-        found.append((f"{name}: peak memory, measured {where}", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
-    return found
+        rows.append((f"{name}: peak memory, measured {where}", f"{before:,} B", f"{after:,} B", _fewer(before, after)))
+    return rows
 
 
 def _fewer(dense: float, delivered: float) -> str:
@@ -100,7 +100,7 @@ def _fewer(dense: float, delivered: float) -> str:
 
 
 def _times(ratio: float, better: str, worse: str) -> str:
-    """Say a ratio so that the number is never below 1."""
+    """Return a ratio in words whose number is never below 1."""
     return f"{ratio:.2f}x {better}" if ratio >= 1 else f"{1 / ratio:.2f}x {worse}"
 
 
@@ -147,8 +147,8 @@ def _measured(manifest: Manifest) -> go.Figure | None:
         return None
     names = [f"{d.artifact.format} {d.artifact.precision}" for d in known]
     bars = []
-    for label, found in (("dense", [d.dense_measured for d in known]), ("delivered", [d.measured for d in known])):
-        seen = [m for m in found if m is not None]
+    for label, own in (("dense", [d.dense_measured for d in known]), ("delivered", [d.measured for d in known])):
+        seen = [m for m in own if m is not None]
         above = [(m.p90_ms or m.median_ms) - m.median_ms for m in seen]
         below = [m.median_ms - m.min_ms for m in seen]
         error = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
