@@ -4,12 +4,13 @@ from math import prod
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
-from sekron_edge.structure import chain, diagonal, full, ring, spatial_svd, star, tucker2, weight_svd
+from sekron_edge.structure import Shape, Structure, chain, diagonal, full, ring, spatial_svd, star, tucker2, weight_svd
 
 
 @st.composite
-def splits(draw, factors=2, max_modes=4, largest=4):
+def splits(draw: st.DrawFn, factors: int = 2, max_modes: int = 4, largest: int = 4) -> list[Shape]:
     """Mode shapes of ``factors`` factors of one tensor."""
     modes = draw(st.integers(2, max_modes))
     sizes = st.lists(st.integers(1, largest), min_size=modes, max_size=modes).map(tuple)
@@ -17,7 +18,11 @@ def splits(draw, factors=2, max_modes=4, largest=4):
 
 
 @st.composite
-def weights(draw, shape, dtype=torch.float64):
+def weights(
+    draw: st.DrawFn,
+    shape: Shape,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
     """A seeded tensor of the given shape, now and then of low rank or with zeros."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     values = torch.randn(prod(shape), generator=generator, dtype=dtype)
@@ -26,7 +31,7 @@ def weights(draw, shape, dtype=torch.float64):
     return values.reshape(shape)
 
 
-def factorized_structures():
+def factorized_structures() -> dict[str, Structure]:
     """Structures of a weight of (12, 8, 3, 3), by name: every coupling, with and without splits of C and F."""
     return {
         "weight-svd": weight_svd((12, 8, 3, 3), 3),

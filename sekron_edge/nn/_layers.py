@@ -263,7 +263,7 @@ class FactorizedConv(_Factorized):
         return F.pad(x, self.explicit_padding, mode=mode)
 
 
-def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) -> nn.Module:
+def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) -> FactorizedConv | FactorizedLinear:
     """Return a layer that computes what ``layer`` computes, with factors for its weight.
 
     Args:
@@ -276,7 +276,7 @@ def factorize_layer(layer: nn.Module, factorized: Sequence[FactorizedTensor]) ->
     structure = factorized[0].structure
     factors = [torch.stack(values) for values in zip(*(one.values for one in factorized), strict=True)]
     if isinstance(layer, nn.Linear):
-        new: nn.Module = FactorizedLinear(structure, factors, layer.bias)
+        new: FactorizedConv | FactorizedLinear = FactorizedLinear(structure, factors, layer.bias)
     elif isinstance(layer, Convolution | TransposedConvolution):
         if len(factorized) != layer.groups:
             raise UnsupportedLayerError(

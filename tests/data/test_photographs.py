@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge.data import CropPairs, Photographs, photographs, super_resolution
@@ -20,16 +21,16 @@ MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
 
 
 class Nearest(nn.Module):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return nn.functional.interpolate(x, scale_factor=2)
 
 
 class Bicubic(nn.Module):
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return nn.functional.interpolate(x, scale_factor=2, mode="bicubic")
 
 
-def test_held_out_photographs_are_other_photographs():
+def test_held_out_photographs_are_other_photographs() -> None:
     found = photographs()
     assert len(found.train) >= 4
     assert len(found.heldout) >= 2
@@ -39,7 +40,7 @@ def test_held_out_photographs_are_other_photographs():
     assert not any(a.shape == b.shape and a.equal(b) for a in found.train for b in found.heldout)
 
 
-def test_crops_are_pairs_on_a_grid_or_at_random():
+def test_crops_are_pairs_on_a_grid_or_at_random() -> None:
     image = torch.arange(3 * 40 * 48, dtype=torch.int64).remainder(256).to(torch.uint8).reshape(3, 40, 48)
     fixed = CropPairs([image], 4, crop=16)
     small, large = fixed[3]
@@ -56,7 +57,7 @@ def test_crops_are_pairs_on_a_grid_or_at_random():
     assert first.equal(random.__getitems__([0, 1, 2, 3])[1])
 
 
-def test_what_cannot_be_cropped_is_refused(tmp_path):
+def test_what_cannot_be_cropped_is_refused(tmp_path: Path) -> None:
     image = torch.zeros(3, 20, 30, dtype=torch.uint8)
     with pytest.raises(DataError, match=r"at least 32 .* has 20"):
         CropPairs([image], 1, crop=32)
@@ -66,7 +67,7 @@ def test_what_cannot_be_cropped_is_refused(tmp_path):
         photographs(tmp_path)
 
 
-def test_a_folder_of_ones_own_is_read_and_a_broken_image_named(tmp_path):
+def test_a_folder_of_ones_own_is_read_and_a_broken_image_named(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         Image.new("RGB", (48, 40), (200, 10, 10)).save(tmp_path / split / "a.png")
@@ -77,9 +78,10 @@ def test_a_folder_of_ones_own_is_read_and_a_broken_image_named(tmp_path):
         photographs(tmp_path)
 
 
-def test_better_enlargements_score_higher():
+def test_better_enlargements_score_higher() -> None:
     data = photographs()
-    for metric, least in (("psnr", 20.0), ("ssim", 0.7)):
+    limits: dict[Literal["psnr", "ssim"], float] = {"psnr": 20.0, "ssim": 0.7}
+    for metric, least in limits.items():
         task = super_resolution(data, metric=metric, calibration_samples=32)
         scores = [evaluate(model, task) for model in (Nearest(), Bicubic())]
         assert least < scores[0] < scores[1]
@@ -110,6 +112,7 @@ def test_a_network_that_enlarges_is_compressed_like_the_rest(
     )
     assert done.manifest.score.unit == "dB"
     (delivery,) = done.manifest.deliveries
+    assert delivery.check is not None
     assert delivery.check.real.agreement is None
     assert delivery.artifact.outputs[0].shape == (1, 32, 32, 3)
     spoken = subprocess.run(

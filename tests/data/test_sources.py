@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def test_digits_split_is_a_function_of_the_seed():
+def test_digits_split_is_a_function_of_the_seed() -> None:
     a, b, c = digits(), digits(), digits(seed=1)
     assert a.train_images.shape == (1438, 1, 8, 8)
     assert len(a.heldout_images) == 359
@@ -35,7 +36,7 @@ def test_digits_split_is_a_function_of_the_seed():
     assert not torch.equal(a.heldout_images, c.heldout_images)
 
 
-def test_fashion_mnist_absent_or_broken(tmp_path):
+def test_fashion_mnist_absent_or_broken(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sudo apt-get install dataset-fashion-mnist"):
         fashion_mnist(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip")
@@ -44,7 +45,7 @@ def test_fashion_mnist_absent_or_broken(tmp_path):
 
 
 @pytest.mark.slow
-def test_fashion_mnist_installed():
+def test_fashion_mnist_installed() -> None:
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     data = fashion_mnist()
@@ -52,7 +53,7 @@ def test_fashion_mnist_installed():
     assert data.heldout_targets.bincount().tolist() == [1000] * 10
 
 
-def test_folder_zip_and_cache_agree(tmp_path):
+def test_folder_zip_and_cache_agree(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images")
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for file in folder.rglob("*.png"):
@@ -67,7 +68,7 @@ def test_folder_zip_and_cache_agree(tmp_path):
     assert image_folder(folder, 4).train_images.shape == (4, 3, 4, 4)
 
 
-def test_broken_image_missing_class_and_odd_size_are_named(tmp_path):
+def test_broken_image_missing_class_and_odd_size_are_named(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     bad = folder / "train" / "bee" / "1.png"
     Image.fromarray(np.zeros((7, 7, 3), np.uint8)).save(bad)
@@ -82,13 +83,13 @@ def test_broken_image_missing_class_and_odd_size_are_named(tmp_path):
         image_folder(folder)
 
 
-def test_unknown_source_is_refused():
+def test_unknown_source_is_refused() -> None:
     with pytest.raises(ConfigError, match="'cifar'"):
         load_source("cifar")
 
 
 @pytest.mark.parametrize("padding", ["zero", "reflect"])
-def test_shift_and_flip_move_pixels_and_follow_the_global_seed(padding):
+def test_shift_and_flip_move_pixels_and_follow_the_global_seed(padding: Literal["zero", "reflect"]) -> None:
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5).repeat(64, 1, 1, 1)
     data = AugmentedImages(image, torch.zeros(64), PLAIN, shift=1, flip=True, padding=padding)
     torch.manual_seed(0)
@@ -103,19 +104,22 @@ def test_shift_and_flip_move_pixels_and_follow_the_global_seed(padding):
     assert len(seen) > 9
 
 
-def test_collate_takes_batches_and_samples():
+def test_collate_takes_batches_and_samples() -> None:
     data = classification(digits()).heldout
+    assert isinstance(data, AugmentedImages)
     whole = collate(data.__getitems__([3, 5]))
     single = collate([data[3], data[5]])
     assert all(torch.equal(a, b) for a, b in zip(whole, single, strict=True))
 
 
-def test_calibration_is_balanced_training_data():
+def test_calibration_is_balanced_training_data() -> None:
     data = digits()
     task = classification(data, augment_shift=2, calibration_samples=100)
-    inputs, targets = task.calibration.__getitems__(range(100))
+    calibration = task.calibration
+    assert isinstance(calibration, AugmentedImages)
+    inputs, targets = calibration.__getitems__(range(100))
     assert targets.bincount().tolist() == [10] * 10
-    assert torch.equal(inputs, task.calibration.__getitems__(range(100))[0])
+    assert torch.equal(inputs, calibration.__getitems__(range(100))[0])
     scores = torch.randn(4, 10)
     assert float(task.distillation(scores, scores)) == pytest.approx(0, abs=1e-6)
     assert float(task.distillation(scores, -scores)) > 0
@@ -123,4 +127,5 @@ def test_calibration_is_balanced_training_data():
     plain = torch.nn.functional.kl_div(
         scores.log_softmax(1), (-scores).log_softmax(1), log_target=True, reduction="batchmean"
     )
+    assert task.divergence is not None
     assert float(task.divergence(scores, -scores)) == pytest.approx(float(plain), rel=1e-5)

@@ -6,7 +6,9 @@ from torch import nn
 
 import sekron_edge as se
 from sekron_edge.errors import ConfigError, RankError, StructureError, UnsupportedLayerError
+from sekron_edge.nn import FactorizedConv
 from sekron_edge.structure import Structure, chain, diagonal, full, mode_by_mode, ring, star, tucker2, weight_svd
+from tests.layers import layer_at
 
 SHAPE = (12, 8, 3, 3)
 COUPLINGS = {
@@ -19,26 +21,26 @@ COUPLINGS = {
 couplings = pytest.mark.parametrize("coupling", COUPLINGS)
 
 
-def network():
+def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(4, 8, 3), nn.Sequential(nn.Conv2d(8, 12, 3)))
 
 
 @couplings
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite(coupling, value):
+def test_weights_that_are_not_finite(coupling: str, value: float) -> None:
     model = network()
-    model[1][0].weight.data[3, 2, 1, 0] = value
+    layer_at(model, "1.0", nn.Conv2d).weight.data[3, 2, 1, 0] = value
     with pytest.raises(UnsupportedLayerError, match=r"layer '1\.0': .*1 of 864 values are NaN or infinite"):
         se.replace_layers(model, {"1.0": COUPLINGS[coupling]})
 
 
 @couplings
-def test_a_weight_of_zeros_stays_zero(coupling):
+def test_a_weight_of_zeros_stays_zero(coupling: str) -> None:
     model = network()
-    model[1][0].weight.data.zero_()
+    layer_at(model, "1.0", nn.Conv2d).weight.data.zero_()
     small = se.replace_layers(model, {"1.0": COUPLINGS[coupling]})
-    assert not small[1][0].reconstruct().any()
+    assert not layer_at(small, "1.0", FactorizedConv).reconstruct().any()
     assert torch.isfinite(small(torch.randn(1, 4, 9, 9))).all()
 
 
@@ -52,12 +54,12 @@ def test_a_weight_of_zeros_stays_zero(coupling):
     ],
     ids=str,
 )
-def test_ranks_out_of_range(structure, said):
+def test_ranks_out_of_range(structure: Structure, said: str) -> None:
     with pytest.raises(RankError, match=rf"layer '1\.0': {said}"):
         se.replace_layers(network(), {"1.0": structure})
 
 
-def test_shapes_that_are_not_the_layers():
+def test_shapes_that_are_not_the_layers() -> None:
     said = r"layer '1\.0': the structure is for \(12, 8, 5, 5\), the tensor has \(12, 8, 3, 3\)"
     with pytest.raises(StructureError, match=said):
         se.replace_layers(network(), {"1.0": tucker2((12, 8, 5, 5), 4, 4)})
@@ -67,7 +69,7 @@ def test_shapes_that_are_not_the_layers():
         )
 
 
-def test_structures_that_are_none():
+def test_structures_that_are_none() -> None:
     with pytest.raises(StructureError, match=r"every mode must be at least 1, got \(0, 8, 3, 3\)"):
         full([(0, 8, 3, 3), (4, 1, 1, 1)], [2])
     with pytest.raises(RankError, match="rank r1 must be at least 1, got 0"):
@@ -78,6 +80,6 @@ def test_structures_that_are_none():
         full([(3, 4), (4, 2)], [2, 2])
 
 
-def test_names_and_moments_that_are_not_the_models():
+def test_names_and_moments_that_are_not_the_models() -> None:
     with pytest.raises(ConfigError, match="no layer 'features'"):
         se.replace_layers(network(), {"features": COUPLINGS["chain"]})

@@ -1,30 +1,44 @@
 """Every coupling in every kind of layer, with attributes and splits that nobody chose by hand."""
 
 import copy
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sekron_edge as se
-from sekron_edge.nn import FakeQuantized, factorize_layer, input_moments, layer_weight, rebuilt_kernels
+from sekron_edge.nn import (
+    FactorizedConv,
+    FactorizedLinear,
+    FakeQuantized,
+    factorize_layer,
+    input_moments,
+    layer_weight,
+    rebuilt_kernels,
+)
 from sekron_edge.nn._rebuilt import _trains_slowly
 from sekron_edge.planner._costs import Call, Pricing, layer_cost
-from sekron_edge.structure import chain, diagonal, full, ring, star
+from sekron_edge.primitives import Primitive
+from sekron_edge.structure import Shape, Structure, chain, diagonal, full, ring, star
 from sekron_edge.tensor import FactorizedTensor
+from tests.layers import layer_at
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+# A layer of any kind, a structure of its weight, and an input.
+Case = tuple[Any, Structure, Tensor]
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 COUPLINGS = ("full", "chain", "ring", "diagonal", "star")
 KINDS = ("Linear", *(f"{kind}{dims}d" for kind in ("Conv", "ConvTranspose") for dims in (1, 2, 3)))
 
 
-def coupled(coupling, shapes, rank):
+def coupled(coupling: str, shapes: list[Shape], rank: int) -> Structure:
     """A structure of any coupling; ranks differ from label to label."""
     count = len(shapes)
     if coupling == "diagonal":
@@ -38,7 +52,7 @@ def coupled(coupling, shapes, rank):
     return build(shapes, [1 + (rank + label) % 3 for label in range(labels)])
 
 
-def factorized(layer, structure):
+def factorized(layer: Any, structure: Structure) -> FactorizedConv | FactorizedLinear:
     groups = getattr(layer, "groups", 1)
     values = [
         tuple(torch.randn(structure.value_shape(k)) for k in range(len(structure.factors))) for _ in range(groups)
@@ -46,59 +60,67 @@ def factorized(layer, structure):
     return factorize_layer(layer, [FactorizedTensor(structure, one) for one in values])
 
 
-def dense_twin(layer, new):
+def dense_twin(layer: Any, new: FactorizedConv | FactorizedLinear) -> Any:
     twin = copy.deepcopy(layer)
     twin.weight.data = new.reconstruct().reshape(twin.weight.shape)
     return twin
 
 
 @st.composite
-def cases(draw, kinds=KINDS):
+def cases(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Case:
     """A layer, a structure of its weight, and an input."""
     kind, coupling = draw(st.sampled_from(kinds)), draw(st.sampled_from(COUPLINGS))
     dims = 0 if kind == "Linear" else int(kind[-2])
     count = draw(st.integers(2, 3))
-    axis = lambda low, high: st.lists(st.integers(low, high), min_size=dims, max_size=dims).map(tuple)  # noqa: E731
-    shapes = [(draw(st.integers(1, 3)), draw(st.integers(1, 3))) for _ in range(count)]
+
+    def axis(low: int, high: int) -> st.SearchStrategy[Shape]:
+        return st.lists(st.integers(low, high), min_size=dims, max_size=dims).map(tuple)
+
+    channels = [(draw(st.integers(1, 3)), draw(st.integers(1, 3))) for _ in range(count)]
     # Taps of one axis in one factor, or in two.
     taps = st.lists(st.sampled_from((1, 1, 2) if dims == 3 else (1, 1, 2, 3)), min_size=dims, max_size=dims)
     kernels = [draw(taps) for _ in range(count)]
-    shapes = [(*channels, *kernel) for channels, kernel in zip(shapes, kernels, strict=True)]
+    shapes = [(*pair, *kernel) for pair, kernel in zip(channels, kernels, strict=True)]
     structure = coupled(coupling, shapes, draw(st.integers(1, 4)))
     outputs, inputs, *kernel = structure.shape
     bias = draw(st.booleans())
     if kind == "Linear":
         return nn.Linear(inputs, outputs, bias), structure, torch.randn(*draw(axis(0, 0)), 5, inputs)
     groups = draw(st.integers(1, 2))
-    options = {"groups": groups, "bias": bias, "stride": draw(axis(1, 3)), "dilation": draw(axis(1, 2))}
+    stride, dilation = draw(axis(1, 3)), draw(axis(1, 2))
+    options: dict[str, Any] = {"groups": groups, "bias": bias, "stride": stride, "dilation": dilation}
     padding = draw(axis(0, 3))
-    reach = [d * (k - 1) for d, k in zip(options["dilation"], kernel, strict=True)]
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     if kind.startswith("ConvTranspose"):
         extra = draw(axis(0, 2))
         options["output_padding"] = tuple(
-            min(e, max(s, d) - 1) for e, s, d in zip(extra, options["stride"], options["dilation"], strict=True)
+            min(e, max(s, d) - 1) for e, s, d in zip(extra, stride, dilation, strict=True)
         )
-        size = [max(3, 2 + 2 * p // s) for p, s in zip(padding, options["stride"], strict=True)]
+        size = [max(3, 2 + 2 * p // s) for p, s in zip(padding, stride, strict=True)]
         layer = TRANSPOSED[dims](inputs * groups, outputs * groups, tuple(kernel), padding=padding, **options)
     else:
         mode = draw(st.sampled_from(("zeros", "zeros", "reflect", "circular", "replicate")))
         if mode == "reflect" and dims == 3 and padding != (0, 0, 0):
             mode = "zeros"
-        if options["stride"] == (1,) * dims and draw(st.booleans()):
-            padding = "same"
+        same = stride == (1,) * dims and draw(st.booleans())
         size = [r + draw(st.integers(4, 6)) for r in reach]
         layer = CONVOLUTIONS[dims](
-            inputs * groups, outputs * groups, tuple(kernel), padding=padding, padding_mode=mode, **options
+            inputs * groups,
+            outputs * groups,
+            tuple(kernel),
+            padding="same" if same else padding,
+            padding_mode=mode,
+            **options,
         )
     return layer, structure, torch.randn(draw(st.integers(1, 2)), inputs * groups, *size)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_layer_is_the_dense_one_with_the_reconstructed_weight(kind):
+def test_the_layer_is_the_dense_one_with_the_reconstructed_weight(kind: str) -> None:
     @given(cases((kind,)), st.integers(0, 2**31))
     @settings(deadline=None, max_examples=60)
-    def holds(case, seed):
+    def holds(case: Case, seed: int) -> None:
         torch.manual_seed(seed)
         layer, structure, x = case
         new = factorized(layer, structure)
@@ -115,28 +137,30 @@ def test_the_layer_is_the_dense_one_with_the_reconstructed_weight(kind):
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @given(cases().filter(lambda case: _trains_slowly(factorized(case[0], case[1]))), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=150)
-def test_a_rebuilt_kernel_gives_the_same_outputs_and_gradients(case, seed):
+def test_a_rebuilt_kernel_gives_the_same_outputs_and_gradients(case: Case, seed: int) -> None:
     torch.manual_seed(seed)
     layer, structure, x = case
     new = factorized(layer, structure).double()
     x = x.double()
 
-    def found():
+    def found() -> tuple[Tensor, list[Tensor]]:
         new.zero_grad()
         outputs = new(x)
         outputs.square().sum().backward()
-        return outputs.detach(), [parameter.grad.clone() for parameter in new.parameters()]
+        return outputs.detach(), [
+            parameter.grad.clone() for parameter in new.parameters() if parameter.grad is not None
+        ]
 
     expected, gradients = found()
     with rebuilt_kernels(new), mock.patch("sekron_edge.nn._layers._run", side_effect=AssertionError):
         outputs, rebuilt = found()
-    assert (outputs - expected).abs().max() <= 1e-10 * max(1.0, expected.abs().max())
+    assert (outputs - expected).abs().max() <= 1e-10 * max(1.0, float(expected.abs().max()))
     for actual, wanted in zip(rebuilt, gradients, strict=True):
-        assert (actual - wanted).abs().max() <= 1e-10 * max(1.0, wanted.abs().max())
+        assert (actual - wanted).abs().max() <= 1e-10 * max(1.0, float(wanted.abs().max()))
     assert torch.equal(new(x), expected)
 
 
-def test_what_is_rounded_is_the_factors():
+def test_what_is_rounded_is_the_factors() -> None:
     structure = full([(2, 3, 1, 3), (3, 2, 3, 1)], [2])
     new = factorized(nn.Conv2d(6, 6, 3), structure)
     with rebuilt_kernels(FakeQuantized(nn.Sequential(new), [(torch.randn(2, 6, 8, 8),)])):
@@ -149,9 +173,17 @@ def test_what_is_rounded_is_the_factors():
 class Counting(TorchDispatchMode):
     """Counts what runs: multiply-accumulates, values written, values permuted."""
 
-    macs = written = permuted = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self.macs = self.written = self.permuted = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.name()
         if name == "aten::convolution":
@@ -171,14 +203,14 @@ class Counting(TorchDispatchMode):
 class Free:
     source = "a test's own"
 
-    def latency_ms(self, primitives):
+    def latency_ms(self, primitives: Sequence[Primitive]) -> float:
         return 0.0
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @given(cases())
 @settings(deadline=None, max_examples=200)
-def test_prices_are_what_is_counted(case):
+def test_prices_are_what_is_counted(case: Case) -> None:
     layer, structure, x = case
     new = factorized(layer, structure)
     with Counting() as counted, torch.no_grad():
@@ -190,7 +222,7 @@ def test_prices_are_what_is_counted(case):
     assert cost.parameters == sum(parameter.numel() for parameter in new.parameters())
 
 
-def example(kind, coupling):
+def example(kind: str, coupling: str) -> Case:
     """A layer with attributes, and a structure of it that splits channels."""
     if kind == "Linear":
         structure = coupled(coupling, [(3, 2), (2, 2), (2, 3)], 2)
@@ -204,13 +236,13 @@ def example(kind, coupling):
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_a_module_like_any_other(kind, coupling):
+def test_it_is_a_module_like_any_other(kind: str, coupling: str) -> None:
     torch.manual_seed(0)
     layer, structure, x = example(kind, coupling)
     new = factorized(layer, structure).eval()
     expected = new(x)
     new(x).square().sum().backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in new.parameters())
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in new.parameters())
     twin = factorized(layer, structure)
     twin.load_state_dict(new.state_dict())
     assert torch.equal(copy.deepcopy(twin)(x), expected)
@@ -224,13 +256,13 @@ def test_it_is_a_module_like_any_other(kind, coupling):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("ConvTranspose")])
-def test_a_transposed_layer_is_decomposed_and_replaced(kind):
+def test_a_transposed_layer_is_decomposed_and_replaced(kind: str) -> None:
     layer, structure, x = example(kind, "full")
     model = nn.Sequential(layer)
     small = se.replace_layers(model, {"0": structure})
     assert layer_weight(layer).shape[1:] == structure.shape
     near = torch.stack([se.decompose_tensor(group, structure).reconstruct() for group in layer_weight(layer)])
-    assert torch.allclose(layer_weight(dense_twin(layer, small[0])), near, atol=1e-6)
+    assert torch.allclose(layer_weight(dense_twin(layer, layer_at(small, "0", FactorizedConv))), near, atol=1e-6)
     taps, ones = (3,) * (x.ndim - 2), (1,) * (x.ndim - 2)
     of_full_rank = full([(6, 4, *ones), (2, 2, *taps)], [min(24, 4 * prod(taps))])
     whole = se.replace_layers(model, {"0": of_full_rank})
@@ -239,7 +271,9 @@ def test_a_transposed_layer_is_decomposed_and_replaced(kind):
 
 @given(cases(tuple(kind for kind in KINDS if kind.startswith("ConvTranspose"))))
 @settings(deadline=None, max_examples=60)
-def test_the_moment_of_a_transposed_layer_gives_the_mean_square_of_its_output(case):
+def test_the_moment_of_a_transposed_layer_gives_the_mean_square_of_its_output(
+    case: Case,
+) -> None:
     layer, _, x = case
     layer, x = layer.double(), x.double()
     (moment,) = input_moments(nn.Sequential(layer), (x,), {"0": layer}).values()

@@ -2,15 +2,18 @@
 
 import copy
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
 from sekron_edge.nn import (
     ConvGeometry,
+    FactorizedConv,
+    FactorizedLinear,
     factorize_layer,
     layer_weight,
     replace_layers,
@@ -25,7 +28,7 @@ from tests.strategies import factorized_structures
 TOLERANCE = 1e-5
 
 STRUCTURES = factorized_structures()
-ATTRIBUTES = [
+ATTRIBUTES: list[dict[str, Any]] = [
     {},
     {"bias": False, "padding": 1},
     {"stride": 2, "padding": 1},
@@ -47,7 +50,9 @@ def random_factors(structure: Structure, count: int = 1) -> list[FactorizedTenso
     ]
 
 
-def assert_same(layer: nn.Module, new: nn.Module, x: torch.Tensor) -> None:
+def assert_same(
+    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear, new: FactorizedConv | FactorizedLinear, x: Tensor
+) -> None:
     dense = copy.deepcopy(layer)
     dense.weight.data = new.reconstruct().reshape(dense.weight.shape)
     expected, actual = dense(x), new(x)
@@ -57,34 +62,34 @@ def assert_same(layer: nn.Module, new: nn.Module, x: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("attributes", ATTRIBUTES, ids=str)
-def test_conv2d(name, attributes):
+def test_conv2d(name: str, attributes: dict[str, Any]) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 12, 3, **attributes)
     assert_same(layer, factorize_layer(layer, random_factors(STRUCTURES[name])), torch.randn(2, 8, 9, 10))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_grouped_conv2d(name):
+def test_grouped_conv2d(name: str) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(16, 24, 3, groups=2, padding=1, stride=2)
     assert_same(layer, factorize_layer(layer, random_factors(STRUCTURES[name], 2)), torch.randn(2, 16, 9, 9))
 
 
 @pytest.mark.parametrize("kernel", [2, 4, (4, 2)])
-def test_even_kernels_with_same_padding_are_asymmetric(kernel):
+def test_even_kernels_with_same_padding_are_asymmetric(kernel: int | tuple[int, int]) -> None:
     layer = nn.Conv2d(4, 6, kernel, padding="same")
     structure = weight_svd(tuple(layer.weight.shape), 3)
     assert_same(layer, factorize_layer(layer, random_factors(structure)), torch.randn(1, 4, 7, 8))
 
 
-def test_a_kernel_split_within_a_mode_dilates_the_outer_factor():
+def test_a_kernel_split_within_a_mode_dilates_the_outer_factor() -> None:
     layer = nn.Conv2d(4, 6, (9, 4), padding=(4, 1), stride=(1, 2))
     structure = full([(2, 2, 3, 2), (3, 2, 3, 2)], [3])
     assert_same(layer, factorize_layer(layer, random_factors(structure)), torch.randn(2, 4, 12, 11))
 
 
 @pytest.mark.parametrize("attributes", [{}, {"stride": 2, "padding": 1}, {"padding": "same", "dilation": 2}])
-def test_conv1d_and_conv3d(attributes):
+def test_conv1d_and_conv3d(attributes: dict[str, Any]) -> None:
     conv1d = nn.Conv1d(8, 12, 3, **attributes)
     for structure in (
         weight_svd((12, 8, 3), 4),
@@ -108,16 +113,15 @@ def test_conv1d_and_conv3d(attributes):
     ids=str,
 )
 @pytest.mark.parametrize("leading", [(5,), (2, 3), ()])
-def test_linear(structure, leading):
+def test_linear(structure: Structure, leading: tuple[int, ...]) -> None:
     layer = nn.Linear(8, 12)
     assert_same(layer, factorize_layer(layer, random_factors(structure)), torch.randn(*leading, 8))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_in_any_order_of_factors_it_is_the_same_convolution(name, monkeypatch):
+def test_in_any_order_of_factors_it_is_the_same_convolution(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     structure = STRUCTURES[name]
-    attributes = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
-    layer = nn.Conv2d(16, 24, 3, **attributes)
+    layer = nn.Conv2d(16, 24, 3, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
     factors, x = random_factors(structure, 2), torch.randn(2, 16, 11, 13)
     orders = list(permutations(range(len(structure.factors))))
     for order in orders[:: max(1, len(orders) // 12)]:
@@ -125,7 +129,7 @@ def test_in_any_order_of_factors_it_is_the_same_convolution(name, monkeypatch):
         assert_same(layer, factorize_layer(layer, factors), x)
 
 
-def test_the_order_does_not_depend_on_how_a_layer_pads_and_large_kernels_have_one():
+def test_the_order_does_not_depend_on_how_a_layer_pads_and_large_kernels_have_one() -> None:
     for structure in STRUCTURES.values():
         orders = {
             tuple(step.factor for step in schedule(structure, ConvGeometry((1, 1), padding, (1, 1))).steps)
@@ -137,7 +141,7 @@ def test_the_order_does_not_depend_on_how_a_layer_pads_and_large_kernels_have_on
     assert [step.factor for step in schedule(wide, ConvGeometry((1,), (0,), (1,))).steps] == [2, 1, 0]
 
 
-def test_tucker_begins_with_the_input_channels():
+def test_tucker_begins_with_the_input_channels() -> None:
     plan = schedule(STRUCTURES["tucker"], ConvGeometry((1, 1), (1, 1), (1, 1)))
     assert plan.steps[0].factor == 1
     assert plan.steps[-1].factor == 0
@@ -145,7 +149,7 @@ def test_tucker_begins_with_the_input_channels():
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_no_permute_has_more_axes_than_runtimes_take(name, groups):
+def test_no_permute_has_more_axes_than_runtimes_take(name: str, groups: int) -> None:
     geometry = ConvGeometry((1, 1), (1, 1), (1, 1), groups)
     for order in permutations(range(len(STRUCTURES[name].factors))):
         plan = schedule_in_order(STRUCTURES[name], geometry, order)
@@ -153,13 +157,13 @@ def test_no_permute_has_more_axes_than_runtimes_take(name, groups):
             assert all(len(move.order) <= 5 for move in moves)
 
 
-def test_a_sample_without_batch_axis():
+def test_a_sample_without_batch_axis() -> None:
     layer = nn.Conv2d(8, 12, 3)
     assert_same(layer, factorize_layer(layer, random_factors(STRUCTURES["gkpd"])), torch.randn(8, 6, 6))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_gradients_state_dict_export_and_counts(name):
+def test_gradients_state_dict_export_and_counts(name: str) -> None:
     torch.manual_seed(0)
     structure = STRUCTURES[name]
     layer = nn.Conv2d(8, 12, 3, padding=1)
@@ -176,12 +180,12 @@ def test_gradients_state_dict_export_and_counts(name):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_priced_macs_are_those_of_the_convolutions_that_run(name, monkeypatch):
+def test_priced_macs_are_those_of_the_convolutions_that_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Conv2d(8, 12, 3, padding=1, stride=2)
     new = factorize_layer(layer, random_factors(STRUCTURES[name]))
     counted = 0
 
-    def counting(x, weight, bias, **options):
+    def counting(x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> Tensor:
         nonlocal counted
         out = F.conv2d(x, weight, bias, **options)
         counted += out.numel() * weight[0].numel()
@@ -192,23 +196,24 @@ def test_priced_macs_are_those_of_the_convolutions_that_run(name, monkeypatch):
     assert counted == sum(primitive.macs for primitive in new.plan.primitives((2, 8, 9, 9)))
 
 
-def test_nothing_is_permuted_where_no_channel_is_split():
+def test_nothing_is_permuted_where_no_channel_is_split() -> None:
     for name in ("weight-svd", "spatial-svd", "tucker2", "cp"):
         layer = factorize_layer(nn.Conv2d(8, 12, 3), random_factors(STRUCTURES[name]))
         assert not layer.plan.final_moves
         assert not any(step.moves for step in layer.plan.steps)
 
 
-def test_rewriting_leaves_the_model_untouched_and_shared_layers_shared():
+def test_rewriting_leaves_the_model_untouched_and_shared_layers_shared() -> None:
     class Shared(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.first = nn.Conv2d(8, 8, 3, padding=1)
             self.second = self.first
             self.norm = nn.BatchNorm2d(8)
 
-        def forward(self, x):
-            return self.second(self.norm(self.first(x)))
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.second(self.norm(self.first(x)))
+            return output
 
     model = Shared()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -222,7 +227,7 @@ def test_rewriting_leaves_the_model_untouched_and_shared_layers_shared():
     torch.testing.assert_close(small.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_layers_that_stay_dense_say_why():
+def test_layers_that_stay_dense_say_why() -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Bilinear(8, 8, 8), nn.Linear(8, 8))
     layers, refused = supported_layers(model)
     assert list(layers) == ["2"]
@@ -230,16 +235,17 @@ def test_layers_that_stay_dense_say_why():
     assert "Bilinear" in refused["1"]
 
 
-def test_errors_name_the_layer():
-    model = nn.Sequential(nn.Conv2d(8, 8, 3))
+def test_errors_name_the_layer() -> None:
+    layer = nn.Conv2d(8, 8, 3)
+    model = nn.Sequential(layer)
     with pytest.raises(ConfigError, match="no layer 'features'"):
         replace_layers(model, {"features": weight_svd((8, 8, 3, 3), 2)})
-    model[0].weight.data[0, 0, 0, 0] = float("nan")
+    layer.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(UnsupportedLayerError, match=r"layer '0'.*NaN"):
         replace_layers(model, {"0": weight_svd((8, 8, 3, 3), 2)})
     with pytest.raises(UnsupportedLayerError, match="Bilinear"):
         factorize_layer(nn.Bilinear(2, 2, 2), random_factors(weight_svd((2, 2), 1)))
 
 
-def test_layer_weight_keeps_groups_apart():
+def test_layer_weight_keeps_groups_apart() -> None:
     assert layer_weight(nn.Conv2d(16, 24, 3, groups=2)).shape == (2, 12, 8, 3, 3)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sekron_edge.nn import input_moments, layer_weight
 
@@ -19,13 +19,14 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=[str(layer) for layer, _ in LAYERS])
-def test_the_moment_gives_the_mean_square_of_the_output(layer, shape):
+def test_the_moment_gives_the_mean_square_of_the_output(layer: nn.Linear | nn.Conv2d, shape: tuple[int, ...]) -> None:
     layer = layer.double()
     x = torch.randn(shape, dtype=torch.float64)
     model = nn.Sequential(layer)
     (moment,) = input_moments(model, (x,), {"0": layer}).values()
     rows = layer_weight(layer).flatten(2)
     predicted = ((rows @ moment) * rows).sum()
+    assert layer.bias is not None
     layer.bias.data.zero_()
     output = layer(x).detach()
     channels = 1 if isinstance(layer, nn.Linear) else output.shape[1]
@@ -41,7 +42,11 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("layer", "shape"), LARGE, ids=[str(layer) for layer, _ in LARGE])
-def test_some_places_of_large_images_stand_for_all_and_are_the_same_each_time(layer, shape, monkeypatch):
+def test_some_places_of_large_images_stand_for_all_and_are_the_same_each_time(
+    layer: nn.Module,
+    shape: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.nn.functional.avg_pool1d(torch.randn(shape, generator=generator).flatten(2), 3, 1, 1).reshape(shape) + 0.5
     some, again = (input_moments(nn.Sequential(layer), (x,), {"0": layer})["0"] for _ in range(2))
@@ -54,14 +59,15 @@ def test_some_places_of_large_images_stand_for_all_and_are_the_same_each_time(la
     assert predicted == pytest.approx(exact, rel=0.05)
 
 
-def test_the_model_stays_as_it_was_and_a_layer_that_never_runs_has_no_moment():
+def test_the_model_stays_as_it_was_and_a_layer_that_never_runs_has_no_moment() -> None:
     class Half(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
 
-        def forward(self, x):
-            return self.used(x)
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.used(x)
+            return output
 
     model = Half().train()
     model.used.eval()

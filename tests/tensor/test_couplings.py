@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorly import decomposition
+from torch import Tensor
 
 from sekron_edge.errors import RankError, StructureError
 from sekron_edge.structure import (
@@ -50,23 +51,23 @@ STRUCTURES = {
 names = pytest.mark.parametrize("name", STRUCTURES)
 
 
-def kernel(shape=SHAPE, seed=0):
+def kernel(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def moment(size, seed=1):
+def moment(size: int, seed: int = 1) -> Tensor:
     x = torch.randn(3 * size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     x = x * torch.logspace(0, -2, size, dtype=torch.float64)
     return x.T @ x / len(x)
 
 
-def output_error(found, weight, sigma):
+def output_error(found: FactorizedTensor, weight: Tensor, sigma: Tensor) -> float:
     rows = (weight - found.reconstruct()).flatten(1)
     return float(((rows @ sigma) * rows).sum().sqrt())
 
 
 @names
-def test_the_coupling_is_known_by_its_labels_and_survives_json(name):
+def test_the_coupling_is_known_by_its_labels_and_survives_json(name: str) -> None:
     structure = STRUCTURES[name]
     expected = {"gkpd": "full", "sekron-3": "full", "tensor-train": "chain", "chain-of-splits": "chain"}
     expected |= {"tucker2": "chain", "tensor-ring": "ring", "ring-of-two": "ring", "tucker": "star"}
@@ -77,7 +78,7 @@ def test_the_coupling_is_known_by_its_labels_and_survives_json(name):
 
 @names
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_coupling_is_decomposed_and_its_own_tensor_found_again(name, dtype):
+def test_every_coupling_is_decomposed_and_its_own_tensor_found_again(name: str, dtype: torch.dtype) -> None:
     structure = STRUCTURES[name]
     found = decompose_tensor(kernel().to(dtype), structure)
     assert all(value.dtype == dtype for value in found.values)
@@ -100,7 +101,7 @@ FULL_RANK = {
 
 
 @pytest.mark.parametrize("name", FULL_RANK)
-def test_full_rank_reproduces_the_tensor(name):
+def test_full_rank_reproduces_the_tensor(name: str) -> None:
     found = decompose_tensor(kernel(), FULL_RANK[name], sweeps=3000 if name == "cp" else None)
     assert found.relative_error(kernel()) < (0.05 if name == "cp" else 1e-7)
 
@@ -108,7 +109,7 @@ def test_full_rank_reproduces_the_tensor(name):
 @names
 @given(seed=st.integers(0, 2**31), sweeps=st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
-def test_no_sweep_raises_either_objective(name, seed, sweeps):
+def test_no_sweep_raises_either_objective(name: str, seed: int, sweeps: int) -> None:
     weight, structure = kernel(seed=seed), STRUCTURES[name]
     start = decompose_tensor(weight, structure, sweeps=0)
     better = refine(start, weight, sweeps=sweeps)
@@ -123,13 +124,13 @@ def test_no_sweep_raises_either_objective(name, seed, sweeps):
 
 
 @names
-def test_with_a_moment_the_outputs_error_is_lower_than_without(name):
+def test_with_a_moment_the_outputs_error_is_lower_than_without(name: str) -> None:
     weight, sigma, structure = kernel(), moment(36), STRUCTURES[name]
     plain, aware = decompose_tensor(weight, structure), decompose_tensor(weight, structure, sigma)
     assert output_error(aware, weight, sigma) < output_error(plain, weight, sigma)
 
 
-def test_the_moments_optimum_is_reached_where_it_is_known():
+def test_the_moments_optimum_is_reached_where_it_is_known() -> None:
     # For a split between the first mode and the rest it is the SVD of W Sigma^(1/2).
     weight, sigma = kernel(), moment(36)
     structure = full([(6, 1, 1, 1), (1, 4, 3, 3)], [2])
@@ -140,7 +141,7 @@ def test_the_moments_optimum_is_reached_where_it_is_known():
 
 
 @names
-def test_every_coupling_is_sekron(name):
+def test_every_coupling_is_sekron(name: str) -> None:
     found = decompose_tensor(kernel(), STRUCTURES[name])
     sekron = found.to_sekron()
     assert sekron.structure.coupling == "full"
@@ -149,10 +150,10 @@ def test_every_coupling_is_sekron(name):
 
 
 @pytest.mark.parametrize("ranks", [[3, 2], [5, 2], [12, 1], [20, 1]])
-def test_the_error_of_sekron_is_the_sum_of_what_its_svds_discard(ranks):
+def test_the_error_of_sekron_is_the_sum_of_what_its_svds_discard(ranks: list[int]) -> None:
     weight = kernel()
     outer = decompose_tensor(weight, full([SPLIT[0], (2, 2, 3, 1)], [12]))
-    pairs = []
+    pairs: list[float] = []
     for left, right in zip(outer.values[0], outer.values[1], strict=True):
         split = decompose_tensor(right, full(SPLIT[1:], [2]))
         each = [float((left.norm() * a.norm() * b.norm()) ** 2) for a, b in zip(*split.values, strict=True)]
@@ -161,7 +162,7 @@ def test_the_error_of_sekron_is_the_sum_of_what_its_svds_discard(ranks):
     assert decompose_tensor(weight, full(SPLIT, ranks), sweeps=0).relative_error(weight) == pytest.approx(expected)
 
 
-def test_sekron_takes_more_components_than_there_are_directions_and_is_then_cp():
+def test_sekron_takes_more_components_than_there_are_directions_and_is_then_cp() -> None:
     weight = kernel()
     shapes = [(6, 1, 1, 1), (1, 4, 1, 1), (1, 1, 3, 3)]
     exact = decompose_tensor(weight, full(shapes, [24, 1]), sweeps=0)
@@ -172,7 +173,7 @@ def test_sekron_takes_more_components_than_there_are_directions_and_is_then_cp()
     torch.testing.assert_close(cp.reconstruct(), fewer.reconstruct())
 
 
-def test_sekron_of_four_factors_is_exact_where_its_pairs_are_all_taken():
+def test_sekron_of_four_factors_is_exact_where_its_pairs_are_all_taken() -> None:
     weight = kernel()
     assert decompose_tensor(weight, full(MODES, [24, 3, 1]), sweeps=0).relative_error(weight) < 0.5
     assert decompose_tensor(weight, full(MODES, [6, 12, 1]), sweeps=0).relative_error(weight) < 1e-12
@@ -182,11 +183,11 @@ def test_sekron_of_four_factors_is_exact_where_its_pairs_are_all_taken():
 
 
 @pytest.mark.parametrize("coupling", ["cp", "sekron"])
-def test_components_stay_bounded_where_the_best_approximation_does_not_exist(coupling):
+def test_components_stay_bounded_where_the_best_approximation_does_not_exist(coupling: str) -> None:
     # De Silva and Lim 2008: of rank 3, approached by rank 2 with components that grow and cancel.
     a, b = torch.eye(3, dtype=torch.float64)[:2]
-    outer = lambda x, y, z: torch.einsum("i,j,k->ijk", x, y, z)  # noqa: E731
-    weight = outer(a, a, b) + outer(a, b, a) + outer(b, a, a)
+    weight = sum(torch.einsum("i,j,k->ijk", *vectors) for vectors in ((a, a, b), (a, b, a), (b, a, a)))
+    assert isinstance(weight, torch.Tensor)
     modes = mode_by_mode((3, 3, 3))
     start = decompose_tensor(weight, diagonal(modes, 2), sweeps=1)
     found = refine(start if coupling == "cp" else start.to_sekron(), weight, sweeps=3000)
@@ -195,7 +196,7 @@ def test_components_stay_bounded_where_the_best_approximation_does_not_exist(cou
     assert found.relative_error(weight) < 0.25
 
 
-def test_ranks_that_the_tensor_has_not_are_refused():
+def test_ranks_that_the_tensor_has_not_are_refused() -> None:
     for structure, message in [
         (full(SPLIT, [25, 1]), r"r1 must be at most 24, got 25"),
         (full(SPLIT, [13, 2]), r"r1 must be at most 12, got 13"),
@@ -207,7 +208,7 @@ def test_ranks_that_the_tensor_has_not_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["cp", "tucker", "tt", "tr"])
-def test_tensorlys_factors_come_and_go(kind):
+def test_tensorlys_factors_come_and_go(kind: str) -> None:
     weight = kernel()
     theirs = {
         "cp": lambda: decomposition.parafac(weight, 3, n_iter_max=5, normalize_factors=True),
@@ -226,7 +227,7 @@ def test_tensorlys_factors_come_and_go(kind):
     torch.testing.assert_close(back.to_tensor(), dense)
 
 
-def test_what_cannot_be_exchanged_is_refused():
+def test_what_cannot_be_exchanged_is_refused() -> None:
     with pytest.raises(StructureError, match=r"CPTensor.* got int"):
         from_tensorly(3)
     with pytest.raises(StructureError, match="one mode each"):
@@ -248,7 +249,7 @@ def test_what_cannot_be_exchanged_is_refused():
     ],
     ids=str,
 )
-def test_pointwise_factors_become_one_where_that_has_no_more_values(structure, factors):
+def test_pointwise_factors_become_one_where_that_has_no_more_values(structure: Structure, factors: int) -> None:
     given = FactorizedTensor(
         structure,
         tuple(torch.randn(structure.value_shape(k), dtype=torch.float64) for k in range(len(structure.factors))),

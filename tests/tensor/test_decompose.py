@@ -1,5 +1,8 @@
 """Structures and their decomposition: the properties that the mathematics promises."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +18,7 @@ EXACT = 1e-10
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_two_factors_meet_eckart_young(data):
+def test_two_factors_meet_eckart_young(data: st.DataObject) -> None:
     shapes = data.draw(splits())
     weight = data.draw(weights(full(shapes, [1]).shape))
     spectral = spectrum(weight, shapes)
@@ -30,7 +33,7 @@ def test_two_factors_meet_eckart_young(data):
 
 @given(st.data())
 @settings(deadline=None, max_examples=40)
-def test_a_chain_of_full_rank_reproduces_the_tensor(data):
+def test_a_chain_of_full_rank_reproduces_the_tensor(data: st.DataObject) -> None:
     shapes = data.draw(splits(factors=3, largest=3))
     sizes = [int(torch.tensor(shape).prod()) for shape in shapes]
     last = min(min(sizes[0], sizes[1] * sizes[2]) * sizes[1], sizes[2])
@@ -41,7 +44,7 @@ def test_a_chain_of_full_rank_reproduces_the_tensor(data):
 
 @given(st.data())
 @settings(deadline=None, max_examples=40)
-def test_reconstruction_of_two_factors_is_a_sum_of_kronecker_products(data):
+def test_reconstruction_of_two_factors_is_a_sum_of_kronecker_products(data: st.DataObject) -> None:
     structure = full(data.draw(splits(largest=3)), [2])
     left, right = (
         torch.randn(structure.value_shape(k), dtype=torch.float64, generator=torch.Generator().manual_seed(k))
@@ -51,7 +54,7 @@ def test_reconstruction_of_two_factors_is_a_sum_of_kronecker_products(data):
     torch.testing.assert_close(FactorizedTensor(structure, (left, right)).reconstruct(), expected)
 
 
-def test_error_never_rises_with_a_rank_of_tucker2():
+def test_error_never_rises_with_a_rank_of_tucker2() -> None:
     weight = torch.randn(8, 6, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     shape = tuple(weight.shape)
     table = [
@@ -63,7 +66,7 @@ def test_error_never_rises_with_a_rank_of_tucker2():
     assert (errors.diff(dim=1) <= 1e-9).all()
 
 
-def test_dtype_is_kept_and_the_weight_is_not_modified():
+def test_dtype_is_kept_and_the_weight_is_not_modified() -> None:
     weight = torch.randn(8, 6, 3, 3)
     before = weight.clone()
     factorized = decompose_tensor(weight, spatial_svd((8, 6, 3, 3), 4))
@@ -71,7 +74,7 @@ def test_dtype_is_kept_and_the_weight_is_not_modified():
     assert torch.equal(weight, before)
 
 
-def test_zero_tensor_has_no_error():
+def test_zero_tensor_has_no_error() -> None:
     weight = torch.zeros(4, 4, 3, 3)
     factorized = decompose_tensor(weight, spatial_svd((4, 4, 3, 3), 2))
     assert factorized.relative_error(weight) == 0
@@ -79,14 +82,14 @@ def test_zero_tensor_has_no_error():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(value):
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
     weight = torch.ones(4, 4)
     weight[1, 2] = value
     with pytest.raises(UnsupportedLayerError, match="1 of 16 values"):
         decompose_tensor(weight, full([(4, 1), (1, 4)], [2]))
 
 
-def test_errors_name_the_value_and_the_limit():
+def test_errors_name_the_value_and_the_limit() -> None:
     weight = torch.randn(4, 4)
     with pytest.raises(RankError, match="r1 must be at most 4, got 5"):
         decompose_tensor(weight, full([(4, 1), (1, 4)], [5]))
@@ -110,12 +113,12 @@ def test_errors_name_the_value_and_the_limit():
         (lambda: Structure(factors=(Factor(shape=(2,), labels=("a",)),), ranks={"a": 2}), "shared by two"),
     ],
 )
-def test_malformed_structures_are_refused(build, message):
+def test_malformed_structures_are_refused(build: Callable[..., Any], message: str) -> None:
     with pytest.raises((StructureError, RankError), match=message):
         build()
 
 
-def test_structures_are_hashable_readable_and_survive_json():
+def test_structures_are_hashable_readable_and_survive_json() -> None:
     structure = tucker2((8, 6, 3, 3), 4, 2)
     assert Structure.model_validate_json(structure.model_dump_json()) == structure
     assert len({structure, tucker2((8, 6, 3, 3), 4, 2)}) == 1

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from sekron_edge.structure import diagonal, full, mode_by_mode, spatial_svd, tucker2, weight_svd
 from sekron_edge.tensor import decompose_tensor, refine
@@ -23,7 +24,7 @@ cases = pytest.mark.parametrize(
 )
 
 
-def problem_of(name):
+def problem_of(name: str) -> tuple[Tensor, Tensor, OutputProblem, list[Tensor]]:
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
     x = torch.randn(4 * SIZE, SIZE, generator=generator, dtype=torch.float64)
@@ -34,7 +35,7 @@ def problem_of(name):
 
 
 @cases
-def test_a_solved_core_is_the_best_given_the_others(name, k):
+def test_a_solved_core_is_the_best_given_the_others(name: str, k: int) -> None:
     _, _, problem, cores = problem_of(name)
     cores[k] = problem._best(cores, k)
     least = problem.error(cores)
@@ -47,7 +48,7 @@ def test_a_solved_core_is_the_best_given_the_others(name, k):
 
 
 @cases
-def test_going_down_often_ends_where_solving_does(name, k):
+def test_going_down_often_ends_where_solving_does(name: str, k: int) -> None:
     _, _, problem, cores = problem_of(name)
     best = problem.error([*cores[:k], problem._best(cores, k), *cores[k + 1 :]])
     before = problem.error(cores)
@@ -61,7 +62,7 @@ def test_going_down_often_ends_where_solving_does(name, k):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_a_moment_of_few_samples_and_single_precision_raise_nothing(name):
+def test_a_moment_of_few_samples_and_single_precision_raise_nothing(name: str) -> None:
     weight, _, _, _ = problem_of(name)
     x = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(5))
     for sigma in (x.T @ x / 5, torch.zeros(SIZE, SIZE)):
@@ -73,7 +74,7 @@ def test_a_moment_of_few_samples_and_single_precision_raise_nothing(name):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_sweeps_in_single_precision_reach_what_those_in_double_reach(name):
+def test_sweeps_in_single_precision_reach_what_those_in_double_reach(name: str) -> None:
     weight, _, _, _ = problem_of(name)
     start = decompose_tensor(weight, STRUCTURES[name], sweeps=0)
     double = refine(start, weight, sweeps=5).relative_error(weight)

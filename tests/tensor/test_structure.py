@@ -112,11 +112,11 @@ def test_nothing_in_a_structure_can_be_changed() -> None:
     structure = chain(MODES, [2, 3, 2])
     before = hash(structure)
     with pytest.raises(TypeError, match="does not support item assignment"):
-        structure.ranks["r1"] = 5
+        structure.ranks["r1"] = 5  # type: ignore[index]
     with pytest.raises(ValidationError, match="frozen"):
-        structure.ranks = (("r1", 5),)
+        structure.ranks = (("r1", 5),)  # type: ignore[misc]
     with pytest.raises(ValidationError, match="frozen"):
-        structure.factors[0].labels = ()
+        structure.factors[0].labels = ()  # type: ignore[misc]
     assert hash(structure) == before
 
 
