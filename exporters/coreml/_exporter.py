@@ -14,12 +14,13 @@ from uuid import NAMESPACE_URL, uuid5
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, Precision, Session, TensorSpec
+from sekron_edge.artifacts import Array, Artifact, Availability, DeviceRuntime, Precision, Session, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.silence import last_words, silenced
 
 from .._prepare import calibration_batches, prepared
+from . import on_device
 
 if TYPE_CHECKING:
     from .evaluator._program import TensorType
@@ -33,6 +34,7 @@ class CoreMLExporter:
     name = "coreml"
     suffix = ".mlpackage"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights")
+    device_runtime = DeviceRuntime(Path(on_device.__file__), on_device.CoreML.__name__, systems=("darwin",))
 
     def availability(self) -> Availability:
         """Say whether coremltools is installed."""

@@ -11,18 +11,18 @@ from typing import Any, ClassVar
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
 from sekron_edge.silence import last_words, silenced
 
 from .._prepare import calibration_batches, prepared
+from . import on_device
 from ._primitives import Primitives, times_of
 from ._targets import TARGETS, computing_share
 
 _MAGIC = b"ET12"
-_METHOD = "forward"
 # ExecuTorch's Error::NotFound, of a backend, and Error::OperatorMissing, as its Python binding writes them.
 _ABSENT = ("0x:20", "0x:14")
 # ExecuTorch names types by the number of PyTorch's ScalarType.
@@ -43,7 +43,9 @@ class ExecuTorchExporter:
         self.suffix = f".{variant}.pte" if variant else ".pte"
         self._target = TARGETS[variant]
         self.precisions: tuple[Precision, ...] = self._target.precisions
-        # What other backends run on is not here to be timed.
+        # What other backends run on is in no ExecuTorch that pip installs.
+        runtime = DeviceRuntime(Path(on_device.__file__), on_device.ExecuTorch.__name__)
+        self.device_runtime = None if variant else runtime
         self.primitive_precisions: tuple[Precision, ...] = () if variant else self._target.precisions
 
     def availability(self) -> Availability:
@@ -93,7 +95,7 @@ class ExecuTorchExporter:
                     raise ExportError(
                         f"{self.name}: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
                     ) from error
-            inputs, outputs = _specs(_program(temporary).metadata(_METHOD))
+            inputs, outputs = _specs(_program(temporary).metadata(on_device.METHOD))
         return Artifact.describe(
             path,
             format=self.name,
@@ -130,7 +132,7 @@ class ExecuTorchExporter:
         """
         _runtime()
 
-    def load(self, artifact: Artifact, *, threads: int = 1) -> ExecuTorchSession:
+    def load(self, artifact: Artifact, *, threads: int = 1) -> on_device.ExecuTorchSession:
         """Load the file in ExecuTorch's runtime.
 
         Raises:
@@ -139,7 +141,9 @@ class ExecuTorchExporter:
             MissingDependencyError: If executorch is absent.
         """
         try:
-            return ExecuTorchSession(artifact.path, threads)
+            _set_threads(threads)
+            program = _program(artifact.path)
+            return on_device.ExecuTorchSession(program, _method(program, artifact.path), artifact.path)
         except _NoBackendError as error:
             raise NotRunnableError(
                 f"{artifact.path.name} is not runnable here: {self.name} runs on {self._target.runs_on}; this "
@@ -181,7 +185,7 @@ def _program(path: Path) -> Any:
 def _method(program: Any, path: Path) -> Any:
     try:
         with silenced():
-            return program.load_method(_METHOD)
+            return program.load_method(on_device.METHOD)
     except (RuntimeError, ValueError) as error:
         if str(error).endswith(_ABSENT):
             raise _NoBackendError from error
@@ -206,22 +210,3 @@ def _specs(meta: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
     inputs = [spec(f"input_{index}", meta.input_tensor_meta(index)) for index in range(meta.num_inputs())]
     outputs = [spec(f"output_{index}", meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
     return inputs, outputs
-
-
-class ExecuTorchSession:
-    """A program in ExecuTorch's runtime. The thread pool is the process's: the last session sets it."""
-
-    runtime = "executorch"
-    measurable = True
-
-    def __init__(self, path: Path, threads: int) -> None:
-        self.runtime_version = version("executorch")
-        # The program owns memory that its method runs on: without this reference execute() fails with 0x10.
-        _set_threads(threads)
-        self._program = _program(path)
-        self._method = _method(self._program, path)
-
-    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once."""
-        outputs = self._method.execute([torch.from_numpy(value) for value in inputs])
-        return tuple(value.detach().numpy().copy() for value in outputs)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, Precision
+from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision
 from sekron_edge.primitives import Primitive
 
+from . import on_device
 from ._convert import FILE_COSTS, interpreter, runtime, tensor_specs, versions, write_tflite
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class LiteRTExporter:
     primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
     primitive_count = 1000
     file_costs = FILE_COSTS
+    device_runtime = DeviceRuntime(Path(on_device.__file__), on_device.LiteRT.__name__)
 
     def availability(self) -> Availability:
         """Say whether litert-torch and ai-edge-quantizer are installed."""
@@ -94,14 +96,14 @@ class LiteRTExporter:
         """
         runtime()
 
-    def load(self, artifact: Artifact, *, threads: int = 1) -> LiteRTSession:
+    def load(self, artifact: Artifact, *, threads: int = 1) -> on_device.LiteRTSession:
         """Load the file in LiteRT's interpreter.
 
         Raises:
             ExportError: If it is no readable model.
             MissingDependencyError: If ai-edge-litert is absent.
         """
-        return LiteRTSession(interpreter(artifact.path, threads))
+        return on_device.LiteRTSession(interpreter(artifact.path, threads), self.name, version("ai-edge-litert"))
 
 
 def _delegated_share(interpreter: Any) -> float:
@@ -120,23 +122,3 @@ def _delegated_share(interpreter: Any) -> float:
             taken.add(producer[tensor]["index"])
             waiting += map(int, producer[tensor]["inputs"])
     return len(taken) / max(1, len(own))
-
-
-class LiteRTSession:
-    """A model in LiteRT's interpreter."""
-
-    runtime = "litert"
-    measurable = True
-
-    def __init__(self, interpreter: Any) -> None:
-        self.runtime_version = version("ai-edge-litert")
-        self._interpreter = interpreter
-        self._inputs = [detail["index"] for detail in interpreter.get_input_details()]
-        self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
-
-    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once, in the artifact's own layout."""
-        for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, value)
-        self._interpreter.invoke()
-        return tuple(self._interpreter.get_tensor(index) for index in self._outputs)

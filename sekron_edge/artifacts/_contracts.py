@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +171,43 @@ class SizedExporter(Protocol):
     """
 
     file_costs: Mapping[Precision, FileCosts]
+
+
+@dataclass(frozen=True)
+class DeviceRuntime:
+    """What loads and runs artifacts on a device: one file of Python, which travels there with the runner.
+
+    It may import the standard library of Python 3.8, numpy and the runtime, and nothing of sekron-edge. A class in it
+    is made once for each artifact, of what the runner was told: ``path``, ``inputs`` and ``outputs`` (each with
+    ``name``, ``shape``, ``dtype``), ``compute_units``. It imports the runtime when it is made. Its method ``load``
+    takes the same and the number of threads, and returns a `Session`; that may also be a `PreparedSession`, and have
+    ``operators(inputs)``, which returns for each operator ``name``, ``kind``, ``milliseconds`` and ``spread_ms``.
+
+    Attributes:
+        source: The file.
+        name: Of the class.
+        systems: The values of ``sys.platform`` where the runtime exists; anywhere if empty.
+    """
+
+    source: Path
+    name: str
+    systems: tuple[str, ...] = ()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine is of such a system."""
+        return not self.systems or sys.platform in self.systems
+
+
+@runtime_checkable
+class DeviceExporter(Protocol):
+    """What an exporter may offer beside the rest: a runtime that travels, so that artifacts are measured on devices.
+
+    Attributes:
+        device_runtime: None where a variant has none.
+    """
+
+    device_runtime: DeviceRuntime | None
 
 
 @runtime_checkable

@@ -12,6 +12,8 @@ import numpy as np
 from sekron_edge.artifacts._artifact import Array, Artifact, Precision
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
+    DeviceExporter,
+    DeviceRuntime,
     Exporter,
     PrimitiveExporter,
     Session,
@@ -67,6 +69,17 @@ def get_exporter(name: str) -> Exporter:
             exporter: Exporter = made(variant) if variant else made()
             return exporter
     raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
+
+
+def is_registered(name: str) -> bool:
+    """Say whether an exporter is known to this process alone, by `register_exporter`."""
+    return name in _registered
+
+
+def device_runtime(name: str) -> DeviceRuntime | None:
+    """Return what runs an exporter's artifacts on devices; None where it offers nothing."""
+    exporter = get_exporter(name)
+    return exporter.device_runtime if isinstance(exporter, DeviceExporter) else None
 
 
 def calibratable(name: str, precision: Precision) -> bool:

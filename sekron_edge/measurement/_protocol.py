@@ -19,7 +19,8 @@ from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
-from sekron_edge.measurement._records import OperatorTime, Timed
+from sekron_edge.measurement._loading import Loader
+from sekron_edge.measurement._records import ComputeUnits, OperatorTime, Timed
 
 REQUEST_NAME = "request.json"
 # What a sum of durations may exceed the time by that passed meanwhile on this machine's clock.
@@ -29,6 +30,7 @@ _REMEDIES = {
     "job": "give inputs of the shapes that the artifact was exported for",
     "affinity": "choose other cores, or none",
     "format": "measure it elsewhere",
+    "exporter": "or measure it on a device, where its device_runtime is all that it takes",
     "runtime": "install the runtime there, for the Python that is used",
     "load": "is the file damaged, or the runtime older than the exporter?",
     "run": "does the model fit the device's memory?",
@@ -91,13 +93,13 @@ class MeasurementRequest:
         """What the runner's process finds in its environment."""
         return {"OMP_NUM_THREADS": str(self.conditions.threads), "PYTHONWARNINGS": "ignore"}
 
-    def write(self, folder: Path, paths: Sequence[str], loader: str | None = None) -> list[str]:
+    def write(self, folder: Path, paths: Sequence[str], loader: Loader) -> list[str]:
         """Write the request, and its inputs, to a folder that the runner runs in.
 
         Args:
             folder: Where to.
             paths: Of the artifacts, as the runner will find them.
-            loader: Class that loads them, as ``module:Class``; the runner's own if None.
+            loader: What loads them.
 
         Returns:
             The names of the files that the runner will write there.
@@ -106,7 +108,6 @@ class MeasurementRequest:
         for index, (artifact, path) in enumerate(zip(self.artifacts, paths, strict=True)):
             values = None if self.inputs is None else f"inputs-{index}.npz"
             answer = f"outputs-{index}.npz" if self.wants_outputs else None
-            described = artifact.model_copy(update={"path": Path(path)})
             if self.inputs is not None and values is not None:
                 np.savez(folder / values, **pieces(artifact, self.inputs))
             items.append(
@@ -117,9 +118,8 @@ class MeasurementRequest:
                     "outputs": [spec.model_dump() for spec in artifact.outputs],
                     "values": values,
                     "answers": answer,
-                    "loader": loader,
-                    "described": None if loader is None else described.model_dump(mode="json"),
                     "compute_units": self.conditions.compute_units,
+                    **loader.told(artifact, path),
                 }
             )
             answers += [answer] if answer is not None else []
@@ -144,7 +144,8 @@ class Timing(BaseModel):
     """What was seen of one artifact: each run in milliseconds, in order; whether warming up came to an end.
 
     Of tools that state no single runs: the mean of every ``averaged`` runs. ``timed`` is what a run was there, which a
-    runtime, or a program that times it, may not do as it was asked.
+    runtime, or a program that times it, may not do as it was asked. ``compute_units`` are those that the runtime was
+    allowed, where it knows such.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,6 +154,7 @@ class Timing(BaseModel):
     runtime_version: str
     timed: Timed
     measurable: bool
+    compute_units: ComputeUnits | None = None
     settled: bool
     milliseconds: tuple[float, ...]
     averaged: int = 1

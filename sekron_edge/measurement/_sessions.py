@@ -1,10 +1,10 @@
-"""Exporters' own sessions, for the runner on this machine: reference evaluators, and formats of others."""
+"""Exporters' own sessions, for the runner on this machine: reference evaluators, and formats that bring no runtime."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sekron_edge.artifacts import Artifact, Session, get_exporter
+from sekron_edge.artifacts import Artifact, Exporter, ExporterOrigin, Session, exporter_of
 from sekron_edge.errors import ConfigError, NotRunnableError
 
 
@@ -14,14 +14,20 @@ class RunsElsewhere(Exception):  # noqa: N818 - the runner makes an answer of it
     stage = "format"
 
 
+class ExporterNotFound(Exception):  # noqa: N818
+    """The exporter was registered in the process that asks, and cannot be made again in this one."""
+
+    stage = "exporter"
+
+
 class ExporterRuntime:
-    """What the runner makes of a job's item whose ``loader`` names this class."""
+    """What the runner makes of a request's item whose ``loader`` names this class."""
 
     def __init__(self, item: dict[str, Any]) -> None:
+        self._exporter = _exporter(item)
         try:
-            self._exporter = get_exporter(item["format"])
             self._exporter.import_runtime()
-        except (ConfigError, NotRunnableError) as error:
+        except NotRunnableError as error:
             raise RunsElsewhere(str(error)) from error
 
     def load(self, item: dict[str, Any], threads: int) -> Session:
@@ -30,3 +36,11 @@ class ExporterRuntime:
             return self._exporter.load(Artifact.model_validate(item["described"]), threads=threads)
         except NotRunnableError as error:
             raise RunsElsewhere(str(error)) from error
+
+
+def _exporter(item: dict[str, Any]) -> Exporter:
+    origin = None if item["origin"] is None else ExporterOrigin.model_validate(item["origin"])
+    try:
+        return exporter_of(item["format"], origin)
+    except ConfigError as error:
+        raise ExporterNotFound(str(error)) from error

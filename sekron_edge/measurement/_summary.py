@@ -69,7 +69,7 @@ def summary(
         threads=request.conditions.threads,
         affinity=request.conditions.affinity or answer.pinned or None,
         affinity_by_device=not request.conditions.affinity and bool(answer.pinned),
-        compute_units=request.conditions.compute_units if timing.runtime == "coreml" else None,
+        compute_units=timing.compute_units,
         timed=timing.timed,
         warmup=request.conditions.warmup,
         averaged=timing.averaged,

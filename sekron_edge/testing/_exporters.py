@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge import files
-from sekron_edge.artifacts import Exporter, Precision, export, get_exporter, predict
+from sekron_edge.artifacts import DeviceExporter, Exporter, Precision, export, get_exporter, predict
 from sekron_edge.data import classification, collate, load_source
 from sekron_edge.errors import ExportError
 from sekron_edge.structure import full, tucker2
@@ -178,3 +179,16 @@ class ExporterContract:
         )
         spoken = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert spoken.stdout.strip() == "[]"
+
+    def test_what_travels_to_devices_is_one_file_for_python_3_8(self, exporter: Exporter) -> None:
+        """Of the standard library, numpy and the runtime; it has the class that is named."""
+        runtime = exporter.device_runtime if isinstance(exporter, DeviceExporter) else None
+        if runtime is None:
+            pytest.skip(f"{self.format} brings no runtime for devices")
+        tree = ast.parse(runtime.source.read_text(encoding="utf-8"), feature_version=(3, 8))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert all(node.level == 0 for node in imports)
+        imported |= {str(node.module) for node in imports}
+        assert "sekron_edge" not in {name.partition(".")[0] for name in imported}
+        assert runtime.name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}

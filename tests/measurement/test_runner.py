@@ -16,6 +16,7 @@ from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter, pr
 from sekron_edge.errors import DeviceError, VerificationError
 from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.measurement._hostinfo import HostInfo
+from sekron_edge.measurement._loading import loader_elsewhere, loader_here
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Timing, read_answer
 from sekron_edge.measurement._summary import summary
 from sekron_edge.measurement.on_device import runner
@@ -223,9 +224,14 @@ def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(runner.platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
     specs = [{"name": name, "shape": [1, 2], "dtype": "float32", "quantization": None} for name in "xy"]
+    artifact = Artifact(
+        format="coreml", precision="fp32", path=tmp_path, inputs=(), outputs=(), size_bytes=0, sha256="", versions={}
+    )
     item = {
         "path": "model.mlpackage", "format": "coreml", "inputs": specs[:1], "outputs": specs[1:], "values": None,
-        "answers": str(tmp_path / "answers.npz"), "loader": None, "compute_units": "CPU_AND_NE",
+        "answers": str(tmp_path / "answers.npz"), "compute_units": "CPU_AND_NE",
+        **loader_elsewhere("coreml", device="a Mac", names="model.mlpackage").told(artifact, "model.mlpackage"),
+        "loader": loader_here("coreml", device="this Mac", names="model.mlpackage").address,
     }  # fmt: skip
     job = {
         "artifacts": [item], "runs": 4, "warmup": 1, "settle_seconds": 0.0, "least_seconds": 0.0, "threads": 1,
@@ -235,6 +241,7 @@ def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
     assert asked == [("model.mlpackage", "the neural engine")]
     assert (found["runtime"], found["measurable"]) == ("coreml", True)
     assert found["runtime_version"].endswith("macOS 15.1")
+    assert found["compute_units"] == "CPU_AND_NE"
     with np.load(tmp_path / "answers.npz") as answers:
         assert answers["0"].dtype == np.float32
 
@@ -279,6 +286,7 @@ def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them
             "inputs": [spec],
             "values": None,
             "answers": None,
+            "systems": [],
             "loader": f"{__name__}:Noting",
         }
         for name in "ab"
@@ -295,8 +303,11 @@ def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="what a Mac does is not what others say")
 def test_without_a_mac_core_ml_is_refused_by_the_runner():
-    with pytest.raises(runner.Failure, match="macOS only"):
-        runner.CoreML({})
+    loader = loader_elsewhere("coreml", device="a board", names="model.mlpackage")
+    item = {"format": "coreml", "loader": loader.address, "systems": loader.systems}
+    with pytest.raises(runner.Failure, match=f"coreml runs on darwin alone, and this is {sys.platform}") as refusal:
+        runner._runtime_class(item)
+    assert refusal.value.stage == "format"
 
 
 def test_cores_that_cannot_be_chosen_are_said(monkeypatch):

@@ -1,8 +1,8 @@
 """The runner: measures artifacts where they run. It travels to devices as this one file.
 
-It needs Python 3.8, numpy and the artifact's runtime, and nothing of sekron-edge. ``python runner.py JOB`` reads a
-job (JSON, written by `sekron_edge.measurement._protocol`) and prints one line of JSON: what was measured, or what
-went wrong.
+It needs Python 3.8 and numpy, and nothing of sekron-edge; what loads artifacts is a file that travels with it
+(`sekron_edge.artifacts.DeviceRuntime`). ``python runner.py JOB`` reads a job (JSON, written by
+`sekron_edge.measurement._protocol`) and prints one line of JSON: what was measured, or what went wrong.
 Whatever runtimes print goes to standard error, so that the line stands alone. Inputs come, and outputs go, in the
 artifact's own layout: the runner knows no other.
 """
@@ -19,8 +19,8 @@ import re
 import signal
 import sys
 import time
-from functools import partial
-from importlib import metadata
+from functools import lru_cache, partial
+from importlib.util import module_from_spec, spec_from_file_location
 from statistics import mean, median
 from typing import Any, Callable, NoReturn, Sequence
 
@@ -29,8 +29,7 @@ import numpy as np
 _BLOCK = 4  # timed runs of one artifact before the next has its turn
 _SETTLED = 0.05  # what two blocks may differ by when warming up is over
 _MOST_RUNS = 20  # times what was asked for
-_PROFILED = 20  # runs under a tracer, beside the first
-_TRACE = "trace.etdump"
+_DEVICE_RUNTIME = "sekron_edge_device_runtime"
 _LONGEST_TEXT = 1 << 16
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _RESET_PEAK = "5"
@@ -41,155 +40,11 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILES = 158, 0x1023, 18
 
 
 class Failure(Exception):  # noqa: N818 - it becomes an error where the job is from
-    """What went wrong, and at which stage: job, affinity, format, runtime, load or run."""
+    """What went wrong, and at which stage: job, affinity, format, exporter, runtime, load or run."""
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
         self.stage = stage
-
-
-class LiteRT:
-    """``.tflite`` in whichever of LiteRT's packages is installed."""
-
-    packages = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
-
-    def __init__(self, item: dict[str, Any]) -> None:  # noqa: ARG002 - every runtime is made of an item
-        self._module, package = _first_importable(self.packages)
-        self._name, self._version = ("litert" if "litert" in package else package), _version(package, self._module)
-
-    def load(self, item: dict[str, Any], threads: int) -> LiteRTSession:
-        """Load a model; XNNPACK is applied by itself."""
-        interpreter = self._module.Interpreter(model_path=item["path"], num_threads=threads)
-        interpreter.allocate_tensors()
-        return LiteRTSession(interpreter, self._name, self._version)
-
-
-class LiteRTSession:
-    """A model in LiteRT's interpreter."""
-
-    measurable = True
-
-    def __init__(self, interpreter: Any, runtime: str, runtime_version: str) -> None:
-        self.runtime, self.runtime_version = runtime, runtime_version
-        self._interpreter = interpreter
-        self._inputs = [detail["index"] for detail in interpreter.get_input_details()]
-        self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
-
-    def prepare(self, inputs: Sequence[Any]) -> Callable[[], object]:
-        """Hand over the inputs, touch what the outputs go to; return what computes."""
-        self._hand_over(inputs)
-        self._fetch()
-        compute: Callable[[], object] = self._interpreter.invoke
-        return compute
-
-    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Run once."""
-        self._hand_over(inputs)
-        self._interpreter.invoke()
-        return self._fetch()
-
-    def _hand_over(self, inputs: Sequence[Any]) -> None:
-        for index, value in zip(self._inputs, inputs):
-            self._interpreter.set_tensor(index, value)
-
-    def _fetch(self) -> list[Any]:
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
-class ExecuTorch:
-    """``.pte`` in ExecuTorch's Python runtime."""
-
-    def __init__(self, item: dict[str, Any]) -> None:  # noqa: ARG002
-        self._torch, self._module = _imported("torch"), _imported("executorch.runtime")
-        self._library = _imported("executorch.extension.pybindings.portable_lib")
-
-    def load(self, item: dict[str, Any], threads: int) -> ExecuTorchSession:
-        """Load a program, and set the thread pool, which is the process's."""
-        # Resetting the pool while another method holds it hangs: only where it changes anything.
-        if self._library._threadpool_get_thread_count() != threads:
-            self._library._unsafe_reset_threadpool(threads)
-        checked = self._module.Verification.InternalConsistency
-        program = self._module.Runtime.get().load_program(item["path"], verification=checked)
-        trace = partial(self._library._load_for_executorch, item["path"], enable_etdump=True)
-        return ExecuTorchSession(self._torch, program, trace, _version("executorch", self._module))
-
-
-class ExecuTorchSession:
-    """A program in ExecuTorch's runtime."""
-
-    runtime = "executorch"
-    measurable = True
-
-    def __init__(self, torch: Any, program: Any, trace: Callable[[], Any], runtime_version: str) -> None:
-        self.runtime_version = runtime_version
-        self._torch, self._trace = torch, trace
-        # The program owns memory that its method runs on.
-        self._program, self._method = program, program.load_method("forward")
-
-    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Run once."""
-        outputs = self._method.execute(self._tensors(inputs))
-        return [value.detach().numpy().copy() for value in outputs]
-
-    def operators(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
-        """Run a second copy under ExecuTorch's tracer; return what each operator took on average."""
-        traced = self._trace()
-        for _ in range(1 + _PROFILED):
-            traced.run_method("forward", self._tensors(inputs))
-        traced.write_etdump_result_to_file(_TRACE)
-        blocks = _imported("executorch.devtools").Inspector(_TRACE).event_blocks
-        events = [event for block in blocks if block.name == "Execute" for event in block.events if event.perf_data]
-        # What only calls others would count their time twice.
-        calls = {"Method::execute", "OPERATOR_CALL"}
-        if any(event.delegate_debug_identifier is not None for event in events):
-            calls.add("DELEGATE_CALL")
-        return [_operator(event.name, event.perf_data.raw[1:]) for event in events if event.name not in calls]
-
-    def _tensors(self, inputs: Sequence[Any]) -> list[Any]:
-        return [self._torch.from_numpy(value) for value in inputs]
-
-
-def _operator(name: str, seen: Sequence[float]) -> dict[str, Any]:
-    """Describe an operator by the mean of the middle half of its runs: some were interrupted."""
-    quarter, ordered = len(seen) // 4, sorted(seen)
-    middle = ordered[quarter : len(ordered) - quarter]
-    kind, spread = name.partition(" #")[0], middle[-1] - middle[0]
-    return {"name": name, "kind": kind, "milliseconds": mean(middle), "spread_ms": spread}
-
-
-class CoreML:
-    """``.mlpackage`` in Core ML, on macOS; ``compute_units`` of the item says which processors may run it."""
-
-    def __init__(self, item: dict[str, Any]) -> None:  # noqa: ARG002
-        if sys.platform != "darwin":
-            raise Failure("format", "Core ML is on macOS only")
-        self._module: Any = _imported("coremltools")
-
-    def load(self, item: dict[str, Any], threads: int) -> CoreMLSession:  # noqa: ARG002 - Core ML chooses its threads
-        """Load a package for the compute units."""
-        units = item["compute_units"]
-        model = self._module.models.MLModel(item["path"], compute_units=getattr(self._module.ComputeUnit, units))
-        model.get_compiled_model_path()  # a package that Core ML refuses loads all the same; this raises then
-        return CoreMLSession(model, item, _version("coremltools", self._module))
-
-
-class CoreMLSession:
-    """A package in Core ML."""
-
-    runtime = "coreml"
-    measurable = True
-
-    def __init__(self, model: Any, item: dict[str, Any], runtime_version: str) -> None:
-        self.runtime_version = f"{runtime_version}, macOS {platform.mac_ver()[0]}"
-        self._model, self._inputs, self._outputs = model, item["inputs"], item["outputs"]
-
-    def run(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Run once."""
-        outputs = self._model.predict({spec["name"]: value for spec, value in zip(self._inputs, inputs)})
-        return [outputs[spec["name"]].astype(spec["dtype"]) for spec in self._outputs]
-
-
-RUNTIMES: dict[str, Any] = {"litert": LiteRT, "executorch": ExecuTorch, "coreml": CoreML}
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +63,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     for record, session in zip(seen["timings"], sessions):
         record["runtime"], record["runtime_version"] = session.runtime, str(session.runtime_version)
         record["measurable"], record["timed"] = session.measurable, _timed(session, job["timed"])
+        record["compute_units"] = getattr(session, "compute_units", None)
         record["peak_memory_bytes"] = None if highest is None or before is None else max(0, highest - before)
     for record, session, values in zip(seen["timings"], sessions, inputs):
         profile = getattr(session, "operators", None) if job["operators"] else None
@@ -257,37 +113,23 @@ def _bind(cores: list[int]) -> None:
 
 
 def _runtime_class(item: dict[str, Any]) -> Any:
-    """Return what loads an item: a class named ``module:Class``, or the one of its format."""
-    if item["loader"] is not None:
-        module, _, name = item["loader"].partition(":")
-        return getattr(importlib.import_module(module), name)
-    if item["format"] not in RUNTIMES:
-        raise Failure("format", "the runner knows {}, not {}".format(", ".join(RUNTIMES), item["format"]))
-    return RUNTIMES[item["format"]]
+    """Return the class that loads an item, of ``FILE.py:Class`` or ``module:Class``."""
+    if item["systems"] and sys.platform not in item["systems"]:
+        known = ", ".join(item["systems"])
+        raise Failure("format", "{} runs on {} alone, and this is {}".format(item["format"], known, sys.platform))
+    place, _, name = item["loader"].rpartition(":")
+    return getattr(_read(place) if place.endswith(".py") else importlib.import_module(place), name)
 
 
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:
-        raise Failure("runtime", f"{module} cannot be imported: {error}") from error
-
-
-def _first_importable(packages: Sequence[Any]) -> Any:
-    said = []
-    for module, package in packages:
-        try:
-            return _imported(module), package
-        except Failure as error:
-            said.append(str(error))
-    raise Failure("runtime", "; ".join(said))
-
-
-def _version(package: str, module: Any) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return str(getattr(module, "__version__", "unknown"))
+@lru_cache(maxsize=None)
+def _read(path: str) -> Any:
+    """Return the module in a file, whatever the file is called."""
+    spec = spec_from_file_location(_DEVICE_RUNTIME, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no file of Python")
+    module = sys.modules[_DEVICE_RUNTIME] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _staged(stage: str, work: Callable[[], Any]) -> Any:

@@ -19,6 +19,7 @@ from sekron_edge import files
 from sekron_edge.errors import DeviceError, UnreachableError
 from sekron_edge.measurement._deadline import Deadline
 from sekron_edge.measurement._device import RUNNER
+from sekron_edge.measurement._loading import RUNTIME_NAME, Loader, loader_elsewhere
 from sekron_edge.measurement._protocol import (
     REQUEST_NAME,
     MeasurementRequest,
@@ -75,14 +76,15 @@ def measure_over_pipe(
     Raises:
         PipeBroken: If the pipe ends early.
         UnreachableError: If the device refuses for a reason that may pass.
+        UnsupportedError: If no runtime of the format travels to devices.
         DeviceError: If it refuses, the runner fails, or time is up.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        collect = request.write(
-            folder, [f"{index}/{artifact.path.name}" for index, artifact in enumerate(request.artifacts)]
-        )
-        sent = _files(request, folder)
+        loader = loader_elsewhere(request.artifacts[0].format, device=device, names=request.names)
+        paths = [f"{index}/{artifact.path.name}" for index, artifact in enumerate(request.artifacts)]
+        collect = request.write(folder, paths, loader)
+        sent = _files(request, folder, loader)
         envelope = {
             "token": request.token,
             "cache": cache,
@@ -122,9 +124,10 @@ def _refusal(reply: dict[str, Any], deadline: Deadline, device: str, request: Me
     return kind(f"{device}: {request.names} cannot be measured there: {reply['refused']}")
 
 
-def _files(request: MeasurementRequest, folder: Path) -> list[_File]:
+def _files(request: MeasurementRequest, folder: Path, loader: Loader) -> list[_File]:
     """Return what the folder on the device holds; it keeps the runner, and what is measured as users run it."""
     found = [_File(_RUNNER_NAME, RUNNER, kept=True)]
+    found += [] if loader.travels is None else [_File(RUNTIME_NAME, loader.travels, kept=True)]
     found += [_File(path.name, path, kept=False) for path in files.files_below(folder)]
     for index, artifact in enumerate(request.artifacts):
         for path in files.files_below(artifact.path):

@@ -17,6 +17,7 @@ from typing import ClassVar
 from sekron_edge.measurement._deadline import Deadline
 from sekron_edge.measurement._device import RUNNER, Device
 from sekron_edge.measurement._hostinfo import this_machine
+from sekron_edge.measurement._loading import loader_here
 from sekron_edge.measurement._protocol import (
     REQUEST_NAME,
     MeasurementRequest,
@@ -26,9 +27,7 @@ from sekron_edge.measurement._protocol import (
     require_end,
 )
 from sekron_edge.measurement._transports import DeviceSettings, Transport
-from sekron_edge.measurement.on_device import matrix_unit, runner
-
-_EXPORTERS_OWN = "sekron_edge.measurement._sessions:ExporterRuntime"
+from sekron_edge.measurement.on_device import matrix_unit
 
 
 class LocalDevice(Device):
@@ -44,7 +43,8 @@ class LocalDevice(Device):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             paths = [str(artifact.path.resolve()) for artifact in request.artifacts]
-            answers = request.write(folder, paths, None if _runs_here(request) else _EXPORTERS_OWN)
+            loader = loader_here(request.artifacts[0].format, device=self.name, names=request.names)
+            answers = request.write(folder, paths, loader)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
             command = [*self.launcher, sys.executable, "-P", str(RUNNER), REQUEST_NAME]
             status, stdout, stderr = _run(command, folder, {**os.environ, **request.environment}, deadline)
@@ -92,12 +92,6 @@ def _run(
         stdout.seek(0)
         stderr.seek(0)
         return status, stdout.read(), stderr.read()
-
-
-def _runs_here(request: MeasurementRequest) -> bool:
-    """Say whether the runner's own runtimes run the artifacts here; Core ML's is a Mac's."""
-    formats = {artifact.format for artifact in request.artifacts}
-    return formats <= set(runner.RUNTIMES) and ("coreml" not in formats or sys.platform == "darwin")
 
 
 TRANSPORT = Transport("local", DeviceSettings, lambda _name, _settings: LocalDevice(), named=False)
