@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.errors import ConfigError
 
+# Of the figures that every cost has; the others are sums.
+LARGEST_OF_LAYERS = frozenset({"peak_bytes"})
+
 
 class LayerCost(BaseModel):
     """The predicted cost of a layer, or of a whole model.

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from itertools import chain
 from types import MappingProxyType
 
-from sekron_edge.budget._costs import LayerCost
+from sekron_edge.budget._costs import LARGEST_OF_LAYERS, LayerCost
 from sekron_edge.budget._resource import Resource
 from sekron_edge.budget._table import BUILT_IN
 from sekron_edge.errors import ConfigError
@@ -57,14 +57,16 @@ def registered(resource: Resource) -> Iterator[Resource]:
 
 
 def _add(resource: Resource) -> None:
-    if resource.name in _table or (resource.count is not None and resource.name in LayerCost.model_fields):
-        raise ConfigError(f"a resource or a figure named {resource.name!r} exists; choose another name")
-    if isinstance(resource.predict, str) and resource.predict not in LayerCost.model_fields:
-        raise ConfigError(
-            f"{resource.name!r} is predicted by {resource.predict!r}, which no cost has; its figures are "
-            f"{', '.join(LayerCost.model_fields)}"
-        )
-    _table[resource.name] = resource
+    name, figure, own = resource.name, resource.figure, LayerCost.model_fields
+    if name in _table or (resource.count is not None and (name in own or hasattr(LayerCost, name))):
+        raise ConfigError(f"a resource or a figure named {name!r} exists; choose another name")
+    if isinstance(resource.predict, str):
+        if figure not in own:
+            raise ConfigError(f"{name!r} is predicted by {figure!r}, which no cost has; figures are {', '.join(own)}")
+        rule = "max" if figure in LARGEST_OF_LAYERS else "sum"
+        if resource.adds_up != rule:
+            raise ConfigError(f"{name!r} adds up by {resource.adds_up!r}, and its figure {figure!r} by {rule!r}")
+    _table[name] = resource
 
 
 def find_resource(name: str) -> Resource:
@@ -73,6 +75,8 @@ def find_resource(name: str) -> Resource:
     Raises:
         ConfigError: If there is none: nobody would handle a budget of it. Lists those that exist.
     """
+    if name in _table:  # without a look at packages, which may be importing this one
+        return _table[name]
     known = resources()
     if name not in known:
         near = get_close_matches(name, known, n=1)
@@ -106,17 +110,13 @@ def further_resources() -> list[str]:
 
 
 def total(costs: Sequence[LayerCost]) -> LayerCost:
-    """Add up layers' costs, each figure as its resource says; of no resource's it is the sum.
+    """Add up layers' costs, each figure to its sum or to the largest.
 
     Raises:
         ConfigError: If a cost has a figure of a resource that is not in the table.
     """
     further = dict.fromkeys(chain.from_iterable(cost.further for cost in costs))
-    by_figure = {resource.figure: resource for resource in planned_resources()}
-    for figure in further:
-        if figure not in by_figure:
-            find_resource(figure)
-    largest = {figure for figure, resource in by_figure.items() if resource.adds_up == "max"}
+    largest = LARGEST_OF_LAYERS | {figure for figure in further if find_resource(figure).adds_up == "max"}
     return LayerCost.model_validate(
         {
             figure: max((cost.amount(figure) for cost in costs), default=0)

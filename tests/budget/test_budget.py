@@ -1,7 +1,11 @@
 """A budget is one table: what is added to it is planned, limited, judged and shown; what it lacks is refused."""
 
 import json
-from collections.abc import Iterator
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +147,33 @@ def test_a_new_resource_is_a_key_of_jobs_and_an_option_of_commands(toy: Resource
     assert given == {"operators": "12", "macs": "0.5x"}
 
 
+def test_a_resource_of_an_installed_package_is_in_the_table(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(
+        "from sekron_edge.budget import Resource\n"
+        "BAND = Resource('band', '', 'Values moved', predict='permuted_bytes')\n"
+    )
+    installed = tmp_path / "toy-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[sekron_edge.resources]\nband = toy:BAND\n")
+    asked = "from sekron_edge.budget import Budget; print(Budget(band='0.5x').limit('band'))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == "0.5x\n"
+
+
+def test_the_guide_lists_every_resource_as_the_table_has_it() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+    for resource in resources().values():
+        plans = {"sum": "sum over the layers", "max": "largest of the layers"}[resource.adds_up]
+        fact = f"`{resource.device_fact}`" if resource.device_fact else ""
+        row = (f"`{resource.name}`", resource.unit, resource.meaning, plans if resource.is_planned else "", fact)
+        assert f"| {' | '.join(row)} |".replace("|  |", "| |").replace("|  |", "| |") in guide, resource.name
+        assert re.search(rf"^{resource.name} = ", guide, re.MULTILINE), resource.name
+
+
 def test_a_figure_of_a_new_resource_is_in_files_only_where_it_is_used(toy: Resource, network: nn.Module) -> None:
     plan = planned(network, operators="1.2x")
     assert list(json.loads(plan.to_json())["budget"])[5:] == ["operators"]
@@ -185,15 +216,18 @@ def test_scores_from_before_a_resource_was_registered_are_refused(network: nn.Mo
 
 
 def test_a_resource_says_how_it_is_found_and_has_a_name_of_its_own(toy: Resource) -> None:
-    for resource, message in [
+    faulty: list[tuple[Callable[[], Resource], str]] = [
         (lambda: Resource("joules", "J", ""), "'joules' is never found"),
         (lambda: Resource("mega joules", "J", "", predict="macs"), "plain key"),
         (lambda: TOY, "'operators' exists"),
         (lambda: Resource("peak_bytes", "", "", predict=len), "'peak_bytes' exists"),
         (lambda: Resource("joules", "J", "", predict="heat"), "'heat', which no cost has"),
-    ]:
+        (lambda: Resource("copy", "", "", predict=len), "'copy' exists"),
+        (lambda: Resource("memory", "", "", predict="peak_bytes"), "by 'sum', and its figure 'peak_bytes' by 'max'"),
+    ]
+    for make, message in faulty:
         with pytest.raises(ConfigError, match=message):
-            register_resource(resource())
+            register_resource(make())
     assert "joules" not in resources()
 
 
