@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import entry_points
 from itertools import chain
 from types import MappingProxyType
 
@@ -14,6 +13,7 @@ from sekron_edge.budget._costs import LARGEST_OF_LAYERS, LayerCost
 from sekron_edge.budget._resource import Resource
 from sekron_edge.budget._table import BUILT_IN
 from sekron_edge.errors import ConfigError
+from sekron_edge.plugins import Plugins
 
 ENTRY_POINT_GROUP = "sekron_edge.resources"
 
@@ -28,8 +28,8 @@ def resources() -> Mapping[str, Resource]:
 
 @cache
 def _load_installed() -> None:
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        _add(point.load())
+    for resource in Plugins[Resource](ENTRY_POINT_GROUP, "resource").all():
+        _add(resource)
 
 
 def register_resource(resource: Resource) -> None:
