@@ -19,6 +19,7 @@ from sekron_edge.silence import last_words, silenced
 
 from .._prepare import calibration_batches, prepared
 from . import on_device
+from ._android import ExecutorRunner
 from ._primitives import Primitives, times_of
 from ._targets import TARGETS, computing_share
 
@@ -46,6 +47,7 @@ class ExecuTorchExporter:
         # What other backends run on is in no ExecuTorch that pip installs.
         runtime = DeviceRuntime(Path(on_device.__file__), on_device.ExecuTorch.__name__)
         self.device_runtime = None if variant else runtime
+        self.android_tool = ExecutorRunner() if self._target.on_android else None
         self.primitive_precisions: tuple[Precision, ...] = () if variant else self._target.precisions
 
     def availability(self) -> Availability:

@@ -29,6 +29,7 @@ class Lowering:
         install: How to get it.
         kernels: Prefix of the operators that the backend puts in the place of PyTorch's; empty where it takes parts of
             the graph as a delegate.
+        on_android: Whether ExecuTorch's own program runs such programs on Android.
     """
 
     precisions: tuple[Precision, ...]
@@ -37,6 +38,7 @@ class Lowering:
     package: str = "executorch"
     install: str = "pip install 'sekron-edge[executorch]'"
     kernels: str = ""
+    on_android: bool = False
 
 
 def computing_share(program: Any, target: Lowering) -> float:
@@ -121,12 +123,12 @@ def _channels_last(value: torch.Tensor) -> torch.Tensor:
 
 
 TARGETS: dict[str, Lowering] = {
-    "": Lowering(("fp32", "int8"), "any CPU with XNNPACK", _xnnpack),
+    "": Lowering(("fp32", "int8"), "any CPU with XNNPACK", _xnnpack, on_android=True),
     "coreml": Lowering(
         ("fp32", "fp16", "int8"), "iOS and macOS, with ExecuTorch's Core ML delegate", _coreml,
         package="coremltools", install="pip install 'sekron-edge[executorch,coreml]'",
     ),
-    "vulkan": Lowering(("fp32", "fp16"), "Android, with ExecuTorch's Vulkan delegate", _vulkan),
+    "vulkan": Lowering(("fp32", "fp16"), "Android, with ExecuTorch's Vulkan delegate", _vulkan, on_android=True),
     "cortex-m": Lowering(
         ("int8",), "a Cortex-M55, with ExecuTorch's Cortex-M kernels (CMSIS-NN)", _cortex_m,
         package="tosa_serializer", install=_TOSA, kernels="cortex_m_",

@@ -13,6 +13,7 @@ from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precisi
 from sekron_edge.primitives import Primitive
 
 from . import on_device
+from ._android import BenchmarkModel
 from ._convert import FILE_COSTS, interpreter, runtime, tensor_specs, versions, write_tflite
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class LiteRTExporter:
     primitive_count = 1000
     file_costs = FILE_COSTS
     device_runtime = DeviceRuntime(Path(on_device.__file__), on_device.LiteRT.__name__)
+    android_tool = BenchmarkModel()
 
     def availability(self) -> Availability:
         """Say whether litert-torch and ai-edge-quantizer are installed."""

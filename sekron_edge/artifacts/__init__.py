@@ -41,6 +41,7 @@ from sekron_edge.artifacts._origins import ExporterOrigin, exporter_of, exporter
 from sekron_edge.artifacts._registry import (
     ENTRY_POINT_GROUP,
     adopt,
+    all_exporters,
     calibratable,
     device_runtime,
     export,
@@ -74,6 +75,7 @@ __all__ = [
     "TensorSpec",
     "TracedPrimitiveExporter",
     "adopt",
+    "all_exporters",
     "calibratable",
     "device_runtime",
     "export",

@@ -63,7 +63,7 @@ def get_exporter(name: str) -> Exporter:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == family:
             made = point.load()
-            variants: tuple[str, ...] = getattr(made, "variants", ())
+            variants = _variants(made)
             if variant and variant not in variants:
                 raise ConfigError(f"{family} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
             exporter: Exporter = made(variant) if variant else made()
@@ -71,9 +71,24 @@ def get_exporter(name: str) -> Exporter:
     raise ConfigError(f"no export format {name!r}; known formats: {', '.join(exporter_names())}")
 
 
+def all_exporters() -> list[Exporter]:
+    """Return all known exporters, by their names; where there are variants, these behind the one without."""
+    exporters = [get_exporter(name) for name in exporter_names()]
+    return [
+        one
+        for exporter in exporters
+        for one in (exporter, *(get_exporter(f"{exporter.name}{_VARIANT}{variant}") for variant in _variants(exporter)))
+    ]
+
+
 def is_registered(name: str) -> bool:
     """Say whether an exporter is known to this process alone, by `register_exporter`."""
     return name in _registered
+
+
+def _variants(exporter: object) -> tuple[str, ...]:
+    variants: tuple[str, ...] = getattr(exporter, "variants", ())
+    return variants
 
 
 def device_runtime(name: str) -> DeviceRuntime | None:

@@ -17,9 +17,18 @@ from sekron_edge.measurement._store import Kept, MeasurementStore
 from sekron_edge.measurement._transports import DeviceSettings, Transport, known_transports, register_transport
 from sekron_edge.measurement._user_devices import user_devices
 from sekron_edge.measurement.on_device.matrix_unit import refuse_matrix_unit
-from sekron_edge.measurement.transports import LocalDevice, VectorUnits, comparable_device
+from sekron_edge.measurement.transports import (
+    AndroidExporter,
+    AndroidTool,
+    LocalDevice,
+    Readings,
+    VectorUnits,
+    comparable_device,
+)
 
 __all__ = [
+    "AndroidExporter",
+    "AndroidTool",
     "Answer",
     "ComputeUnits",
     "Conditions",
@@ -40,6 +49,7 @@ __all__ = [
     "Outcome",
     "OutputCheck",
     "Probe",
+    "Readings",
     "Retries",
     "Timing",
     "Transport",

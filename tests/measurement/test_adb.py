@@ -10,12 +10,13 @@ import pytest
 
 from sekron_edge.artifacts import TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
+from sekron_edge.exporters.executorch._android import ExecutorRunner
+from sekron_edge.exporters.tflite._android import BenchmarkModel
 from sekron_edge.latency import calibrate
 from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from sekron_edge.measurement._hostinfo import HostInfo
 from sekron_edge.measurement._protocol import MeasurementRequest
 from sekron_edge.measurement.transports import adb
-from sekron_edge.measurement.transports._android_tools import BenchmarkModel, ExecutorRunner
 from tests.measurement.phones import Phone
 
 QUICK = Conditions(runs=10, timeout_s=60)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from sekron_edge.artifacts import all_exporters
 from sekron_edge.errors import ConfigError
 from sekron_edge.measurement import (
+    AndroidExporter,
     Device,
     DeviceSettings,
     LocalDevice,
@@ -20,7 +22,6 @@ from sekron_edge.measurement import (
 )
 from sekron_edge.measurement._user_devices import settings_for
 from sekron_edge.measurement.transports import AdbSettings, SshSettings, adb, ssh
-from sekron_edge.measurement.transports._android_tools import TOOLS
 from sekron_edge.plugins import Plugins
 
 
@@ -115,6 +116,7 @@ def test_the_users_file_of_the_docs_is_correct(users_file: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "measuring.md").read_text()
     users_file.write_text(text.partition("```toml\n")[2].partition("```")[0])
     assert settings_for(ssh.TRANSPORT, "board").user == "pi"
-    assert set(settings_for(adb.TRANSPORT, "pixel").binaries) == {tool.name for tool in TOOLS.values()}
+    offered = [exporter.android_tool for exporter in all_exporters() if isinstance(exporter, AndroidExporter)]
+    assert set(settings_for(adb.TRANSPORT, "pixel").binaries) == {tool.name for tool in offered if tool is not None}
     documented = {key for table in user_devices().values() for key in table}
     assert documented == {*SshSettings.model_fields, *AdbSettings.model_fields}

@@ -19,7 +19,7 @@ from sekron_edge.errors import DeviceError
 from sekron_edge.measurement._protocol import MeasurementRequest, Timing, pieces
 from sekron_edge.measurement._records import OperatorTime
 from sekron_edge.measurement.transports._adb_client import Adb
-from sekron_edge.measurement.transports._android_tools import Tool, read_operators
+from sekron_edge.measurement.transports._android_tools import AndroidTool
 
 _SIGNALLED = 128
 _KILLED = _SIGNALLED + signal.SIGKILL
@@ -45,7 +45,7 @@ class Workspace:
 
     adb: Adb
     folder: str
-    tool: Tool
+    tool: AndroidTool
     program: Path
     request: MeasurementRequest
     cores: Sequence[int]
@@ -68,7 +68,8 @@ class Workspace:
         launches = self.tool.launches(model, request)
         printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
         profiled = request.conditions.operators and self.tool.profile
-        operators = read_operators(self._run(artifact, [*launches[-1], *self.tool.profile, *given])) if profiled else ()
+        profile = [*launches[-1], *self.tool.profile, *given]
+        operators = self.tool.operators(self._run(artifact, profile)) if profiled else ()
         if traces is not None:
             target = traces.expanduser()
             target.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sekron_edge.artifacts import Exporter, all_exporters
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._deadline import Deadline
@@ -22,7 +23,7 @@ from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcom
 from sekron_edge.measurement._transports import DeviceSettings, Transport
 from sekron_edge.measurement.transports._adb_client import Adb
 from sekron_edge.measurement.transports._adb_workspace import Workspace
-from sekron_edge.measurement.transports._android_tools import TOOLS, Tool
+from sekron_edge.measurement.transports._android_tools import AndroidExporter, AndroidTool
 
 _ABOVE = "/data/local/tmp"
 _NAME = "sekron-edge"  # what has this name there is ours to remove
@@ -99,12 +100,15 @@ class AdbDevice(Device):
         require_possible(request, answer, seconds=elapsed, device=self.name)
         return Outcome(answer, tuple(outputs))
 
-    def _tool(self, request: MeasurementRequest) -> tuple[Tool, Path]:
+    def _tool(self, request: MeasurementRequest) -> tuple[AndroidTool, Path]:
         """Return what times the request's artifacts, which are of one format, and where it is."""
-        tool = TOOLS.get(request.artifacts[0].format)
+        exporters = {exporter.name: exporter for exporter in all_exporters()}
+        exporter = exporters.get(request.artifacts[0].format)
+        tool = None if exporter is None else _android_tool(exporter)
         if tool is None:
+            able = [name for name, exporter in exporters.items() if _android_tool(exporter) is not None]
             raise UnsupportedError(
-                f"{self.name}: {request.names} cannot be measured over adb, where {', '.join(TOOLS)} can"
+                f"{self.name}: {request.names} cannot be measured over adb, where {', '.join(able)} can"
             )
         program = self._settings.binaries.get(tool.name)
         if program is None or not program.expanduser().is_file():
@@ -133,6 +137,10 @@ class AdbDevice(Device):
                     f"no hotter than {limit:g}; let it cool, or raise cool_celsius"
                 )
             time.sleep(min(_COOLING_POLL_S, adb.deadline.seconds / 10))
+
+
+def _android_tool(exporter: Exporter) -> AndroidTool | None:
+    return exporter.android_tool if isinstance(exporter, AndroidExporter) else None
 
 
 @contextmanager
