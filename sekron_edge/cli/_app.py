@@ -1,4 +1,4 @@
-"""The commands, and what becomes of errors."""
+"""The commands, and how errors end them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main() -> None:
     except OSError as error:
         _end(f"{error}. Files appear whole or not at all, so nothing is half-written", SekronEdgeError.exit_code)
     except (KeyboardInterrupt, SystemExit) as ended:
-        # Typer makes an exit of an interruption, and says nothing.
+        # Typer turns an interruption into an exit without a word.
         if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
             raise
         _end("stopped; `run` and `bench` go on with --resume", _INTERRUPTED)
@@ -76,7 +76,7 @@ def _client_version(command: Sequence[str]) -> str | None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what can run here: formats, packages and their versions; and what devices elsewhere are reached with."""
+    """Say what can run here: formats, packages and their versions, and the clients for remote devices."""
     from sekron_edge.artifacts import exporter_names, get_exporter
     from sekron_edge.measurement import known_transports, user_devices
 
@@ -88,11 +88,11 @@ def doctor(as_json: AsJson = False) -> None:
     clients = {one.client[0]: _client_version(one.client) for one in known_transports() if one.client}
     devices = sorted(user_devices())
     if as_json:
-        found = {"python": platform.python_version(), "system": platform.platform(), "packages": packages}
-        typer.echo(json.dumps({**found, "formats": formats, "clients": clients, "devices": devices}, indent=2))
+        report = {"python": platform.python_version(), "system": platform.platform(), "packages": packages}
+        typer.echo(json.dumps({**report, "formats": formats, "clients": clients, "devices": devices}, indent=2))
         return
-    print_table(["package", "version"], [[name, found or "not installed"] for name, found in packages.items()])
+    print_table(["package", "version"], [[name, known or "not installed"] for name, known in packages.items()])
     rows = [[name, "yes" if f["ok"] else str(f["reason"])] for name, f in formats.items()]
     print_table(["format", "exports here"], rows)
-    print_table(["devices over", "client"], [[name, found or "not installed"] for name, found in clients.items()])
+    print_table(["devices over", "client"], [[name, known or "not installed"] for name, known in clients.items()])
     typer.echo(f"named in devices.toml: {', '.join(devices) or 'none'}")

@@ -1,4 +1,4 @@
-"""Single artifacts, and bundles that are there: export, verify."""
+"""Single artifacts and finished bundles: export, verify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export(
 
     In int8 the scales of activations are taken from noise too: good for a look at latency and size, not for use.
 
-    Beside each file its description is written (FILE.json), which `bench` reads.
+    The description of each file is written beside it (FILE.json); `bench` reads it.
     """
     import torch
     from pydantic import TypeAdapter
@@ -88,7 +88,7 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], 
     if as_json:
         typer.echo(check.model_dump_json(indent=2))
         return
-    rows = [[name, str(found)] for name, found in check.comparisons.items()]
+    rows = [[name, str(comparison)] for name, comparison in check.comparisons.items()]
     print_table(["artifact", "golden inputs"], rows + [[name, why] for name, why in check.not_run.items()])
     typer.echo(f"{bundle}: {check.files} files as they were built")
 
@@ -97,17 +97,17 @@ def parse_precision(text: str) -> Precision:
     """Return the precision that an option names.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If no precision has that name.
     """
     from pydantic import TypeAdapter, ValidationError
 
     from sekron_edge.artifacts import Precision
 
     try:
-        found: Precision = TypeAdapter(Precision).validate_python(text)
+        precision: Precision = TypeAdapter(Precision).validate_python(text)
     except ValidationError as error:
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}; got {text!r}") from error
-    return found
+    return precision
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -121,5 +121,5 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def description_path(path: Path) -> Path:
-    """Return where the description of an artifact lies, which `export` writes beside it."""
+    """Return the path of an artifact's description, which `export` writes beside it."""
     return path.with_name(f"{path.name}.json")

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _WIDEST = 2000
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output; where that is no terminal, as wide as it needs to be."""
-    # On a narrow terminal names are folded: an ellipsis would take what tells them apart.
+    """Print a table on standard output; outside of a terminal, as wide as it needs to be."""
+    # On a narrow terminal names are folded: an ellipsis would hide their differences.
     table = Table(*(Column(column, overflow="fold") for column in columns))
     for row in rows:
         table.add_row(*row)
@@ -27,7 +27,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class ConsoleProgress:
-    """Tells what a job does on standard error: a line for each thing done, a bar or a spinner for what takes time."""
+    """Reports what a job does on standard error: a line for each step, a bar or a spinner for long ones."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)

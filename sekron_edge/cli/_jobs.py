@@ -1,4 +1,4 @@
-"""The main job, and its plan alone."""
+"""The main job, and its plan without the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Device = Annotated[str | None, typer.Option(help="Id or file of a device profile, instead of the config's.")]
 MeasuredOn = Annotated[
     str | None,
-    typer.Option(help="Where that device is reached, ssh:NAME or adb:NAME: calibrated and measured there."),
+    typer.Option(help="How that device is reached, ssh:NAME or adb:NAME: calibrated and measured there."),
 ]
 Config = Annotated[Path, typer.Argument(help="The job: a TOML file. See docs/jobs.md.")]
 
@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Do the main job: plan, decompose, fine-tune, export, verify, measure, pack.
 
-    Ends with exit code 3, and the nearest points that can be met, if the budget cannot.
+    Ends with exit code 3, and the nearest points that can be met, if the budget cannot be met.
     """
     from sekron_edge.bundle import before_and_after, budget_rows
     from sekron_edge.pipeline import load_config, run_job
@@ -62,7 +62,7 @@ def plan(
     ] = None,
     measured_on: MeasuredOn = None,
     frontier: Annotated[
-        int | None, typer.Option(min=2, help="Instead of one plan: so many, down to the least time that can be had.")
+        int | None, typer.Option(min=2, help="Instead of one plan: this many, down to the least possible time.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write the plan to, as JSON.")] = None,
     as_json: AsJson = False,

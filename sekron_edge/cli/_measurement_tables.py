@@ -1,4 +1,4 @@
-"""Measurements as tables: what is long stands below them, so that they fit a terminal."""
+"""Measurements as tables; long texts are below them, so that they fit a terminal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TICK_MS = 0.001  # of the clocks that profilers use
 _UNKNOWN = "unknown"
 
 
-def figures(found: Measurement) -> list[str]:
-    """Return what `FIGURES` name of a measurement."""
-    spread = [_UNKNOWN if value is None else f"{value:.3g}" for value in (found.p90_ms, found.iqr_ms)]
-    peak = _UNKNOWN if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 1e6:.2f} MB"
-    return [f"{found.runtime} {found.runtime_version}", f"{found.median_ms:.4g}", *spread, peak]
+def figures(measured: Measurement) -> list[str]:
+    """Return the figures of a measurement in the order of `FIGURES`."""
+    spread = [_UNKNOWN if value is None else f"{value:.3g}" for value in (measured.p90_ms, measured.iqr_ms)]
+    peak = _UNKNOWN if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.2f} MB"
+    return [f"{measured.runtime} {measured.runtime_version}", f"{measured.median_ms:.4g}", *spread, peak]
 
 
 def milliseconds(operator: OperatorTime) -> str:
@@ -32,16 +32,16 @@ def milliseconds(operator: OperatorTime) -> str:
     return f"{shown:.4g}" if shown >= _TICK_MS else f"under {_TICK_MS:g}"
 
 
-def short_remarks(found: Measurement) -> str:
+def short_remarks(measured: Measurement) -> str:
     """Return the remarks without their figures."""
-    return ", ".join(remark.partition(":")[0] for remark in found.remarks)
+    return ", ".join(remark.partition(":")[0] for remark in measured.remarks)
 
 
 def print_report(report: MeasurementReport, devices: Sequence[str], *, operators: bool) -> None:
-    """Print one table: of each artifact all devices in their order, with the ratio to the first that measured it.
+    """Print one table: all devices for each artifact, in their order, with the ratio to the first that measured it.
 
-    Below it stand the remarks on measurements, why others were not made, what microcontrollers need, and, if asked for,
-    what operators take.
+    Below it are the remarks on measurements, the reasons for missing ones, the needs of microcontrollers and, if asked
+    for, the times of operators.
     """
     from sekron_edge.measurement import Measurement
 
@@ -54,15 +54,15 @@ def print_report(report: MeasurementReport, devices: Sequence[str], *, operators
     first: dict[str, Measurement] = {}
     rows = []
     both: list[Measurement | Failure] = [*report.measurements, *report.failures]
-    for found in sorted(both, key=lambda one: (one.artifact_name, devices.index(one.device))):
-        head = [found.artifact_name, found.device]
-        if not isinstance(found, Measurement):
-            rows.append([*head, "", "not measured", *[""] * 5, noted([found.message])])
+    for one in sorted(both, key=lambda one: (one.artifact_name, devices.index(one.device))):
+        head = [one.artifact_name, one.device]
+        if not isinstance(one, Measurement):
+            rows.append([*head, "", "not measured", *[""] * 5, noted([one.message])])
             continue
-        runtime, median, *rest = figures(found)
-        ratio = _ratio(first.setdefault(found.artifact_sha256, found), found)
-        outputs = "agree" if found.verified else "not checked"
-        rows.append([*head, runtime, median, ratio, *rest, outputs, noted(found.remarks)])
+        runtime, median, *rest = figures(one)
+        ratio = _ratio(first.setdefault(one.artifact_sha256, one), one)
+        outputs = "agree" if one.verified else "not checked"
+        rows.append([*head, runtime, median, ratio, *rest, outputs, noted(one.remarks)])
     if rows:
         print_table(["artifact", "device", *FIGURES[:2], "of first", *FIGURES[2:], "outputs", "note"], rows)
     for number, note in enumerate(notes, start=1):
@@ -76,13 +76,20 @@ def print_report(report: MeasurementReport, devices: Sequence[str], *, operators
         _print_operators(measured)
 
 
-def _needs(found: Footprint) -> list[str]:
-    latency = "" if found.latency_ms is None else f"{found.latency_ms:.3g}"
-    if found.latency_range_ms is not None:
-        low, high = found.latency_range_ms
+def _needs(footprint: Footprint) -> list[str]:
+    latency = "" if footprint.latency_ms is None else f"{footprint.latency_ms:.3g}"
+    if footprint.latency_range_ms is not None:
+        low, high = footprint.latency_range_ms
         latency += f" ({low:.3g} to {high:.3g})"
-    counts = ["" if count is None else f"{count:,}" for count in (found.macs, found.cycles)]
-    return [found.artifact_name, found.format, f"{found.flash_bytes:,}", f"{found.ram_bytes:,}", *counts, latency]
+    counts = ["" if count is None else f"{count:,}" for count in (footprint.macs, footprint.cycles)]
+    return [
+        footprint.artifact_name,
+        footprint.format,
+        f"{footprint.flash_bytes:,}",
+        f"{footprint.ram_bytes:,}",
+        *counts,
+        latency,
+    ]
 
 
 def _ratio(first: Measurement, second: Measurement) -> str:
@@ -97,13 +104,13 @@ def _ratio(first: Measurement, second: Measurement) -> str:
     return "not steady" if comparison.doubts else f"{comparison.ratio:.3g}"
 
 
-def _print_operators(found: Measurement) -> None:
-    title = f"operators of {found.artifact_name} on {found.device}"
-    if not found.operators:
-        typer.echo(f"{title}: {found.runtime} states no times of theirs there")
+def _print_operators(measured: Measurement) -> None:
+    title = f"operators of {measured.artifact_name} on {measured.device}"
+    if not measured.operators:
+        typer.echo(f"{title}: {measured.runtime} states no times of single operators there")
         return
-    total = sum(one.milliseconds for one in found.operators) or 1.0
-    slowest = sorted(found.operators, key=lambda one: -one.milliseconds)
+    total = sum(one.milliseconds for one in measured.operators) or 1.0
+    slowest = sorted(measured.operators, key=lambda one: -one.milliseconds)
     rows = [[one.name, milliseconds(one), f"{one.milliseconds / total:.0%}"] for one in slowest]
     print_table([title, "ms", "share"], rows[:_MOST_OPERATORS])
     if len(rows) > _MOST_OPERATORS:

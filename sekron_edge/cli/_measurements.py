@@ -1,4 +1,4 @@
-"""Measuring: bench, and what was measured before."""
+"""Measuring: bench, and earlier measurements."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What was measured before: every measurement is kept.", no_args_is_help=True)
 
-OnDevice = Annotated[str | None, typer.Option("--device", help="Only of this device.")]
-OfArtifact = Annotated[str | None, typer.Option("--artifact", help="Only of this file name, or SHA-256's beginning.")]
+OnDevice = Annotated[str | None, typer.Option("--device", help="Only measurements on this device.")]
+OfArtifact = Annotated[str | None, typer.Option("--artifact", help="Only of this file name, or SHA-256 prefix.")]
 
 
 def bench(
@@ -33,7 +33,7 @@ def bench(
     threads: Annotated[int, typer.Option(help="Threads that the runtime may use.")] = 1,
     cores: Annotated[str, typer.Option(help="Cores to run on, as 4,5; as the system likes by default.")] = "",
     compute_units: Annotated[
-        str, typer.Option(help="That Core ML may use: ALL, CPU_ONLY, CPU_AND_GPU or CPU_AND_NE.")
+        str, typer.Option(help="Units that Core ML may use: ALL, CPU_ONLY, CPU_AND_GPU or CPU_AND_NE.")
     ] = "ALL",
     operators: Annotated[bool, typer.Option(help="Time single operators too, where the runtime can.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one artifact may take on one device.")] = 600.0,
@@ -50,11 +50,11 @@ def bench(
 ) -> None:
     """Measure latency and memory on devices, each artifact in a process of its own.
 
-    Where a bundle's artifacts run, their outputs are held against its golden ones. Ends with exit code 5 if a device
-    failed, 4 if one computes something else; what could be measured is printed and kept all the same.
+    The outputs of a bundle's artifacts are compared to its golden ones on the device. Ends with exit code 5 if a device
+    failed, 4 if one computes something else; all other measurements are printed and kept.
 
-    Files for microcontrollers are not measured here: what they need of flash, memory and cycles is found and estimated.
-    Ends with exit code 3 if that is more than --profile has.
+    Files for microcontrollers are not measured here: their flash, memory and cycles are counted and estimated. Ends
+    with exit code 3 if that is more than --profile has.
     """
     from sekron_edge.devices import footprint, load_profile, require_fit
     from sekron_edge.measurement import Conditions, Retries, measure_fleet, open_device
@@ -76,8 +76,8 @@ def bench(
         report = measure_fleet(
             timed, devices, conditions, retries=Retries(times=retries), resume=resume, tell=progress.say
         )
-    found = tuple(one for one in footprints.values() if one is not None)
-    report = report.model_copy(update={"footprints": found})
+    microcontrollers = tuple(one for one in footprints.values() if one is not None)
+    report = report.model_copy(update={"footprints": microcontrollers})
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -98,7 +98,7 @@ def bench(
 def list_measurements(
     device: OnDevice = None,
     artifact: OfArtifact = None,
-    last: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List measurements, the newest last."""
@@ -106,14 +106,14 @@ def list_measurements(
 
     from sekron_edge.measurement import Kept, MeasurementStore
 
-    found = MeasurementStore.default().measurements(device=device, artifact=artifact)[-last:]
+    listed = MeasurementStore.default().measurements(device=device, artifact=artifact)[-last:]
     if as_json:
-        typer.echo(TypeAdapter(list[Kept]).dump_json(found, indent=2).decode())
+        typer.echo(TypeAdapter(list[Kept]).dump_json(listed, indent=2).decode())
         return
     rows = [
         [str(one.id), f"{one.measurement.measured_at:%Y-%m-%d %H:%M}", one.measurement.artifact_name,
          one.measurement.device, *figures(one.measurement), short_remarks(one.measurement)]
-        for one in found
+        for one in listed
     ]  # fmt: skip
     print_table(["id", "UTC", "artifact", "device", *FIGURES, "remarks"], rows)
 
@@ -125,16 +125,16 @@ def show_measurement(
     """Show one measurement with all its conditions."""
     from sekron_edge.measurement import MeasurementStore
 
-    found = MeasurementStore.default().measurement(number)
+    measured = MeasurementStore.default().measurement(number)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(measured.model_dump_json(indent=2))
         return
-    fields = found.model_dump(mode="json", exclude={"environment", "operators"}) | found.environment.model_dump(
+    fields = measured.model_dump(mode="json", exclude={"environment", "operators"}) | measured.environment.model_dump(
         mode="json"
     )
     print_table(["", f"measurement {number}"], [[key, _shown(value)] for key, value in fields.items()])
-    if found.operators:
-        print_table(["operator", "ms"], [[one.name, milliseconds(one)] for one in found.operators])
+    if measured.operators:
+        print_table(["operator", "ms"], [[one.name, milliseconds(one)] for one in measured.operators])
 
 
 @app.command("compare")
@@ -147,8 +147,8 @@ def compare_measurements(
     from sekron_edge.measurement import MeasurementStore, compare_latencies
 
     store = MeasurementStore.default()
-    found = compare_latencies(store.measurement(first), store.measurement(second))
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    comparison = compare_latencies(store.measurement(first), store.measurement(second))
+    typer.echo(comparison.model_dump_json(indent=2) if as_json else str(comparison))
 
 
 @app.command("export")
@@ -163,23 +163,23 @@ def export_measurements(
     from sekron_edge import files
     from sekron_edge.measurement import MeasurementReport, MeasurementStore
 
-    found = MeasurementStore.default().measurements(device=device, artifact=artifact)
-    text = MeasurementReport(measurements=tuple(one.measurement for one in found)).model_dump_json(indent=2) + "\n"
+    kept = MeasurementStore.default().measurements(device=device, artifact=artifact)
+    text = MeasurementReport(measurements=tuple(one.measurement for one in kept)).model_dump_json(indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
         return
     if out.suffix not in (".json", ".csv"):
         raise ConfigError(f"{out} must end in .json or .csv")
-    files.write_text(out, _csv(found) if out.suffix == ".csv" else text)
-    typer.echo(f"{out}: {len(found)} measurements")
+    files.write_text(out, _csv(kept) if out.suffix == ".csv" else text)
+    typer.echo(f"{out}: {len(kept)} measurements")
 
 
-def _csv(found: list[Kept]) -> str:
+def _csv(kept: list[Kept]) -> str:
     import csv
     import io
 
     rows = []
-    for one in found:
+    for one in kept:
         fields = one.measurement.model_dump(mode="json")
         environment = fields.pop("environment")
         rows.append({"id": one.id, **fields, **{f"environment_{key}": value for key, value in environment.items()}})

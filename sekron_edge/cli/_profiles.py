@@ -21,18 +21,18 @@ def list_profiles(as_json: AsJson = False) -> None:
     """List the devices that come with the package."""
     from sekron_edge.devices import load_profile, profile_ids
 
-    found = [load_profile(name) for name in profile_ids()]
+    profiles = [load_profile(name) for name in profile_ids()]
     if as_json:
-        typer.echo(json.dumps([{"id": p.id, "name": p.name, "kind": p.kind} for p in found], indent=2))
+        typer.echo(json.dumps([{"id": p.id, "name": p.name, "kind": p.kind} for p in profiles], indent=2))
         return
-    print_table(["id", "name", "kind"], [[p.id, p.name, p.kind] for p in found])
+    print_table(["id", "name", "kind"], [[p.id, p.name, p.kind] for p in profiles])
 
 
 @app.command("show")
 def show_profile(
     profile: Annotated[str, typer.Argument(help="A profile's id, or a path to a TOML file.")],
     draw: Annotated[
-        Path | None, typer.Option(help="HTML file to draw this machine's latency model to; of the host only.")
+        Path | None, typer.Option(help="HTML file to draw this machine's latency model to; only for the host.")
     ] = None,
     runtime: Annotated[str, typer.Option(help="Of the latency model.")] = "litert",
     precision: Annotated[str, typer.Option(help="Of the latency model.")] = "fp32",
@@ -44,16 +44,16 @@ def show_profile(
     from sekron_edge.devices import load_profile
     from sekron_edge.latency import draw_calibration
 
-    found = load_profile(profile)
+    device = load_profile(profile)
     if draw is not None:
-        if found.kind != "host":
-            raise ConfigError(f"the latency model of {found.id} is this machine's, scaled; draw that of the host")
+        if device.kind != "host":
+            raise ConfigError(f"the latency model of {device.id} is this machine's, scaled; draw that of the host")
         with ConsoleProgress().busy(f"timing operations with {runtime} {precision}, if that was not done before"):
             files.write_text(draw, draw_calibration(runtime, precision=parse_precision(precision), threads=threads))
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(device.model_dump_json(indent=2))
         return
-    print_table(["fact", "value", "provenance", "source"], [list(map(str, row)) for row in found.summary_rows()])
+    print_table(["fact", "value", "provenance", "source"], [list(map(str, row)) for row in device.summary_rows()])
 
 
 @app.command("check")
@@ -74,7 +74,7 @@ def calibrate_host(
 ) -> None:
     """Time single operations on a device, and fit a latency model to them; both are kept in the cache.
 
-    A quarter of the operations is not fitted: their error is printed.
+    A quarter of the operations is not fitted; their error is printed.
     """
     from sekron_edge.latency import cached_calibration
     from sekron_edge.measurement import LocalDevice, open_device
@@ -89,7 +89,7 @@ def calibrate_host(
         [kind, _percent(own.median_error), _percent(own.p90_error), f"{own.tile.rows} x {own.tile.columns}"]
         for kind, own in model.kinds.items()
     ]
-    print_table(["operation", "median error, held out", "of nine in ten", "tile"], rows)
+    print_table(["operation", "median error, held out", "90th percentile", "tile"], rows)
     typer.echo(model.source)
 
 
