@@ -1,4 +1,4 @@
-"""What a model is calibrated on, and what its layers see of that."""
+"""Calibration inputs of a model, and the second moments of its layers' inputs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sekron_edge.nn import input_moments
 
 
 class Calibration:
-    """Real inputs of a model, and the second moments of what its layers see of them.
+    """Real inputs of a model, and the second moments of its layers' inputs.
 
-    Moments of large layers are large, and take a run of the model. They are computed when they are first asked for,
-    and held as long as this object.
+    Moments of large layers are large, and take a run of the model. They are computed at the first request, and kept as
+    long as this object.
 
     Args:
         model: The original; left as it was.
-        inputs: One tensor ``(batch, ...)`` an input of the model; never held-out data.
+        inputs: One tensor ``(batch, ...)`` for each input of the model; never held-out data.
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -27,10 +27,10 @@ class Calibration:
         self._asked: set[str] = set()
 
     def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:
-        """Return ``E[x x^T]`` of what layers see, as `sekron_edge.nn.input_moments` does; of those that run.
+        """Return ``E[x x^T]`` of layers' inputs, as `sekron_edge.nn.input_moments` does, for the layers that run.
 
-        What is asked for first is shared with all who ask for the same layers later. It answers no other question: the
-        places of large images are drawn for layer after layer, so that those of a layer depend on the layers before it.
+        The first result is shared with later requests for the same layers, and with no others: the places of large
+        images are drawn layer by layer, so the places of a layer depend on the layers before it.
 
         Args:
             layers: Names of layers; a name that the model does not have is left out.

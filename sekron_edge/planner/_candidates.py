@@ -1,4 +1,4 @@
-"""What a layer may become: every structure worth pricing, and "leave it dense". No torch here."""
+"""The candidates of a layer: every structure worth pricing, and "leave it dense". No torch here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEXT_TO_NOTHING = 0.05
 
 
 class Candidate(BaseModel):
-    """One thing that a layer may become, priced; ``structure`` is ``None`` for dense."""
+    """One choice for a layer, priced; ``structure`` is ``None`` for dense."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,14 +44,14 @@ class LayerScores(BaseModel):
 def enumerate_structures(shape: Shape, families: Collection[str] | None = None) -> Iterator[tuple[str, Structure]]:
     """Yield ``(family, structure)`` for the weight ``(F, C, *kernel)`` of one group, each with fewer parameters.
 
-    Structures with pointwise factors that would be better off as one are left out.
+    Structures with pointwise factors that are better merged are left out.
 
     Args:
         shape: Of the weight.
         families: Names of families; those that are offered by default if None.
 
     Raises:
-        ConfigError: If there is no family of a given name; lists those that exist.
+        ConfigError: If no family has one of the names; lists those that exist.
     """
     known = structure_families()
     named = [name for name, family in known.items() if family.by_default] if families is None else families
@@ -67,17 +67,17 @@ def enumerate_structures(shape: Shape, families: Collection[str] | None = None) 
 
 
 def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop each candidate that has no less error than another one, and saves next to nothing beside it.
+    """Drop each candidate that has no less error than another one, and saves next to nothing compared to it.
 
-    That is less than 5 % of each resource that plans bound: errors that are not yet those of refined factors say less
-    than that.
+    Next to nothing is less than 5 % of each resource that plans bound. Errors before refinement are less exact than
+    that.
     """
     compared = [resource for resource in planned_resources() if resource.compared]
 
     def figures(candidate: Candidate) -> tuple[float, ...]:
         return candidate.relative_error, *(float(resource.amount(candidate.cost)) for resource in compared)
 
-    # In this order nothing that comes later has less error than what was kept.
+    # In this order no later candidate has less error than those kept before.
     ordered = sorted(candidates, key=figures)
     values = np.array([figures(candidate) for candidate in ordered])
     enough = np.array([1.0, *[1 + _NEXT_TO_NOTHING] * (values.shape[1] - 1)])

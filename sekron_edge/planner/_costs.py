@@ -1,4 +1,4 @@
-"""What a layer costs, with a structure or as it is: parameters, MACs, bytes, predicted time, in closed form."""
+"""Costs of a layer, with a structure or as it is: parameters, MACs, bytes, predicted time, in closed form."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _WRITING = (Conv, ConvTranspose, Linear, Permute)
 
 
 class CostModel(Protocol):
-    """What the planner asks of a device and a runtime: the time of operations, and where that figure is from."""
+    """The planner's view of a device and a runtime: the time of operations, and the origin of that figure."""
 
     @property
     def source(self) -> str:
-        """Say whether it was measured, and on what, or is estimated."""
+        """Return whether it was measured, and where, or is estimated."""
         ...
 
     def latency_ms(self, primitives: Sequence[Primitive]) -> float:
@@ -43,7 +43,7 @@ class CostModel(Protocol):
 
 @dataclass(frozen=True)
 class Pricing:
-    """What turns operations into costs: times, the precision of values, what operations take in the file."""
+    """Everything that turns operations into costs: times, the precision of values, bytes of operations in the file."""
 
     cost_model: CostModel
     precision: str = "fp32"
@@ -52,7 +52,7 @@ class Pricing:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: the shape of its input, and how many numbers live meanwhile, its input's among them."""
+    """One call of a layer: its input's shape, and the elements that live at the same time, its input's included."""
 
     in_shape: Shape
     held: int = 0
@@ -61,24 +61,24 @@ class Call:
 
 def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
     """Return the calls of every layer that a model runs, by its name."""
-    found: dict[str, list[Call]] = {}
+    calls: dict[str, list[Call]] = {}
     for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True):
         if operation.layer is not None:
-            found.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept))
-    return found
+            calls.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept))
+    return calls
 
 
 class Prices:
-    """Prices of layers with structures, for several targets; what layers have in common is worked out once."""
+    """Prices of layers with structures, for several targets; layers that are alike are priced once."""
 
     def __init__(self, targets: Sequence[Pricing]) -> None:
         self._targets = targets
         self._known: dict[Hashable, tuple[Sequence[Sequence[Primitive]], LayerCost]] = {}
-        # Pricing is Python alone: two threads at once would take as long as one after the other, and do it twice.
+        # Pricing is pure Python: two threads at once take as long as one after the other, and would do it twice.
         self._turn = Lock()
 
     def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int) -> LayerCost:
-        """Return what `layer_cost` does for one of the targets."""
+        """Return the result of `layer_cost` for one of the targets."""
         bias = getattr(layer, "bias", None)
         shapes = tuple(call.in_shape for call in calls)
         key = structure, layer_geometry(layer), None if bias is None else bias.numel(), shapes, target
@@ -96,7 +96,7 @@ def layer_cost(structure: Structure, layer: nn.Module, calls: Sequence[Call], ta
 def _priced(
     structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing
 ) -> tuple[Sequence[Sequence[Primitive]], LayerCost]:
-    """Return the operations of each call, and the layer's price but for its peak: that is of what lives beside it."""
+    """Return the operations of each call, and the layer's price without its peak, which depends on other layers."""
     geometry, _ = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
@@ -112,7 +112,7 @@ def _with_peak(
 
 
 def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
-    """Price a layer that stays as it is. What is no convolution costs its parameters; its time is in the rest."""
+    """Price a layer that stays as it is. Other layers than convolutions cost parameters; their time is in the rest."""
     if isinstance(layer, nn.modules.conv._ConvNd):
         whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
         return layer_cost(whole, layer, calls, target)
@@ -121,14 +121,14 @@ def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing) -> La
 
 
 def rest_cost(parameters: int, graph: OperationGraph, target: Pricing) -> LayerCost:
-    """Price what is no layer: sums, pooling, activations, and parameters that belong to none."""
+    """Price everything outside of layers: sums, pooling, activations, and parameters that belong to no layer."""
     between = [
         (operation.primitives, held, kept)
         for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True)
         if operation.layer is None
     ]
     peak = max((peak_elements(*each) for each in between), default=0)
-    primitives = [primitive for found, _, _ in between for primitive in found]
+    primitives = [primitive for own, _, _ in between for primitive in own]
     return _cost(parameters, primitives, peak, target)
 
 

@@ -22,23 +22,23 @@ from sekron_edge.tensor import (
 )
 
 _SWEEPS = 20
-# Multiplications of all sweeps of a candidate: those of the largest layers get fewer, but so many.
+# Most multiplications of all sweeps of a candidate: those of the largest layers get fewer sweeps, but at least a few.
 _WORK = 5e9
 _FEWEST_SWEEPS = 4
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
-# Before candidates are judged by a layer's output. Of ResNet-20's errors after ten sweeps, those after two miss by 2 %,
-# after one by 4 %, after none by 14 %.
+# Sweeps before candidates are judged by a layer's output. Compared to ResNet-20's errors after ten sweeps, those after
+# two differ by 2 %, after one by 4 %, after none by 14 %.
 _SWEEPS_FOR_OUTPUTS = 2
-# Of a group's weight: from so many on, spectra and decompositions are in float32. Their errors move by 1e-5.
+# From this many values of a group's weight on, spectra and decompositions are in float32. Errors move by 1e-5.
 _MANY_VALUES = 1e5
-# Of the inputs of a layer: from so many on, errors are of a subspace narrower by so much, the first of these that
+# From this many inputs of a layer on, errors are computed in a subspace: narrower by the first of these factors that
 # leaves out no more than this share of their energy.
 _REDUCED_FROM = 1024
 _NARROWER = (16, 8)
 _MOST_LEFT = 0.02
-# Of a layer: outputs times squared inputs. From the first on, arithmetic is in float32: half the time, and what that
-# changes is less than candidates differ by. All sweeps of a candidate take so much at most.
+# Outputs times squared inputs of a layer. From the first on, arithmetic is in float32: that takes half the time, and
+# changes errors by less than candidates differ. The second is the most for all sweeps of a candidate.
 _SINGLE_FROM = 1e7
 _WORK_FOR_OUTPUTS = 2e8
 
@@ -46,15 +46,15 @@ _WORK_FOR_OUTPUTS = 2e8
 class WeightErrors:
     """Relative Frobenius errors of structures.
 
-    In closed form for two factors, and for a chain or SeKron of three: a few spectra give the errors of all ranks.
-    Others are decomposed, with few sweeps. Large systems are solved in float32.
+    They are in closed form for two factors, and for a chain or SeKron of three: a few spectra give the errors of all
+    ranks. Other structures are decomposed, with few sweeps. Large systems are solved in float32.
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
 
     Attributes:
         weight: In the type that decompositions compute in.
-        decomposed: Of the others, a decomposition for each group.
+        decomposed: For structures without a closed form, a decomposition of each group.
 
     Raises:
         UnsupportedLayerError: If the weight is not finite.
@@ -69,13 +69,13 @@ class WeightErrors:
         self._vectors: dict[tuple[Shape, ...], list[list[Tensor]]] = {}
 
     def __call__(self, structures: Sequence[Structure]) -> list[float]:
-        """Return the relative error of each over all groups: those of splits come cheaper together."""
+        """Return the relative error of each structure over all groups; errors of splits are cheaper together."""
         if self.norm == 0:
             return [0.0 for _ in structures]
         keys = dict.fromkeys(_key(structure) for structure in structures)
         splits = [shapes for coupling, shapes in keys if coupling == "full" and len(shapes) == 2]
-        found = split_energies(self.weight, [split for split in splits if ("full", split) not in self.cache])
-        self.cache |= {("full", split): _looked_up(_from_each_on(held).sum(0)) for split, held in found.items()}
+        split_squares = split_energies(self.weight, [split for split in splits if ("full", split) not in self.cache])
+        self.cache |= {("full", split): _looked_up(_from_each_on(held).sum(0)) for split, held in split_squares.items()}
         return [self._error(structure) for structure in structures]
 
     def _error(self, structure: Structure) -> float:
@@ -102,7 +102,7 @@ class WeightErrors:
         return self.decomposed[structure]
 
     def _begun(self, structure: Structure) -> list[FactorizedTensor]:
-        """Return where sweeps begin; of CP, all ranks begin with the same vectors."""
+        """Return the start of the sweeps; all ranks of CP begin with the same vectors."""
         if structure.coupling != "diagonal":
             return [unrefined(group, structure) for group in self.weight]
         shapes = tuple(factor.shape for factor in structure.factors)
@@ -112,12 +112,12 @@ class WeightErrors:
         return [unrefined(group, structure, vectors=vectors) for group, vectors in pairs]
 
     def _after_decomposition(self, structure: Structure) -> float:
-        found = self.decompose(structure)
-        rebuilt = torch.stack([group.reconstruct() for group in found])
+        groups = self.decompose(structure)
+        rebuilt = torch.stack([group.reconstruct() for group in groups])
         return float(torch.linalg.vector_norm(self.weight - rebuilt)) / self.norm
 
     def _train(self, shapes: tuple[Shape, ...]) -> _Discarded:
-        """Return the energy that each pair of ranks of the TT-SVD discards: what HOOI's step may still lower a little.
+        """Return the energy that each pair of ranks of the TT-SVD discards; HOOI's step may still lower it a little.
 
         A pair's second step sees only the first step's components, so each first rank has a spectrum of its own.
         """
@@ -134,7 +134,7 @@ class WeightErrors:
         return discarded
 
     def _sekron(self, shapes: tuple[Shape, ...]) -> _Discarded:
-        """Return the energy that each pair of ranks of SeKron's SVDs discards: of the pairs that are left out."""
+        """Return the energy that each pair of ranks of SeKron's SVDs discards: that of the components left out."""
         squares = torch.stack([energies(_components(unfold(group, shapes))[1]) for group in self.weight])
 
         def discarded(ranks: tuple[int, ...]) -> float:
@@ -160,7 +160,7 @@ def _components(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_each_on(squares: Tensor) -> Tensor:
-    """Return what is left from each on: ``(batch, m)`` to ``(batch, m + 1)``."""
+    """Return the sum from each position on: ``(batch, m)`` to ``(batch, m + 1)``."""
     return torch.nn.functional.pad(squares.flip(-1).cumsum(-1).flip(-1), (0, 1))
 
 
@@ -173,7 +173,7 @@ def _looked_up(table: Tensor) -> _Discarded:
 
 
 def sweeps_for_outputs(weight: Tensor) -> int:
-    """Return how often candidates of a layer are refined for its output before they are judged; 0 if it is too large.
+    """Return the sweeps that refine a layer's candidates for its output before they are judged; 0 if it is too large.
 
     Args:
         weight: With its groups apart, ``(groups, F / groups, C / groups, *kernel)``.
@@ -182,17 +182,17 @@ def sweeps_for_outputs(weight: Tensor) -> int:
 
 
 def _work(weight: Tensor) -> int:
-    """Return what multiplying one group's change by its inputs' moments takes."""
+    """Return the multiplications of one group's change with its inputs' moments."""
     return int(weight.shape[1] * prod(weight.shape[2:]) ** 2)
 
 
 def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Structure]) -> list[float]:
     """Return the relative errors of a layer's output, ``sqrt(tr(dW Sigma dW^T) / tr(W Sigma W^T))``.
 
-    Of factors that were refined for that error, a little: without, it says next to nothing about what they can reach.
+    The factors were refined a little for that error: otherwise it would say next to nothing about the reachable error.
 
     Args:
-        errors: Of the layer's weight; what it decomposed is not decomposed again.
+        errors: Of the layer's weight; its decompositions are used again.
         moment: ``E[x x^T]`` of each group's patches, ``(groups, n, n)`` with ``n = C / groups * prod(kernel)``.
         structures: Of one group's weight.
     """
@@ -207,14 +207,14 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
     )
     if total <= 0:
         return [0.0 for _ in structures]
-    # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks. Which
-    # components SeKron of three factors keeps depends on both of its ranks.
+    # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks. The
+    # components that SeKron of three factors keeps depend on both of its ranks.
     families: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, structure in enumerate(structures):
         shared = structure.coupling == "chain" or len(structure.factors) == 2
         cut = structure.sizes[:-1] if shared else structure.sizes
         families[(structure.factors, *cut)].append(index)
-    found = [0.0] * len(structures)
+    relative = [0.0] * len(structures)
     for members in families.values():
         largest = max((structures[index] for index in members), key=lambda structure: structure.sizes)
         groups = errors.decompose(largest)
@@ -226,15 +226,15 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
                 if sweeps:
                     near = refine(near, dense, sigma=metric.sigma, weighted=times, sweeps=sweeps)
                 left += metric.energy(dense - near.reconstruct().to(kind))
-            found[index] = (left / total) ** 0.5
-    return found
+            relative[index] = (left / total) ** 0.5
+    return relative
 
 
 class _Metric:
     """``dW -> tr(dW Sigma dW^T)`` for many ``dW``.
 
     A large Sigma is replaced by its action on a subspace that holds nearly all of its trace, found by a randomised
-    range finder (Halko et al. 2011), and a multiple of the identity beside: what is left out is known.
+    range finder (Halko et al. 2011), and by a multiple of the identity beside it; the part left out is known.
 
     Args:
         sigma: ``E[x x^T]`` of one group's patches, ``(n, n)``; arithmetic is in its type.
@@ -275,7 +275,7 @@ def _leading_part(sigma: Tensor) -> tuple[Tensor, Tensor, float] | None:
 
 
 def _sweeps(structure: Structure) -> int:
-    """Return few sweeps where there is no direct algorithm, else none: scoring sees many candidates."""
+    """Return a few sweeps where there is no direct algorithm, else none, because scoring sees many candidates."""
     if structure.coupling in ("full", "chain", "star"):
         return 0
     work = len(structure.factors) * prod(structure.shape) * max(structure.sizes)

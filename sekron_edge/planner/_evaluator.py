@@ -1,4 +1,4 @@
-"""Whole plans evaluated by what they change of the model's own output: errors of layers do not simply add up."""
+"""Whole plans evaluated by their change of the model's output: errors of layers do not simply add up."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PlanEvaluator:
     """Evaluates whole plans on calibration data, before any fine-tuning.
 
     Args:
-        calibration: Of the original model: what factors are refined for.
+        calibration: Of the original model; factors are refined for it.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed anew).
-        evaluated_on: What divergences are measured on, if more than the inputs of the calibration; in batches as large
-            as those.
+        settle: Applied to a rewritten model before it is evaluated (batch-norm statistics computed again).
+        evaluated_on: Inputs that divergences are measured on, if more than those of the calibration; in batches of the
+            same size.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PlanEvaluator:
             return torch.cat([model(*batch) for batch in batches])
 
     def best(self, plans: Sequence[Plan]) -> Plan:
-        """Return the plan that diverges least, with its divergence; the first of those that are alike."""
+        """Return the plan that diverges least, with its divergence; the first one where several are equal."""
         divergences: list[float] = []
         for plan in plans:
             alike = (index for index in range(len(divergences)) if plans[index].structures() == plan.structures())
@@ -64,7 +64,7 @@ class PlanEvaluator:
         return plans[least].model_copy(update={"divergence": divergences[least]})
 
     def plan(self, scores: ModelScores, budget: Budget, *, profile: str, runtime: str, seed: int = 0) -> Plan:
-        """Solve with all families of structures, and with each alone; return the best of these plans.
+        """Solve with all families of structures, and with each family only; return the best of these plans.
 
         Raises:
             InfeasibleBudgetError: If no choice keeps the budget; carries the nearest point.

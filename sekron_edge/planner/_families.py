@@ -1,4 +1,4 @@
-"""Families of structures: what each offers for a weight, by name. No torch here."""
+"""Families of structures by name, and the structures that each offers for a weight. No torch here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sekron_edge.structure import (
     weight_svd,
 )
 
-DENSE = "dense"  # what plans call a layer that stays as it is
-# Ranks are offered at these shares of the full rank, rounded to what vector units take whole.
+DENSE = "dense"  # the name in plans of a layer that stays as it is
+# Ranks are offered at these shares of the full rank, rounded to multiples that fill vector units.
 _SHARES = (0.03125, 0.0625, 0.09375, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.5625, 0.625, 0.6875, 0.75)
 _RANK_MULTIPLE = 4
 _COARSE = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75)
@@ -34,11 +34,11 @@ class Family:
     """Structures of one kind.
 
     Attributes:
-        name: What plans call it.
+        name: Its name in plans.
         structures: Yields structures for the weight ``(F, C, *kernel)`` of one group, each of that shape; nothing where
             the family has nothing to offer. Structures with as many parameters as the weight are left out later.
-        by_default: Whether it is offered where nobody names families. Otherwise it is by name only, as is right for
-            many structures whose errors have no closed form: each of them is decomposed.
+        by_default: Whether it is offered if no families are named. Otherwise it is offered by name only, which suits
+            families of many structures without errors in closed form: each of them is decomposed.
     """
 
     name: str
@@ -96,7 +96,7 @@ def _sekron2s(shape: Shape) -> Iterator[Structure]:
 
 
 def _sekron3s(shape: Shape) -> Iterator[Structure]:
-    """Yield structures whose three factors share the modes out among them, none split."""
+    """Yield structures whose three factors divide the modes among themselves, none split."""
     modes = mode_by_mode(shape)
     for owners in product(range(3), repeat=len(shape)):
         shapes = [

@@ -1,4 +1,4 @@
-"""What could be had: plans from the dense model to the least of one entry, all from one scoring. No torch here."""
+"""The possible plans: from the dense model to the least of one entry, all from one scoring. No torch here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from sekron_edge.budget import LATENCY, Budget, planned_resource
 from sekron_edge.planner._plan import FrontierPoint
 from sekron_edge.planner._scoring import ModelScores
 
-# What sums may differ by, added up in another order.
+# Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6
 
 
 def budgets_to_least(scores: ModelScores, entry: str, points: int) -> list[Budget]:
-    """Return budgets of one entry, in equal ratios from what the dense model takes to the least that can be had.
+    """Return budgets of one entry, in equal ratios from the dense model's figure to the least that is possible.
 
     Raises:
         ConfigError: If plans are not solved for it, or it does not add up over layers.
@@ -22,7 +22,7 @@ def budgets_to_least(scores: ModelScores, entry: str, points: int) -> list[Budge
 
 
 def frontier(scores: ModelScores, entry: str = LATENCY.name, points: int = 16) -> tuple[FrontierPoint, ...]:
-    """Return the least predicted loss at each of such budgets; each point once."""
+    """Return the least predicted loss at each of these budgets; each point once."""
     plans = [scores.plan(budget, profile="", runtime="") for budget in budgets_to_least(scores, entry, points)]
-    found = [FrontierPoint(cost=plan.cost, predicted_loss=plan.solver.objective) for plan in plans]
-    return tuple(dict.fromkeys(found))
+    least_losses = [FrontierPoint(cost=plan.cost, predicted_loss=plan.solver.objective) for plan in plans]
+    return tuple(dict.fromkeys(least_losses))

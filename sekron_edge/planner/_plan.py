@@ -21,12 +21,12 @@ class LayerChoice(BaseModel):
         weight_shape: Of the original weight.
         structure: The chosen structure, ``None`` for "leave it dense".
         family: The name of the structure's family, or ``dense``.
-        reason: Why: what it saves, or why the layer stays dense.
+        reason: What the structure saves, or why the layer stays dense.
         dense: Cost of the original layer.
-        cost: Cost of what it becomes.
+        cost: Cost of the chosen layer.
         relative_error: ``||W - What|| / ||W||``, under the calibration data where it was given.
         predicted_loss: The layer's share of the predicted divergence of the model's outputs.
-        candidates: How many were considered.
+        candidates: Number of candidates that were considered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +47,7 @@ class LayerChoice(BaseModel):
 class SolverResult(BaseModel):
     """How the choice was made: HiGHS's status, the objective, and the proven bound on it.
 
-    ``binding`` are the limits without which there would be a better choice.
+    ``binding`` holds the limits without which there would be a better choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class SolverResult(BaseModel):
 
 
 class FrontierPoint(BaseModel):
-    """What the best choice for some budget costs, and its predicted loss: the objective of the solver."""
+    """The cost of the best choice for some budget, and its predicted loss: the objective of the solver."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,12 +68,12 @@ class FrontierPoint(BaseModel):
 
 
 class Plan(BaseModel):
-    """Which structure each layer gets, why, and what it is predicted to cost.
+    """The structure of each layer, the reason for it, and its predicted cost.
 
-    ``dense`` and ``cost`` are whole-model figures; ``latency_source`` says whether the latency model was
-    measured on the device or is only estimated, ``error_source`` what the layers' errors are errors of. ``divergence``
-    is that of the decomposed model's outputs from the original's, measured on calibration data; None if nobody did.
-    ``frontier`` is what other budgets of latency alone would give, as predicted.
+    ``dense`` and ``cost`` are figures of whole models. ``latency_source`` says whether the latency model was measured
+    on the device or is only estimated, and ``error_source`` what the layers' errors are errors of. ``divergence`` is
+    that of the decomposed model's outputs from the original's, measured on calibration data; None if it was not
+    measured. ``frontier`` holds the predicted plans for other budgets of latency only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,7 +114,7 @@ class Plan(BaseModel):
         return "\n".join(lines)
 
     def _said(self, entry: str) -> str:
-        """Say whether a limit decided anything, and what the plan takes of it."""
+        """Return whether a limit decided anything, and how much the plan takes of it."""
         taken = find_resource(entry).amount(self.cost)
         return f"{'binds' if entry in self.solver.binding else 'does not bind'}: {taken:.6g} predicted"
 

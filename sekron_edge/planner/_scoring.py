@@ -1,4 +1,4 @@
-"""Scoring a model: what each candidate of each layer costs, and what error it makes."""
+"""Scoring a model: the cost and the error of each candidate of each layer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Price = Callable[[Structure, nn.Module, Sequence[Call]], LayerCost]
 class ModelScores(BaseModel):
     """All layers' candidates: solved for any budget without scoring again. JSON round trip.
 
-    ``rest`` is what is no choice: other parameters, sums, pooling, activations.
+    ``rest`` is the cost of everything that is not a choice: other parameters, sums, pooling, activations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,10 +55,10 @@ class ModelScores(BaseModel):
         return total([self.rest, *(layer.candidates[0].cost for layer in self.layers)])
 
     def least(self, entry: str) -> float:
-        """Return the least that any choice costs of a resource that adds up.
+        """Return the least amount of a resource that any choice takes; the resource must add up over layers.
 
         Raises:
-            ConfigError: If it is a maximum, or nothing that plans are solved for.
+            ConfigError: If it is a maximum, or plans are not solved for it.
         """
         resource = planned_resource(entry)
         if resource.adds_up != "sum":
@@ -92,7 +92,7 @@ class ModelScores(BaseModel):
         scale: float = 1.0,
         factorized: float = 1.0,
     ) -> ModelScores:
-        """Return the scores as the measurement of an exported model corrects them.
+        """Return the scores, corrected by the measurement of an exported model.
 
         Args:
             source: What was measured; joins ``latency_source``.
@@ -147,16 +147,16 @@ class ModelScores(BaseModel):
 
 
 def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | None = None) -> nn.Module:
-    """Return a copy of ``model`` whose layers are what the plan says.
+    """Return a copy of ``model`` with the layers of a plan.
 
     Args:
         model: Left untouched.
-        plan: Made for it.
-        calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data. With them the
-            factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
+        plan: Made for this model.
+        calibration: Real inputs, one tensor ``(batch, ...)`` for each input of the model; never held-out data. With
+            them the factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
 
     Raises:
-        ConfigError: If the plan names a layer that the model has not.
+        ConfigError: If the plan names a layer that the model does not have.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
     structures = plan.structures()
@@ -203,12 +203,12 @@ def score(
 
     Args:
         model: Traced on the example inputs in ``eval`` mode; left as it was.
-        example_inputs: Their shapes are those that costs are for.
+        example_inputs: Costs are for their shapes.
         cost_model: The target's.
         precision: Decides the bytes of a value.
-        file_costs: What operations take in the artifact beside their weights; by default nothing.
-        calibration: Real inputs, one tensor ``(batch, ...)`` an input of the model; never held-out data.
-        families: Of structures to offer, by name; those that are offered by default if None.
+        file_costs: Bytes of operations in the artifact beside their weights; by default none.
+        calibration: Real inputs, one tensor ``(batch, ...)`` for each input of the model; never held-out data.
+        families: Names of the families to offer; those that are offered by default if None.
 
     Raises:
         UnsupportedLayerError: If a layer's weights are not finite; names it.
@@ -228,7 +228,7 @@ def score_for_all(
     calibration: Calibration | None = None,
     families: Collection[str] | None = None,
 ) -> list[ModelScores]:
-    """Score for several targets at once: each keeps the candidates that nothing beats there, errors are found once.
+    """Score for several targets at once: each keeps the candidates that nothing beats there; errors are computed once.
 
     Args:
         model: As for `score`.
@@ -264,7 +264,7 @@ def score_for_all(
         except UnsupportedLayerError as error:
             raise UnsupportedLayerError(f"layer {name!r}: {error}") from error
 
-    # A layer that never runs costs nothing. The largest take longest, and none may be left for the end.
+    # A layer that never runs costs nothing. The largest layers take longest, so they come first.
     running = [name for name in names if name in calls]
     by_size = sorted(running, key=lambda name: -prod(weight_shape(modules[name])))
     of = dict(zip(by_size, each_on_a_thread(scored, by_size), strict=True))

@@ -1,4 +1,4 @@
-"""Errors become loss: how much each layer's error moves the model's own output, measured."""
+"""Errors become loss: how much each layer's error changes the model's output, measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
 
-# Of the dense layer's MACs: what the candidate that is tried has at most.
+# The tried candidate has at most this share of the dense layer's MACs.
 _SHARE = 0.5
 _LEAST_SLOPE = 1e-9
-# Errors up to here are hardly more than rounding: with few samples, factors may reach what was seen of a layer exactly.
+# Errors up to here are hardly more than rounding: with few samples, factors may fit a layer's inputs exactly.
 _ROUNDING = 1e-4
 
 
@@ -30,15 +30,15 @@ def measure_sensitivity(
 ) -> ModelScores:
     """Replace each candidate's predicted loss by ``slope * relative_error^2``, the slope measured layer by layer.
 
-    One layer at a time becomes the best of its candidates with half the MACs; the divergence of the outputs from the
+    One layer at a time becomes the best of its candidates with half the MACs. The divergence of the outputs from the
     original's gives the slope.
 
     Args:
         scores: Of the calibration's model.
-        calibration: Its inputs are what divergences are measured on.
+        calibration: Divergences are measured on its inputs.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is compared (batch-norm statistics computed anew).
-        progress: Called with the number of layers done, and of all.
+        settle: Applied to a rewritten model before it is compared (batch-norm statistics computed again).
+        progress: Called with the number of finished layers, and of all layers.
     """
     with torch.inference_mode():
         reference = calibration.model(*calibration.inputs)
@@ -58,7 +58,7 @@ def measure_sensitivity(
 
 
 def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScores:
-    """Price errors by the slopes that were measured with other scores of the same model, for another target."""
+    """Price errors by slopes that were measured with scores of the same model for another target."""
     slopes = [
         max((c.predicted_loss / c.relative_error**2 for c in layer.candidates if c.relative_error > 0), default=0.0)
         for layer in measured.layers
@@ -70,12 +70,12 @@ def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScor
 def _slope(
     model: nn.Module, layer: LayerScores, moment: Tensor | None, diverged: Callable[[nn.Module], float]
 ) -> float:
-    """Return the divergence that a layer's squared relative error makes, measured with one of its candidates."""
+    """Return the divergence per squared relative error of a layer, measured with one of its candidates."""
     tried = _tried(layer)
     if tried is None:
         return 0.0
     assert tried.structure is not None
-    # As it was scored: the slope has to be that of the error it was given.
+    # Decomposed as it was scored, so that the slope fits the error that it was given.
     sweeps = sweeps_for_outputs(layer_weight(model.get_submodule(layer.name)))
     moments = {layer.name: moment} if moment is not None and sweeps else None
     near = approximate_layers(model, {layer.name: tried.structure}, moments=moments, sweeps=sweeps if moments else None)

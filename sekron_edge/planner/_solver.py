@@ -1,4 +1,4 @@
-"""The exact choice: one candidate a layer, least predicted loss, under all budgets at once. No torch here."""
+"""The exact choice: one candidate per layer, least predicted loss, under all budgets at once. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sekron_edge.planner._plan import SolverResult
 from sekron_edge.silence import silenced
 
 _TOLERANCE = 1e-9
-# What is better by less is so by rounding.
+# A smaller gain than this is rounding.
 _BETTER = 1e-6
 
 
@@ -35,7 +35,7 @@ def solve(
 
     Raises:
         InfeasibleBudgetError: If no choice keeps all limits; names those that bind and the nearest point.
-        ConfigError: If a limit is of nothing that plans are solved for.
+        ConfigError: If plans cannot be solved for one of the limits.
     """
     for entry in limits:
         planned_resource(entry)
@@ -50,7 +50,7 @@ def _best(
     layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float]
 ) -> tuple[list[Candidate], Literal["optimal", "feasible"], float]:
     """Return the choice, whether it is proven to be the best, and the bound on its loss."""
-    # What adds up over layers is bounded for all of them; a maximum bounds each candidate by itself.
+    # A resource that adds up is bounded over all layers; a maximum bounds each candidate by itself.
     limited = [resource for resource in planned_resources() if resource.name in limits]
     bounded = [resource for resource in limited if resource.adds_up == "sum"]
     options = _within(layers, rest, [resource for resource in limited if resource.adds_up == "max"], limits)
@@ -69,21 +69,21 @@ def _best(
     if bounded:
         constraints.append(LinearConstraint(cost / scale[:, None], -np.inf, room / scale))
     spread = max(float(loss.max()), _TOLERANCE)
-    found = _solved(
+    solution = _solved(
         loss / spread,
         constraints=constraints,
         integrality=np.ones(len(flat)),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0.0},
     )
-    if found.x is None:
+    if solution.x is None:
         raise _infeasible(cost, room, one_each, [resource.name for resource in bounded], limits)
-    picked = [flat[index] for index in np.flatnonzero(found.x > 0.5)]
-    return picked, "optimal" if found.status == 0 else "feasible", float(found.mip_dual_bound) * spread
+    picked = [flat[index] for index in np.flatnonzero(solution.x > 0.5)]
+    return picked, "optimal" if solution.status == 0 else "feasible", float(solution.mip_dual_bound) * spread
 
 
 def _solved(objective: npt.NDArray[np.float64], **problem: Any) -> Any:
-    """Run HiGHS, which at times prints a line for its developers to stdout, where results go (ERGO-Code/HiGHS#2783)."""
+    """Run HiGHS silently: it sometimes prints a line for its developers to stdout (ERGO-Code/HiGHS#2783)."""
     with silenced():
         return milp(objective, **problem)
 
@@ -91,7 +91,7 @@ def _solved(objective: npt.NDArray[np.float64], **problem: Any) -> Any:
 def _binding(
     layers: Sequence[LayerScores], rest: LayerCost, limits: Mapping[str, float], objective: float
 ) -> tuple[str, ...]:
-    """Return the limits without which there would be a better choice; all of them, where each alone is enough."""
+    """Return the limits without which there would be a better choice; all, where each of them is enough."""
     least = sum(min(candidate.predicted_loss for candidate in layer.candidates) for layer in layers)
     better = objective - _BETTER * max(objective, _TOLERANCE)
     if least >= better:
@@ -99,12 +99,12 @@ def _binding(
     if len(limits) == 1:
         return tuple(limits)
     without = {entry: {e: limit for e, limit in limits.items() if e != entry} for entry in limits}
-    found = [
+    binding = [
         entry
         for entry, others in without.items()
         if sum(candidate.predicted_loss for candidate in _best(layers, rest, others)[0]) < better
     ]
-    return tuple(found or limits)
+    return tuple(binding or limits)
 
 
 def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]:
@@ -119,10 +119,10 @@ def _one_each(options: Sequence[Sequence[Candidate]]) -> npt.NDArray[np.float64]
 def _within(
     layers: Sequence[LayerScores], rest: LayerCost, maxima: Sequence[Resource], limits: Mapping[str, float]
 ) -> list[list[Candidate]]:
-    """Return the candidates of each layer that keep all limits which bound them one by one.
+    """Return the candidates of each layer that keep all limits on single candidates.
 
     Raises:
-        InfeasibleBudgetError: If a layer has none, or the rest keeps one not.
+        InfeasibleBudgetError: If a layer has none, or the rest does not keep one of the limits.
     """
     for resource in maxima:
         _require_most(layers, rest, resource, limits[resource.name])
@@ -137,7 +137,7 @@ def _within(
 
 
 def _require_most(layers: Sequence[LayerScores], rest: LayerCost, resource: Resource, limit: float) -> None:
-    """Refuse a limit of a maximum that no choice keeps; name what needs the most."""
+    """Refuse a limit of a maximum that no choice keeps; name the layer or operation that needs the most."""
     needs = {f"layer {layer.name!r}": min(resource.amount(c.cost) for c in layer.candidates) for layer in layers}
     needs["an operation between layers"] = resource.amount(rest)
     most = max(needs, key=lambda name: needs[name])
@@ -153,7 +153,7 @@ def _require_most(layers: Sequence[LayerScores], rest: LayerCost, resource: Reso
 
 
 def _no_candidate(layer: LayerScores, maxima: Sequence[Resource], limits: Mapping[str, float]) -> InfeasibleBudgetError:
-    """Say that a layer keeps each of several maxima, and not all of them; offer the candidate that is nearest."""
+    """Return the error of a layer that keeps each of several maxima but not all at once, with its nearest candidate."""
     names = [resource.name for resource in maxima]
     points = [{resource.name: resource.amount(c.cost) for resource in maxima} for c in layer.candidates]
     nearest = min(points, key=lambda point: max(point[name] / limits[name] for name in names))
@@ -190,13 +190,13 @@ def _infeasible(
     count = cost.shape[1]
     overrun = np.hstack([cost / limit[:, None], -np.ones((len(bounded), 1))])
     choose = np.hstack([one_each, np.zeros((len(one_each), 1))])
-    found = _solved(
+    solution = _solved(
         np.append(np.zeros(count), 1.0),
         constraints=[LinearConstraint(overrun, -np.inf, -fixed / limit), LinearConstraint(choose, 1, 1)],
         integrality=np.append(np.ones(count), 0),
         bounds=Bounds(0, np.append(np.ones(count), np.inf)),
     )
-    reached = cost @ np.round(found.x[:count]) + fixed
+    reached = cost @ np.round(solution.x[:count]) + fixed
     nearest = {entry: float(value) for entry, value in zip(bounded, reached, strict=True)}
     binding = [e for e, value, most in zip(bounded, reached, limit, strict=True) if value > most]
     asked = ", ".join(f"{entry} <= {limits[entry]:.6g}" for entry in bounded)

@@ -1,7 +1,7 @@
 """Squared singular values of all splits of a weight into two factors, from few products of the weight with itself.
 
-The Gram matrix of a split's smaller side is that of a larger side with what the sides differ by summed away, a partial
-trace: of a 512x512x3x3 kernel, 72 products serve 398 splits.
+The Gram matrix of a split's smaller side is a partial trace of a larger side's, which sums over the axes in which they
+differ: for a 512x512x3x3 kernel, 72 products serve 398 splits.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def split_energies(weights: Tensor, splits: Iterable[tuple[Shape, ...]]) -> dict
             leading[first] = first, second
         else:
             trailing[second] = first, second
-    found: dict[tuple[Shape, ...], Tensor] = {}
+    squares: dict[tuple[Shape, ...], Tensor] = {}
     for of_side in (leading, trailing):
         for side, gram in _grams(weights, of_side, of_side is leading):
-            found[of_side[side]] = _eigenvalues(gram)
-    return found
+            squares[of_side[side]] = _eigenvalues(gram)
+    return squares
 
 
 def _grams(
     weights: Tensor, of_side: Mapping[Shape, tuple[Shape, ...]], leading: bool
 ) -> Iterator[tuple[Shape, Tensor]]:
-    """Yield the Gram matrix of each side; no more are held at a time than a side has ancestors."""
+    """Yield the Gram matrix of each side; no more are in memory at a time than a side has ancestors."""
     whole = tuple(weights.shape[1:])
     children: dict[Shape | None, list[Shape]] = defaultdict(list)
     for side in of_side:
@@ -65,7 +65,7 @@ def _grams(
 
 
 def _parent(side: Shape, whole: Shape, known: Container[Shape]) -> Shape | None:
-    """Return a known side that is larger in one mode by the smallest factor that there is."""
+    """Return the known side that is larger in one mode, by the smallest factor; None if there is none."""
     larger = [
         (*side[:mode], size * factor, *side[mode + 1 :])
         for mode, size in enumerate(side)
@@ -76,7 +76,7 @@ def _parent(side: Shape, whole: Shape, known: Container[Shape]) -> Shape | None:
 
 
 def _partial_trace(gram: Tensor, side: Shape, child: Shape, leading: bool) -> Tensor:
-    """Sum over the digit of the one mode in which the child is smaller.
+    """Sum over the digit of the mode in which the child is smaller.
 
     A mode's index is that of the first factor times the second's size, plus that of the second: a leading side loses
     the last digit of its index, a trailing one the first.
