@@ -1,4 +1,4 @@
-"""The main job: config in, bundle out. The only wiring of all the parts.
+"""The main job: config in, bundle out. The only wiring of all parts.
 
 Requirements kept here: a bundle appears whole or not at all; a killed job goes on where it was; held-out data gives
 final figures only; what is delivered was measured against every budget, or says that it was not.

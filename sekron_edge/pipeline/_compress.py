@@ -1,4 +1,4 @@
-"""The main job on a model that is there: plan, decompose, fine-tune, export, verify, measure, pack."""
+"""The main job on a model in memory: plan, decompose, fine-tune, export, verify, measure, pack."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sekron_edge.training import FinetuneConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came of a job: the bundle's folder and manifest, the plan, and the PyTorch model that it delivers."""
+    """The result of a job: the bundle's folder and manifest, the plan, and the PyTorch model that it delivers."""
 
     bundle: Path
     manifest: Manifest
@@ -54,28 +54,28 @@ def plan(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
-    """Choose what each layer becomes, so that the exported artifact keeps the budget.
+    """Choose a structure for each layer, so that the exported artifact keeps the budget.
 
-    On this machine, and on a device that is reached, candidates are exported and measured, and the plan corrected by
-    that; for another device latencies are estimates, and the plan's ``latency_source`` says so.
+    On this machine, and on a device that is reached, candidates are exported and measured, and the plan is corrected by
+    the measurements. For another device latencies are estimates, and the plan's ``latency_source`` says so.
 
     Args:
         model: Left untouched.
-        example_inputs: One tensor an input; their shapes become the artifact's.
+        example_inputs: One tensor per input; their shapes become the artifact's.
         profile: The device, or its id.
-        task: Its calibration data decides how much each layer's error hurts.
+        task: Its calibration data decides how much each layer's error costs.
         budget: By default half of the dense model's latency.
         runtime: Format whose latency and size count; by default the profile's.
         precision: Of the artifact.
-        threads: That the runtime may use; by default the profile's.
-        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
-        work: Folder for the artifacts that are tried; by default one that is removed again.
+        threads: Threads that the runtime may use; by default the profile's.
+        measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
+        work: Folder for the artifacts that are tried; by default a temporary one.
         seed: Recorded in the plan.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
+        progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget; carries the nearest points.
-        ConfigError: If the runtime has no exporter, or the budget asks for what nobody knows of the device.
+        ConfigError: If the runtime has no exporter, or the budget needs a figure that is not known of the device.
         UnsupportedLayerError: If a layer's weights are not finite.
     """
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
@@ -112,28 +112,28 @@ def compress(
 
     Args:
         model: Trained; left untouched.
-        example_inputs: One tensor an input, a batch of 1; their shapes become the artifacts'.
+        example_inputs: One tensor per input, a batch of 1; their shapes become the artifacts'.
         profile: The device, or its id.
         task: What the model is for.
         out: Folder of the bundle; it appears whole, or not at all.
         budget: What the artifact must keep; by default half of the dense model's latency.
         runtime: Format whose latency and size count; by default the profile's.
-        formats: To deliver; by default the profile's, as far as exporters are known.
+        formats: Formats to deliver; by default those of the profile that have an exporter.
         precisions: Of the artifacts; the first is budgeted.
-        threads: That the runtime may use; by default the profile's.
+        threads: Threads that the runtime may use; by default the profile's.
         runs: Least number of timed runs.
-        measured_on: Where the device is reached, as ``ssh:board``: it is calibrated and measured there.
+        measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
         finetuning: How to distil; by default two epochs.
         quantization: When to train against rounding, if a precision is int8.
-        name: Of the bundle, and stem of its artifacts.
-        seed: Of everything random.
+        name: Name of the bundle, and stem of its artifacts.
+        seed: Seed of everything random.
         resume: Go on with an unfinished job in ``OUT.work``.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
+        progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If the budget cannot be kept; carries the nearest points.
         VerificationError: If an artifact does not compute what the model computes.
-        SekronEdgeError: Others as their names say; nothing appears at ``out`` then.
+        SekronEdgeError: Other errors, as their names say. Nothing appears at ``out`` then.
     """
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     target = Target.choose(
@@ -163,9 +163,9 @@ def plan_of(job: Job, *, work: Path, progress: Progress) -> Plan:
     """Plan a job; errors are those of `plan`.
 
     Args:
-        job: What is planned for.
+        job: The job.
         work: Folder for the artifacts that are tried.
-        progress: Receives what is reported.
+        progress: Receives the reports.
     """
     require_known_latency(job.target, job.budget)
     (context,) = contexts_for([job], progress)
@@ -176,10 +176,10 @@ def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Co
     """Do a job; errors are those of `compress`.
 
     Args:
-        job: What is done.
+        job: The job.
         out: Folder of the bundle; it appears whole, or not at all.
         resume: Go on with an unfinished job in ``OUT.work``.
-        progress: Receives what is reported.
+        progress: Receives the reports.
     """
     work = Work(out, job.settings(), resume=resume)
     chosen = work.plan()

@@ -38,12 +38,12 @@ class TargetSection(_Section):
     Attributes:
         profile: Id of a device profile, or path to a TOML file.
         runtime: Format whose latency is budgeted; by default the profile's.
-        formats: Formats in the bundle, each in every precision of ``precisions`` that it can; by default the profile's.
-        precisions: Of the artifacts; the first is what is planned and measured against the budgets.
-        threads: That the runtime may use; by default the profile's.
+        formats: Formats in the bundle, each in all ``precisions`` that it supports; by default the profile's.
+        precisions: Of the artifacts; the first is planned and measured against the budgets.
+        threads: Threads that the runtime may use; by default the profile's.
         runs: Least number of timed runs.
-        measured_on: Where the profile's device is reached, ``ssh:NAME`` or ``adb:NAME``: calibrated and measured there,
-            plans rest on no estimates.
+        measured_on: How the profile's device is reached, ``ssh:NAME`` or ``adb:NAME``. It is calibrated and measured
+            there, so plans do not rest on estimates.
     """
 
     profile: str = "host"
@@ -61,7 +61,7 @@ class JobConfig(_Section):
     ``task`` decides which keys ``data`` takes (`sekron_edge.task_kinds`). Relative paths start at the file's folder.
     ``train`` is used where the model has no weights; its result is cached, so that the next job with the same model,
     data and settings does not train again. ``seed`` decides everything random, also in training and fine-tuning.
-    Without a budget the artifact takes half the dense one's time.
+    Without a budget the artifact must take half the dense one's time.
     """
 
     name: str
@@ -80,8 +80,8 @@ def load_config(path: Path) -> JobConfig:
     """Read a job.
 
     Raises:
-        ConfigError: If the file cannot be read, is no TOML, or has a key or value that does not fit; names the file,
-            the key and the nearest valid key.
+        ConfigError: If the file cannot be read, is not TOML, or has a wrong key or value; names the file, the key and
+            the nearest valid key.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def load_config(path: Path) -> JobConfig:
 
 
 def _form_of(task: Any, path: Path) -> type[JobConfig]:
-    """Return the form of a job with that task: ``data`` is the section of the task's kind."""
+    """Return the model of a job with this task: ``data`` is the section of the task's kind."""
     known = task_names()
     if task not in known:
         *others, last = map(repr, known)

@@ -1,4 +1,4 @@
-"""What plans are made from, whatever their budget: a calibrated latency model, scores, and an evaluator of plans."""
+"""The basis of plans for any budget: a calibrated latency model, scores, and an evaluator of plans."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator
 from sekron_edge.task import Task
 from sekron_edge.training import reestimate_batch_norm
 
-# Plans are compared on more than factors are refined for: whole models differ by less than layers do.
+# Plans are compared on more samples than factors are refined for, because whole models differ by less than layers.
 _EVALUATED_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
 class PlanningContext:
-    """What the plans of one job are made from.
+    """The basis of all plans of one job.
 
     Attributes:
-        job: Its target is what plans are for.
+        job: Plans are for its target.
         calibration: Of the job's model.
         scores: Of that model, for the target.
         evaluator: Of that model; chooses among the plans that keep a budget as predicted.
@@ -40,13 +40,13 @@ class PlanningContext:
     evaluator: PlanEvaluator
 
     def anchored(self, work: Path, progress: Progress) -> tuple[Bench, ModelScores]:
-        """Export the dense model, measure it where that can be, and correct the scores by it."""
+        """Export the dense model, measure it where possible, and correct the scores by it."""
         with progress.busy(f"exporting the dense model to {self.job.target.runtime}"):
             bench = Bench(self.job, self.calibration, work)
             return bench, _anchored(self.scores, bench.dense, bench.measured_dense())
 
     def plan(self, scores: ModelScores, budget: Budget) -> Plan:
-        """Return the best plan that scores, corrected or not, promise to keep a budget.
+        """Return the best plan that is predicted to keep a budget, from scores that may be corrected.
 
         Raises:
             InfeasibleBudgetError: If there is none.
@@ -58,11 +58,11 @@ class PlanningContext:
 
 
 def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContext]:
-    """Calibrate, score and measure sensitivities, once for jobs that differ in their target alone.
+    """Calibrate, score and measure sensitivities, once for jobs that differ only in their target.
 
     Args:
         jobs: At least one.
-        progress: Receives what is reported.
+        progress: Receives the reports.
 
     Raises:
         DeviceError: If a device cannot be calibrated.
@@ -80,7 +80,7 @@ def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContex
 
 
 def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
-    """Return what chooses among whole plans: on the task's calibration data, up to 1024 samples of it."""
+    """Return the evaluator that chooses among whole plans, on up to 1024 samples of the task's calibration data."""
     return PlanEvaluator(
         calibration,
         divergence=task.divergence or task.distillation,
@@ -90,7 +90,7 @@ def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
 
 
 def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:
-    """Correct the scores by the dense artifact: what its measurement has beyond its layers is the rest of the model."""
+    """Correct the scores by the dense artifact; time beyond the predictions of its layers counts as the rest."""
     predicted = scores.dense
     extra_bytes = dense.size_bytes - predicted.artifact_bytes
     if measured is None:

@@ -1,4 +1,4 @@
-"""From the finished model to what a bundle holds: artifacts, each verified and, where its runtime is here, measured."""
+"""From the finished model to the deliveries of a bundle: artifacts, verified, and measured where that is possible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sekron_edge.verification import Check, score_artifact, verify
 
 _VERIFIED_SAMPLES = 512
 _GOLDEN_SAMPLES = 8
-# Where no fast runtime is: interpreters for microcontrollers and evaluators take their time.
+# Without a fast runtime: interpreters for microcontrollers and reference evaluators are slow.
 _SCORED_ELSEWHERE = 1000
 
 
@@ -45,10 +45,10 @@ def deliver(job: Job, finished: Finished, *, work: Path, progress: Progress) -> 
     """Export both models in every format and precision; verify the new artifact, and measure it beside the dense one.
 
     Args:
-        job: What is to be delivered, and for which device.
-        finished: What came of its model.
+        job: The job, with the formats to deliver and the device.
+        finished: Its finished model.
         work: Folder for the artifacts.
-        progress: Receives what is reported.
+        progress: Receives the reports.
 
     Raises:
         ExportError: If a conversion fails.
@@ -114,7 +114,7 @@ def _delivered(
 def _checked(
     artifact: Artifact, model: nn.Module, job: Job, verified_on: tuple[Tensor, Tensor]
 ) -> tuple[Check | None, str]:
-    """Verify an artifact on held-out samples; where nothing runs it here, return why."""
+    """Verify an artifact on held-out samples; if nothing here runs it, return the reason."""
     inputs, targets = verified_on
     calibration = (job.calibration_inputs,)
     try:
@@ -126,7 +126,7 @@ def _checked(
 def _scored(
     dense: Artifact, artifact: Artifact, samples: int | None, task: Task, shown_as: Score, progress: Progress
 ) -> tuple[float, float]:
-    """Score an artifact and the dense one on held-out data, ``samples`` of them, or all."""
+    """Score an artifact and the dense one on ``samples`` held-out samples, or on all."""
     name = artifact.path.name
     with progress.busy(f"scoring {name} and the dense model's on held-out data"):
         score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
@@ -138,7 +138,7 @@ def _scored(
 def _measured(
     dense: Artifact, artifact: Artifact, target: Target, progress: Progress
 ) -> tuple[Measurement | None, Measurement | None]:
-    """Measure a pair. Only what is budgeted must be measurable on a device that is elsewhere."""
+    """Measure a pair. On a remote device only the budgeted artifact must be measurable."""
     name, where = artifact.path.name, f" on {target.place}" if target.place.is_remote else ""
     try:
         with progress.busy(f"measuring {name} beside the dense model{where}"):
@@ -154,7 +154,7 @@ def _measured(
 
 
 def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:
-    """Say what became of an artifact: what ran it and how close it is, or why nothing did."""
+    """Return an artifact's verdict in words: the runtime and how close it is, or why nothing ran it."""
     taken = "" if artifact.delegated is None else f"; {artifact.delegated:.0%} of its operators delegated"
     if check is None:
         return f"not verified: {not_run}{taken}"
@@ -165,7 +165,7 @@ def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:
 
 
 def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], target: Target) -> Evidence:
-    """Return what is known of the delivery of the budgeted runtime and precision."""
+    """Return the evidence for the delivery of the budgeted runtime and precision."""
     budgeted = (target.runtime, target.precision)
     main = next(d for d in deliveries if (d.artifact.format, d.artifact.precision) == budgeted)
     return delivery_evidence(
@@ -178,7 +178,7 @@ def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], targe
 
 
 def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> Manifest:
-    """Write down everything that the bundle holds and promises."""
+    """Return the manifest: everything that the bundle holds and promises."""
     with torch.no_grad():
         output = finished.model(*job.example_inputs)
     outputs = output if isinstance(output, tuple) else (output,)
@@ -211,7 +211,7 @@ def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> 
 
 
 def golden(model: nn.Module, task: Task) -> Golden:
-    """Return real inputs and what the PyTorch model makes of them."""
+    """Return real inputs and the PyTorch model's outputs for them."""
     inputs, _ = heldout_samples(task, _GOLDEN_SAMPLES)
     with torch.no_grad():
         output = model(inputs)

@@ -18,7 +18,7 @@ from sekron_edge.training import evaluate, finetune, reestimate_batch_norm
 
 @dataclass(frozen=True)
 class Finished:
-    """A model ready to be delivered: what it and the dense one score on held-out data, and what int8 costs it."""
+    """A model ready to be delivered: its score and the dense one's on held-out data, and the cost of int8."""
 
     model: nn.Module
     plan: Plan
@@ -27,13 +27,13 @@ class Finished:
 
 
 def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
-    """Decompose, compute batch-norm statistics anew, distil, settle what rounding costs, and score on held-out data.
+    """Decompose, re-estimate batch norms, distil, train against rounding if it costs too much, and score.
 
     Args:
         job: Its model is the teacher.
-        plan: What each layer becomes.
+        plan: The structure of each layer.
         work: Keeps checkpoints; a job that was interrupted goes on from them.
-        progress: Receives what is reported.
+        progress: Receives the reports.
     """
     model = _distilled(job, plan, work, progress)
     quantization = None
@@ -65,7 +65,7 @@ def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Modul
 def _settled(
     model: nn.Module, job: Job, plan: Plan, work: Work, progress: Progress
 ) -> tuple[nn.Module, QuantizationReport]:
-    """Return the model to quantize, and what rounding does to each of its layers."""
+    """Return the model to quantize, and the effect of rounding on each of its layers."""
     model, trained = settle_rounding(model, job, checkpoints=work.rounding_checkpoints, progress=progress)
     errors = {layer.name: layer.relative_error for layer in plan.layers if layer.structure is not None}
     with progress.busy("rounding layer by layer"):

@@ -37,10 +37,10 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Pro
         config: The job.
         out: Folder of the bundle.
         resume: Go on with an unfinished job.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
+        progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
-        SekronEdgeError: As `compress`; and `ConfigError`, `DataError` where model or data cannot be had.
+        SekronEdgeError: As `compress`; and `ConfigError`, `DataError` if model or data are missing or wrong.
     """
     progress = progress or LogProgress()
     (job,) = _jobs(config, (), progress)
@@ -56,11 +56,11 @@ def plan_job(
         config: The job.
         work: Folder for the artifacts that are tried.
         devices: Ids or files of profiles; the config's own if none.
-        progress: Receives what is reported; by default the logger ``sekron_edge``.
+        progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
         InfeasibleBudgetError: If one of them cannot keep the budget; names it.
-        SekronEdgeError: Others as `run_job`.
+        SekronEdgeError: Other errors as `run_job`.
     """
     progress = progress or LogProgress()
     plans = []
@@ -83,9 +83,9 @@ def frontier_job(
     devices: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Plan]:
-    """Return the job's plans from the dense model to the least of one entry; the job's own budget is not asked.
+    """Return the job's plans from the dense model to the least of one entry; the job's own budget is ignored.
 
-    Those for each device stand together; arguments and errors are those of `plan_job`.
+    Plans for one device are together. Arguments and errors are those of `plan_job`.
     """
     progress = progress or LogProgress()
     unbounded = config.model_copy(update={"budget": Budget()})
@@ -97,7 +97,7 @@ def frontier_job(
 
 
 def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list[Job]:
-    """Return the job for each device, or for the config's own; they differ in their target alone."""
+    """Return the job for each device, or for the config's own; they differ only in their target."""
     if len(devices) > 1 and config.target.measured_on is not None:
         raise ConfigError(
             f"{config.target.measured_on} is one device, and {', '.join(devices)} are several; plan for one of them, "
@@ -139,7 +139,7 @@ def load_task(config: JobConfig) -> Task:
 
     Raises:
         ConfigError: If no kind of task has that name, or keys of ``data`` do not go together.
-        DataError: If the data cannot be had.
+        DataError: If the data is missing or broken.
     """
     return get_task_kind(config.task).load(config.data, seed=config.seed, cache=files.cache_folder())
 
@@ -179,6 +179,6 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
         with files.whole_file(stored) as temporary:
             save_file(trained.state_dict(), str(temporary))
         files.remove_folder(checkpoints)
-    # Read back also where it was just trained: a job that goes on later must start from the same bits and strides.
+    # The model is read back even if it was just trained: a resumed job must start from the same bits and strides.
     load_weights(model, stored)
     return model

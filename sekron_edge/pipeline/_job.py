@@ -1,4 +1,4 @@
-"""A job: a trained model, what it is for, where it is to run, and what it must keep there."""
+"""A job: a trained model, its task, its target, and the budget that it must keep."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sekron_edge.training import FinetuneConfig, TrainConfig
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Everything that decides what comes of a job.
+    """Everything that decides the result of a job.
 
     Attributes:
         model: Trained; left untouched.
-        example_inputs: One tensor an input, a batch of 1; their shapes become the artifacts'.
+        example_inputs: One tensor per input, a batch of 1; their shapes become the artifacts'.
         task: What the model is for.
-        target: The device, and what is delivered for it.
+        target: The device, and the formats that are delivered for it.
         budget: What the artifact must keep.
         finetuning: How to distil.
         quantization: When to train against rounding, if a precision is int8.
-        name: Of the bundle, and stem of its artifacts.
+        name: Name of the bundle, and stem of its artifacts.
         seed: Recorded in the plan and in the bundle.
     """
 
@@ -53,7 +53,7 @@ class Job:
         return "int8" in self.target.precisions
 
     def settings(self) -> dict[str, str]:
-        """Return what decides the result, each by the name that people know it by."""
+        """Return the settings that decide the result, by their names for users."""
         target = self.target
         return {
             "model": state_fingerprint(self.model),

@@ -1,4 +1,4 @@
-"""Which latency model stands for a target: measured on its device, or estimated from what is known of it."""
+"""The latency model of a target: measured on its device, or estimated from the known facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def latency_model_of(target: Target, *, cache: Path | None = None) -> LatencyMod
     """Return the latency model: measured on the device, or estimated for one that is not reached.
 
     For such a device this machine's calibration, without a matrix unit, is scaled by a published latency of
-    MobileNetV1 there; for a microcontroller, cycles a MAC are taken from published networks. The model's ``source``
+    MobileNetV1 there. For a microcontroller, cycles per MAC are taken from published networks. The model's ``source``
     says so.
 
     Args:
@@ -58,7 +58,7 @@ def require_known_latency(target: Target, budget: Budget) -> None:
     """Refuse a budget in milliseconds for a device of which no latency is known at all.
 
     Raises:
-        ConfigError: If that is so.
+        ConfigError: If the budget is in milliseconds and no latency is known.
     """
     limit = budget.latency_ms
     known = _published_ms(target.profile) is not None or microcontroller_latency(target.profile) is not None
@@ -72,7 +72,7 @@ def require_known_latency(target: Target, budget: Budget) -> None:
 
 
 def _calibrated(target: Target) -> tuple[str, Precision]:
-    """Return the runtime and precision whose primitives say most about the target's."""
+    """Return the runtime and precision whose primitives are nearest to the target's."""
     for runtime in (target.runtime, _CALIBRATED_BY_DEFAULT):
         if calibratable(runtime, target.precision):
             return runtime, target.precision

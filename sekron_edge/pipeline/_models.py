@@ -25,10 +25,10 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
 
     Args:
         reference: ``package.module:factory`` or ``path/to/file.py:factory``; the factory takes no arguments.
-        weights: A state dict: ``.safetensors``, or what ``torch.load(weights_only=True)`` reads.
+        weights: A state dict: ``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads.
 
     Raises:
-        ConfigError: If there is no such module or factory, it makes no module, or the weights do not fit.
+        ConfigError: If there is no such module or factory, its result is not a module, or the weights do not fit.
     """
     model = _factory(reference)()
     if not isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""Where the artifacts of a target are measured: on this machine, on a device that is reached, or nowhere."""
+"""The place where a target's artifacts are measured: this machine, a device that is reached, or nowhere."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sekron_edge.measurement import Device, LocalDevice, open_device
 
 @dataclass(frozen=True)
 class Place:
-    """Where artifacts are measured for a device.
+    """The place where artifacts are measured for a device.
 
     Attributes:
-        name: The device's, as for `sekron_edge.measurement.open_device`; None where it is not reached: its latencies
-            are estimates, and what is measured at all is measured on this machine.
+        name: Of the device, as for `sekron_edge.measurement.open_device`. None where it is not reached: its latencies
+            are estimates, and all measurements are made on this machine.
     """
 
     name: str | None
 
     @classmethod
     def of(cls, profile: DeviceProfile, name: str | None) -> Place:
-        """Return the place for a profile's device, which the user says is reached under a name.
+        """Return the place for a profile's device that the user reaches under a name.
 
         Raises:
             ConfigError: If the name is not that of the profile's device, or nothing has that name.

@@ -18,23 +18,23 @@ from sekron_edge.planner import ModelScores, Plan, budgets_to_least, frontier
 from sekron_edge.structure import Structure
 
 _ROUNDS = 4
-# What was exceeded, and no correction of the scores is known for, is asked for with this much to spare.
+# A limit that was exceeded, and that no correction of the scores covers, is tightened by this much more.
 _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round.
 _CLOSE = 0.9
-# A plan closer to it may miss it when it is measured again at the end: it is taken if there is no other.
+# A plan closer to the limit may miss it when it is measured again at the end: it is taken if there is no other.
 _SURE = 0.98
 _MOST_CORRECTION = 3.0
-# What sums may differ by, added up in another order.
+# Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6
 
-# What is predicted to miss a budget by less may keep it: it is tried.
+# A plan that is predicted to miss a budget by less than this may keep it, and is tried.
 _TRIED_BEYOND = 1.25
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A plan whose artifact kept the budget, the scores it rests on, and whether it will when it is measured again."""
+    """A plan whose artifact kept the budget, its scores, and whether it surely keeps it when measured again."""
 
     plan: Plan
     scores: ModelScores
@@ -46,12 +46,13 @@ class _Kept:
 
 
 def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Plan:
-    """Solve, export, measure; correct the scores by what was found, and solve again until the plan keeps its budget.
+    """Solve, export, measure; correct the scores by the measurements, and solve again until the plan keeps its budget.
 
     Args:
-        context: Of the job, whose budget and device the artifact must keep; relative entries are of the dense artifact.
+        context: Of the job. The artifact must keep its budget and its device's limits; relative entries refer to the
+            dense artifact.
         work: Folder for the artifacts of the rounds.
-        progress: Receives what is reported.
+        progress: Receives the reports.
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
@@ -79,7 +80,7 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
         progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         used = shares(budget, trial.evidence)
         if all(share <= 1 for share in used.values()):
-            latency = used.get(LATENCY.name, _SURE)  # not measured, not budgeted: nothing to be learnt
+            latency = used.get(LATENCY.name, _SURE)  # neither measured nor budgeted: there is nothing to learn
             kept.append(_Kept(plan, scores, sure=latency <= _SURE))
             if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= _CLOSE):
                 break
@@ -94,17 +95,16 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
 
 
 def frontier_for(context: PlanningContext, entry: str, points: int, *, work: Path, progress: Progress) -> list[Plan]:
-    """Return plans from the dense model to the least that can be had of one entry, in equal ratios; as predicted.
+    """Return plans from the dense model to the least possible amount of one entry, in equal ratios, as predicted.
 
-    Each is the best of its budget, evaluated on calibration data before fine-tuning; nothing but the dense model is
-    exported.
+    Each is the best of its budget, evaluated on calibration data before fine-tuning. Only the dense model is exported.
 
     Args:
-        context: Of the job; its budget is not asked.
-        entry: What becomes less from plan to plan.
-        points: How many budgets; plans that two of them share are listed once.
+        context: Of the job; its budget is ignored.
+        entry: The resource that decreases from plan to plan.
+        points: Number of budgets; a plan that two of them share is listed once.
         work: Folder for the dense artifact.
-        progress: Receives what is reported.
+        progress: Receives the reports.
     """
     _, scores = context.anchored(work, progress)
     plans: list[Plan] = []
@@ -120,7 +120,7 @@ def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budg
     """Plan for the aims, else for the limits themselves, else for the nearest point, if it is near.
 
     Raises:
-        InfeasibleBudgetError: If it is not; of the limits.
+        InfeasibleBudgetError: If even the nearest point is too far; the error is that of the limits.
     """
     with contextlib.suppress(InfeasibleBudgetError):
         return chosen(aims)
@@ -140,7 +140,7 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     factorized = sum(layer.cost.latency_ms for layer in plan.layers if layer.structure is not None)
     if trial.measured is None or trial.dense_measured is None or factorized <= 0:
         return scores.corrected(source=f"bytes as in plan {attempt}", extra_bytes=extra_bytes)
-    # In terms of the dense model's first measurement, whatever the machine's mood was in this round.
+    # In terms of the dense model's first measurement, so that a slow round does not count.
     measured_ms = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
     factor = (measured_ms - (plan.cost.latency_ms - factorized)) / factorized
     factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
@@ -149,7 +149,7 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
 
 
 def _tightened(aims: Budget, used: Mapping[str, float]) -> Budget | None:
-    """Ask for as much less as was found more, of what no correction of the scores is known for; None if nothing was."""
+    """Tighten exceeded limits that no correction of the scores covers, by their overrun; None if there are none."""
     tighter = {}
     for resource in planned_resources():
         limit, share = aims.limit(resource.name), used.get(resource.name, 0.0)
@@ -161,7 +161,7 @@ def _tightened(aims: Budget, used: Mapping[str, float]) -> Budget | None:
 def _nearest(error: InfeasibleBudgetError, limits: Budget) -> Budget | None:
     """Return the limits, widened to the nearest point; None if that is too far for predictions to be the reason.
 
-    Of what trials do not correct, less than what is predicted is impossible.
+    A resource that trials do not correct cannot take less than predicted.
     """
     widened = {}
     for name, value in error.nearest[0].items():

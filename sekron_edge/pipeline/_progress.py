@@ -10,24 +10,24 @@ _LOG = logging.getLogger("sekron_edge")
 
 
 class Progress(Protocol):
-    """Receives what a job reports; the command line shows it.
+    """Receives the reports of a job; the command line shows them.
 
     Attributes:
-        interactive: Whether somebody watches it on a terminal, so that others may draw bars there.
+        interactive: Whether reports are on a terminal, where others may draw bars.
     """
 
     interactive: bool
 
     def say(self, text: str) -> None:
-        """Report what was done, or found."""
+        """Report a finished step, or a result."""
         ...
 
     def busy(self, what: str) -> AbstractContextManager[None]:
-        """Report what is done within the block, which takes more than a moment."""
+        """Report the work within the block, which takes more than a moment."""
         ...
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Report how far something has come."""
+        """Report the progress of something."""
         ...
 
 

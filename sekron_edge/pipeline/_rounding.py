@@ -16,8 +16,8 @@ from sekron_edge.training import evaluate, finetune
 def settle_rounding(small: nn.Module, job: Job, *, checkpoints: Path, progress: Progress) -> tuple[nn.Module, bool]:
     """Return the model to quantize, and whether it was trained against rounding.
 
-    Judged on calibration data: where rounding costs more than the tolerance, the model is distilled for some epochs
-    more with rounded weights and activations, and kept if it is then better in int8.
+    Calibration data decides: if rounding costs more than the tolerance, the model is distilled for some more epochs
+    with rounded weights and activations, and the result is taken if it is better in int8.
     """
     task, config, calibration = job.task, job.quantization, job.calibration_inputs
 
@@ -33,7 +33,7 @@ def settle_rounding(small: nn.Module, job: Job, *, checkpoints: Path, progress: 
         f"that is more than {config.tolerance:g}: distilling against rounding for {config.epochs} "
         f"epoch{'s' if config.epochs > 1 else ''}"
     )
-    # In float32: bfloat16 would round what the simulated integers stand for once more.
+    # In float32: bfloat16 would round the values of the simulated integers once more.
     settings = job.finetuning.model_copy(
         update={
             "epochs": config.epochs,

@@ -1,4 +1,4 @@
-"""Samples of a task as one batch: those that calibrate, those that are held out."""
+"""Samples of a task as one batch, for calibration or held out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring with what the task offers: data-aware errors, and each layer's sensitivity; kept in the cache."""
+"""Scoring with a task's data: errors of outputs and each layer's sensitivity; kept in the cache."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def scores_for(
 ) -> list[ModelScores]:
     """Score a model's candidates for the target of each job, and measure each layer's sensitivity on calibration data.
 
-    What does not depend on the target is found once for all. The scores are kept: another budget for the same model,
-    data and latency model is solved without scoring again.
+    Everything that does not depend on the target is computed once for all. The scores are kept: another budget for the
+    same model, data and latency model is solved without scoring again.
 
     Args:
-        jobs: They differ in their target alone.
+        jobs: They differ only in their target.
         calibration: Of their model.
         latencies: The latency model of each target.
-        progress: Receives what is reported.
+        progress: Receives the reports.
         cache: Folder of scores; by default that of all results.
     """
     folder = cache or files.cache_folder()
@@ -113,7 +113,7 @@ def _stored_scores(path: Path, progress: Progress) -> ModelScores | None:
     try:
         scores = ModelScores.model_validate_json(path.read_bytes())
     except ValidationError:
-        progress.say(f"{path} is of another release: scoring anew")
+        progress.say(f"{path} is of another release: scoring again")
         return None
     progress.say(f"scores of this model are in the cache: {path}")
     return scores

@@ -1,4 +1,4 @@
-"""Where a model is to run: the profile joined with what the user asked for."""
+"""The target of a model: the profile joined with the user's choices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
 @dataclass(frozen=True)
 class Target:
-    """A device, the runtime whose latency counts there, and what is to be delivered.
+    """A device, the runtime whose latency counts there, and the formats to deliver.
 
     Attributes:
         profile: The device.
         runtime: Format whose latency and size are budgeted.
         formats: Formats to deliver; ``runtime`` is one of them.
-        precisions: Of the artifacts, each format in those that it can; the first is budgeted.
-        threads: That the runtime may use.
+        precisions: Of the artifacts, each format in those that it supports; the first is budgeted.
+        threads: Threads that the runtime may use.
         runs: Least number of timed runs.
-        place: Where artifacts are measured.
+        place: The place where artifacts are measured.
     """
 
     profile: DeviceProfile
@@ -48,11 +48,11 @@ class Target:
         runs: int = 50,
         measured_on: str | None = None,
     ) -> Target:
-        """Fill in what was not asked for from the profile.
+        """Complete the user's choices from the profile.
 
         Raises:
-            ConfigError: If no exporter writes the runtime's format, a format knows none of the precisions, or there is
-                no device of that name.
+            ConfigError: If no exporter writes the runtime's format, a format supports none of the precisions, or no
+                device has that name.
         """
         known = exporter_names()
         chosen = runtime or profile.runtime
@@ -95,17 +95,17 @@ class Target:
 
     @property
     def conditions(self) -> Conditions:
-        """How artifacts are timed."""
+        """Conditions of timed measurements."""
         return Conditions(runs=self.runs, threads=self.threads)
 
     @property
     def file_costs(self) -> FileCosts:
-        """What operations take in the budgeted artifact beside their weights; nothing where nobody knows."""
+        """Bytes of operations in the budgeted artifact beside their weights; none where they are unknown."""
         exporter = get_exporter(self.runtime)
         known = exporter.file_costs if isinstance(exporter, SizedExporter) else {}
         return known.get(self.precision, WEIGHTS_ALONE)
 
     def with_device_limits(self, budget: Budget) -> Budget:
-        """Add what the device's memory allows to a budget that does not speak of it."""
+        """Add the limits of the device's memory to a budget that does not mention it."""
         limits = device_limits(self.profile)
         return budget.with_limits({name: limits[name] for name in limits if budget.limit(name) is None})

@@ -1,4 +1,4 @@
-"""Plans tried out: exported as they are, and measured beside the dense model."""
+"""Trials of plans: exported as they are, and measured beside the dense model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Calibration, Plan, decompose
 
-# Trials say what a plan costs, which the scales of its activations do not change.
+# Trials measure the cost of a plan, which the scales of its activations do not change.
 _TRIAL_CALIBRATION = 8
-# Where a process has its memory changes what it takes by a percent or two, a busy neighbour by more.
+# The memory layout of a process changes its times by a percent or two, a busy neighbour by more.
 _PROCESSES = 3
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A plan's artifact beside the dense one, before fine-tuning: weights change nothing about time and size."""
+    """A plan's artifact beside the dense one, before fine-tuning: time and size do not depend on the weights."""
 
     dense: Artifact
     artifact: Artifact
@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def evidence(self) -> Evidence:
-        """What the artifact shows beside the dense one."""
+        """The artifact's figures beside the dense one's."""
         return trial_evidence(self.dense, self.artifact, self.dense_measured, self.measured)
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Bench:
         self.dense = self._export(job.model, "dense")
 
     def measured_dense(self) -> Measurement | None:
-        """Return what the dense artifact takes; None where the target is not reached."""
+        """Return the measurement of the dense artifact; None where the target is not reached."""
         target = self._target
         if not target.place.is_reached:
             return None
@@ -79,7 +79,7 @@ class Bench:
         return Trial(self.dense, artifact, *pair)
 
     def _remembered(self, artifacts: Sequence[Artifact], measure: Callable[[], list[Measurement]]) -> list[Measurement]:
-        """Measure what was not measured before: plans rest on it, and the same job must plan the same."""
+        """Return stored measurements, or measure: plans rest on them, and the same job must plan the same."""
         versions = [sorted(artifact.versions.items()) for artifact in artifacts]
         hashes = [artifact.sha256 for artifact in artifacts]
         target = self._target
@@ -110,7 +110,7 @@ class Bench:
 def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
     """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself.
 
-    In several processes: the one whose ratio is in the middle counts.
+    They are timed in several processes, and the one whose ratio is in the middle counts.
     """
     device = target.place.open()
     timed = [device.measure_together([dense, artifact], target.conditions) for _ in range(_PROCESSES)]

@@ -23,12 +23,12 @@ class Work:
     """State beside the bundle, in ``OUT.work``: settings, the plan, checkpoints, artifacts.
 
     Args:
-        out: Where the bundle will stand.
-        settings: What decides the result, each as text; a job goes on only with the same.
-        resume: Whether to go on with what is there.
+        out: Path of the future bundle.
+        settings: Everything that decides the result, as text; a job goes on only with the same settings.
+        resume: Whether to go on with unfinished work.
 
     Raises:
-        ConfigError: If unfinished work stands there and is not to be resumed, or is of other settings.
+        ConfigError: If there is unfinished work that is not to be resumed, or that has other settings.
     """
 
     def __init__(self, out: Path, settings: dict[str, str], *, resume: bool) -> None:
@@ -57,7 +57,7 @@ class Work:
         return self.folder / "finetune-int8"
 
     def plan(self) -> Plan | None:
-        """Return the plan that the unfinished job had made, if it had come so far.
+        """Return the plan of the unfinished job, if it had one.
 
         Raises:
             ConfigError: If the file is of another release.
@@ -67,28 +67,28 @@ class Work:
         try:
             return Plan.model_validate_json(self._plan.read_bytes())
         except ValidationError as error:
-            raise ConfigError(f"{self._plan} is no plan of this release; remove {self.folder} to start anew") from error
+            raise ConfigError(f"{self._plan} is of another release; remove {self.folder} to start again") from error
 
     def keep(self, plan: Plan) -> None:
         """Write the plan down."""
         files.write_text(self._plan, plan.to_json())
 
     def remove(self) -> None:
-        """Remove the folder: the bundle stands."""
+        """Remove the folder: the bundle is complete."""
         shutil.rmtree(self.folder)
 
     def _require_same(self, state: Path, settings: dict[str, str], resume: bool) -> None:
         if not resume:
             raise ConfigError(
-                f"an unfinished job is in {self.folder}: go on with --resume, or remove that folder to start anew"
+                f"an unfinished job is in {self.folder}: go on with --resume, or remove that folder to start again"
             )
         try:
             before = _State.model_validate_json(state.read_bytes()).settings
         except (OSError, ValidationError) as error:
-            raise ConfigError(f"{state} cannot be read; remove {self.folder} to start anew") from error
+            raise ConfigError(f"{state} cannot be read; remove {self.folder} to start again") from error
         changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if changed:
             raise ConfigError(
                 f"the unfinished job in {self.folder} was started with another {', another '.join(changed)}; use the "
-                "same, or remove that folder to start anew"
+                "same, or remove that folder to start again"
             )
