@@ -16,13 +16,13 @@ import sekron_edge
 ROOT = Path(__file__).parents[1]
 
 
-def test_every_public_name_exists_and_is_listed():
+def test_every_public_name_exists_and_is_listed() -> None:
     assert sorted(sekron_edge.__all__) == sekron_edge.__all__ == sorted(sekron_edge._HOME)
     for name in sekron_edge.__all__:
         assert getattr(sekron_edge, name) is not None
 
 
-def test_importing_the_package_and_asking_for_help_do_not_import_torch():
+def test_importing_the_package_and_asking_for_help_do_not_import_torch() -> None:
     code = (
         "import sys, sekron_edge\n"
         "from sekron_edge.cli import main\n"
@@ -70,7 +70,7 @@ def test_the_version_stands_in_one_place() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path):
+def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", str(ROOT), "--wheel-dir", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:

@@ -23,7 +23,8 @@ class _Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.norm(self.first(x)))
         x = torch.relu(x + self.second(x))
-        return self.last(x.mean((2, 3)))
+        logits: torch.Tensor = self.last(x.mean((2, 3)))
+        return logits
 
 
 def _network() -> nn.Module:

@@ -1,5 +1,7 @@
 """What differs is found and named; what agrees is measured."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 import sekron_edge as se
 from sekron_edge import artifacts
-from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.artifacts import Artifact, Precision, Session, export, get_exporter
 from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.structure import tucker2
 from sekron_edge.task import Task
 from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, _noise_like, compare, score_artifact, verify
+from tests.narrowing import layer_at
 
 
-def network():
+def network() -> nn.Module:
     torch.manual_seed(0)
     dense = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
@@ -33,14 +37,14 @@ def network():
 
 
 @given(st.floats(-80, 80), st.integers(1, 50))
-def test_the_ratio_of_signal_to_noise_is_the_one_that_was_mixed(decibels, samples):
+def test_the_ratio_of_signal_to_noise_is_the_one_that_was_mixed(decibels: float, samples: int) -> None:
     random = np.random.default_rng(samples)
     signal, noise = random.standard_normal((2, samples, 4))
     scale = np.linalg.norm(signal) / np.linalg.norm(noise) * 10 ** (-decibels / 20)
     assert compare([signal], [signal + scale * noise]).snr_db == pytest.approx(decibels, abs=1e-3)
 
 
-def test_what_is_not_finite_is_never_within_any_tolerance():
+def test_what_is_not_finite_is_never_within_any_tolerance() -> None:
     wanted = np.ones((2, 3))
     for value in (np.nan, np.inf, -np.inf):
         got = wanted.copy()
@@ -50,7 +54,7 @@ def test_what_is_not_finite_is_never_within_any_tolerance():
         found.model_dump_json()
 
 
-def test_equal_outputs_are_perfect_and_shapes_must_be_equal():
+def test_equal_outputs_are_perfect_and_shapes_must_be_equal() -> None:
     assert compare([np.zeros((1, 3))], [np.zeros((1, 3))]).snr_db == 200
     with pytest.raises(VerificationError, match="shape"):
         compare([np.zeros((1, 3))], [np.zeros((1, 4))])
@@ -69,7 +73,7 @@ def test_classes_at_each_place_are_decisions_and_colours_are_none() -> None:
 
 
 @pytest.mark.parametrize(("decibels", "held"), [(20.9, True), (14.9, False)])
-def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibels, held):
+def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibels: float, held: bool) -> None:
     """An int8 model of a barely trained network: 20.9 dB on noise, where 86 % of the decisions agreed."""
     found = Comparison(samples=359, max_error=0.1, mean_error=0.01, snr_db=decibels, agreement=0.86)
     assert not found.within(TOLERANCES["int8"])
@@ -78,7 +82,7 @@ def test_decisions_on_noise_are_close_calls_and_its_outputs_must_be_near(decibel
 
 
 @pytest.mark.slow
-def test_an_artifact_whose_close_calls_on_noise_fall_otherwise_is_verified(tmp_path):
+def test_an_artifact_whose_close_calls_on_noise_fall_otherwise_is_verified(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10, bias=False)).eval()
     drawn = torch.randn(8192, 3, 4, 4)
@@ -94,7 +98,7 @@ def test_an_artifact_whose_close_calls_on_noise_fall_otherwise_is_verified(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "executorch"])
-def test_an_artifact_that_agrees_is_described(format, tmp_path):
+def test_an_artifact_that_agrees_is_described(format: str, tmp_path: Path) -> None:
     model = network()
     artifact = export(model, (torch.randn(1, 3, 12, 12),), format=format, out=tmp_path)
     check = verify(artifact, model, [torch.randn(8, 3, 12, 12)])
@@ -106,26 +110,31 @@ def test_an_artifact_that_agrees_is_described(format, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_of_another_model_is_told_from_a_wrong_export(tmp_path):
+def test_a_file_of_another_model_is_told_from_a_wrong_export(tmp_path: Path) -> None:
     model = network()
     artifact = export(model, (torch.randn(1, 3, 12, 12),), format="litert", out=tmp_path)
     with torch.no_grad():
-        model[0].weight.mul_(2)
+        layer_at(model, "0", nn.Conv2d).weight.mul_(2)
     with pytest.raises(VerificationError, match="of another model"):
         verify(artifact, model, [torch.randn(4, 3, 12, 12)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["2", "6"])
-def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, monkeypatch):
+def test_the_first_layer_that_an_exporter_gets_wrong_is_named(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Faulty:
         """LiteRT with one layer exported wrongly, as a converter with a fault would."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             self.true = get_exporter("litert")
             self.name, self.suffix, self.precisions = "faulty", self.true.suffix, self.true.precisions
 
-        def export(self, model, example_inputs, *, precision, path, calibration=None):
+        def export(
+            self, model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, precision: Precision, path: Path,
+            calibration: object = None,
+        ) -> Artifact:  # fmt: skip
             import copy
 
             altered = copy.deepcopy(model)
@@ -134,7 +143,7 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, m
             artifact = self.true.export(altered, example_inputs, precision=precision, path=path)
             return artifact.model_copy(update={"format": "faulty"})
 
-        def load(self, artifact, *, threads=1):
+        def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
             return self.true.load(artifact, threads=threads)
 
     monkeypatch.setitem(artifacts._registry._registered, "faulty", Faulty())
@@ -144,7 +153,7 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(wrong, tmp_path, m
         verify(artifact, model, [torch.randn(4, 3, 12, 12)])
 
 
-def test_noise_is_like_the_real_inputs_and_within_their_range():
+def test_noise_is_like_the_real_inputs_and_within_their_range() -> None:
     real = torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0)) ** 8  # dark: as wide as it is bright
     noise = _noise_like(real, torch.Generator().manual_seed(0))
     assert noise.shape == real.shape
@@ -153,7 +162,7 @@ def test_noise_is_like_the_real_inputs_and_within_their_range():
 
 
 @pytest.mark.slow
-def test_an_int8_artifact_is_verified_and_scored(tmp_path):
+def test_an_int8_artifact_is_verified_and_scored(tmp_path: Path) -> None:
     model, pixels = network(), torch.rand(64, 3, 12, 12)
     calibration = (pixels[:32],)
     artifact = export(
@@ -163,13 +172,13 @@ def test_an_int8_artifact_is_verified_and_scored(tmp_path):
     assert min(check.real.snr_db, check.noise.snr_db) > 20
     with torch.no_grad():
         labels = model(pixels).argmax(1)
-    task = classification_of(list(zip(pixels, labels, strict=True)))
+    task = classification_of(TensorDataset(pixels, labels))
     assert score_artifact(artifact, task) >= 0.9
-    others = classification_of([(pixel, (label + 1) % 10) for pixel, label in zip(pixels, labels, strict=True)])
+    others = classification_of(TensorDataset(pixels, (labels + 1) % 10))
     assert score_artifact(artifact, others) <= 0.1
 
 
-def classification_of(samples):
+def classification_of(samples: TensorDataset) -> Task:
     """A task whose every split is these samples."""
     return Task(
         name="classification", train=samples, calibration=samples, heldout=samples, loss=F.cross_entropy,

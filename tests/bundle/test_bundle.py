@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,12 +31,17 @@ from sekron_edge.bundle import (
 )
 from sekron_edge.errors import BundleError, VerificationError
 from sekron_edge.latency import LatencyModel
+from tests.narrowing import present
 
 COST = LatencyModel.estimated(gmacs_per_second=10, values_per_microsecond=1000, call_us=1)
 
 
+# The bundle's folder, its manifest, and what it was packed from.
+Made = tuple[Path, Manifest, tuple[Manifest, se.Plan, Golden, dict[str, torch.Tensor]]]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundle")
     torch.manual_seed(0)
     dense = nn.Sequential(
@@ -78,7 +84,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_bundle_holds_what_its_manifest_lists_and_checks(made):
+def test_a_bundle_holds_what_its_manifest_lists_and_checks(made: Made) -> None:
     bundle, written, _ = made
     assert read_manifest(bundle) == written
     check = verify_bundle(bundle)
@@ -89,15 +95,15 @@ def test_a_bundle_holds_what_its_manifest_lists_and_checks(made):
 
 
 @pytest.mark.slow
-def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made, tmp_path):
+def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made: Made, tmp_path: Path) -> None:
     bundle, _, (_, _, golden, _) = made
     found = probes(bundle)
     assert [probe.artifact.path.is_file() for probe in found] == [True, True]
     for probe in found:
-        np.testing.assert_array_equal(probe.inputs[0], golden.inputs[0])
-        assert "dB" in probe.check_outputs(golden.outputs)
+        np.testing.assert_array_equal(present(probe.inputs)[0], golden.inputs[0])
+        assert "dB" in present(probe.check_outputs)(golden.outputs)
         with pytest.raises(VerificationError, match=r"model_fp32\..* does not give the golden outputs there"):
-            probe.check_outputs((golden.outputs[0] + 1,))
+            present(probe.check_outputs)((golden.outputs[0] + 1,))
     altered = tmp_path / "altered"
     shutil.copytree(bundle, altered)
     path = altered / "golden" / "outputs.safetensors"
@@ -109,7 +115,7 @@ def test_its_artifacts_are_judged_by_the_golden_outputs_wherever_they_run(made, 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_byte_anywhere_is_found(made, data):
+def test_a_flipped_byte_anywhere_is_found(made: Made, data: st.DataObject) -> None:
     bundle, _, _ = made
     path = data.draw(st.sampled_from(files.files_below(bundle)))
     position = data.draw(st.integers(0, path.stat().st_size - 1))
@@ -126,7 +132,7 @@ def test_a_flipped_byte_anywhere_is_found(made, data):
 
 
 @pytest.mark.slow
-def test_files_missing_or_added_are_named(made, tmp_path):
+def test_files_missing_or_added_are_named(made: Made, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(made[0], copy)
     (copy / "extra.txt").write_text("x")
@@ -138,7 +144,7 @@ def test_files_missing_or_added_are_named(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bundle_takes_the_place_of_a_bundle_only(made, tmp_path):
+def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -> None:
     _, _, (manifest, plan, golden, model_state) = made
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
@@ -151,7 +157,7 @@ def test_a_bundle_takes_the_place_of_a_bundle_only(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_golden_outputs_are_a_failed_verification(made, tmp_path):
+def test_other_golden_outputs_are_a_failed_verification(made: Made, tmp_path: Path) -> None:
     _, _, (manifest, plan, golden, model_state) = made
     wrong = Golden(golden.inputs, tuple(np.roll(value, 1, 1) for value in golden.outputs))
     pack(manifest, plan, wrong, model_state, tmp_path / "out")
@@ -160,7 +166,7 @@ def test_other_golden_outputs_are_a_failed_verification(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_python_snippet_runs(made):
+def test_every_python_snippet_runs(made: Made) -> None:
     bundle, written, _ = made
     for delivery in written.deliveries:
         command = [sys.executable, "-W", "ignore", str(bundle / delivery.snippet)]
@@ -170,9 +176,9 @@ def test_every_python_snippet_runs(made):
 
 
 @pytest.mark.slow
-def test_the_report_is_one_file_that_needs_no_network(made):
+def test_the_report_is_one_file_that_needs_no_network(made: Made) -> None:
     page = (made[0] / "report.html").read_text()
-    outside = page.replace(re.search(r"<script>.*?</script>", page, re.DOTALL)[0], "")
+    outside = page.replace(present(re.search(r"<script>.*?</script>", page, re.DOTALL))[0], "")
     assert not re.search(r'(src|href)="?https?:', outside)
     assert "Before and after" in page
     for layer in made[2][1].layers:

@@ -8,7 +8,7 @@ import sekron_edge as se
 from sekron_edge.errors import ConfigError, RankError, StructureError, UnsupportedLayerError
 from sekron_edge.nn import FactorizedConv
 from sekron_edge.structure import Structure, chain, diagonal, full, mode_by_mode, ring, star, tucker2, weight_svd
-from tests.layers import layer_at
+from tests.narrowing import layer_at
 
 SHAPE = (12, 8, 3, 3)
 COUPLINGS = {

@@ -10,7 +10,7 @@ from torch import nn
 from sekron_edge.artifacts import export, get_exporter, predict
 from sekron_edge.exporters.tflite import _convert
 from sekron_edge.nn import FactorizedConv, equalize_labels_, factorize
-from tests.layers import layer_at
+from tests.narrowing import layer_at
 from tests.strategies import factorized_structures
 
 

@@ -28,7 +28,7 @@ from sekron_edge.planner._costs import Call, Pricing, layer_cost
 from sekron_edge.primitives import Primitive
 from sekron_edge.structure import Shape, Structure, chain, diagonal, full, ring, star
 from sekron_edge.tensor import FactorizedTensor
-from tests.layers import layer_at
+from tests.narrowing import layer_at
 
 # A layer of any kind, a structure of its weight, and an input.
 Case = tuple[Any, Structure, Tensor]

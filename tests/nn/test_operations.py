@@ -9,7 +9,7 @@ from sekron_edge.errors import ExportError
 from sekron_edge.nn import FactorizedConv, operations, peak_elements, replace_layers
 from sekron_edge.primitives import Conv, Elementwise, Linear, Pool, Reshape
 from sekron_edge.structure import full, tucker2
-from tests.layers import layer_at
+from tests.narrowing import layer_at
 
 
 class Block(nn.Module):

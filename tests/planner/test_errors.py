@@ -6,7 +6,7 @@ import torch
 from sekron_edge.planner._errors import _Metric
 
 
-def test_a_large_moment_is_reduced_to_where_its_energy_is():
+def test_a_large_moment_is_reduced_to_where_its_energy_is() -> None:
     """Exact to a percent on a spectrum that decays, and not reduced at all where it does not."""
     generator = torch.Generator().manual_seed(0)
     size = 1024

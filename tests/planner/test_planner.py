@@ -4,13 +4,14 @@ import contextlib
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sekron_edge.budget import Budget
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
     Calibration,
+    ModelScores,
     Plan,
     PlanEvaluator,
     Pricing,
@@ -25,10 +26,11 @@ from sekron_edge.planner import (
 )
 from sekron_edge.tensor import decompose_tensor
 from tests.cost_models import CallsAreTime, MacsAreTime
+from tests.narrowing import layer_at, present
 from tests.planner.test_families import OWN
 
 
-def network():
+def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
@@ -41,17 +43,17 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def scores():
+def scores() -> ModelScores:
     return score(network(), (torch.randn(1, 3, 12, 12),), MacsAreTime())
 
 
-def test_predicted_errors_are_those_of_the_decomposition(scores):
+def test_predicted_errors_are_those_of_the_decomposition(scores: ModelScores) -> None:
     modules = dict(network().named_modules())
     for layer in scores.layers:
         weight = layer_weight(modules[layer.name])
         for pick in layer.candidates[1::7]:
             sweeps = 20 if pick.family == "cp" else None  # scoring sees many candidates of it
-            factors = [decompose_tensor(group, pick.structure, sweeps=sweeps) for group in weight]
+            factors = [decompose_tensor(group, present(pick.structure), sweeps=sweeps) for group in weight]
             actual = (weight - torch.stack([group.reconstruct() for group in factors])).norm() / weight.norm()
             if pick.family == "tucker2":  # HOOI's step lowers the closed form a little
                 assert float(actual) - 1e-5 <= pick.relative_error <= 1.03 * float(actual)
@@ -59,12 +61,12 @@ def test_predicted_errors_are_those_of_the_decomposition(scores):
             assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
 
 
-def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
+def test_with_calibration_data_errors_are_those_of_the_layers_outputs() -> None:
     # More samples than any layer has inputs: of fewer, errors of nothing but rounding are among the candidates.
     model, x = network(), torch.randn(600, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     assert "calibration" in scores.error_source
-    seen = {}
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
     for name in ("0", "2", "5"):
         model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))
     model(x)
@@ -76,7 +78,7 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
         output = output - module(torch.zeros_like(given))  # without the bias
         moments = {"0": input_moments(model, (x,), {"0": module})["0"]}
         for pick in layer.candidates[1::7]:
-            structures = {"0": pick.structure}
+            structures = {"0": present(pick.structure)}
             near = approximate_layers(nn.Sequential(module), structures, moments=moments, sweeps=2)
             moved = near(given) - near(torch.zeros_like(given))
             actual = (moved - output).norm() / output.norm()
@@ -88,33 +90,34 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs():
             assert pick.relative_error <= float(unrefined.norm() / output.norm()) + 1e-5
 
 
-def test_factors_of_a_plan_are_refined_for_the_outputs_of_their_layers():
+def test_factors_of_a_plan_are_refined_for_the_outputs_of_their_layers() -> None:
     model, x = network(), torch.randn(16, 3, 12, 12) * torch.linspace(0.1, 3, 3).reshape(-1, 1, 1)
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     plan = scores.plan(Budget(macs="0.5x"), profile="test", runtime="test")
     first = next(layer.name for layer in plan.layers if layer.structure is not None)
-    seen = {}
+    seen: dict[str, Tensor] = {}
     model.get_submodule(first).register_forward_hook(lambda m, i, o: seen.update(given=i[0], output=o))
     model(x)
 
-    def error(small):
+    def error(small: nn.Module) -> float:
         return float((small.get_submodule(first)(seen["given"]) - seen["output"]).norm())
 
     assert error(decompose(model, plan, calibration=(x,))) < error(decompose(model, plan))
 
 
 class Branches(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.loud = nn.Conv2d(4, 8, 3)
         self.quiet = nn.Conv2d(4, 8, 3)
         self.quiet.load_state_dict(self.loud.state_dict())
 
-    def forward(self, x):
-        return (self.loud(x) + 1e-2 * self.quiet(x)).flatten(1)
+    def forward(self, x: Tensor) -> Tensor:
+        both: Tensor = self.loud(x) + 1e-2 * self.quiet(x)
+        return both.flatten(1)
 
 
-def test_the_same_error_is_priced_by_what_it_does_to_the_models_output():
+def test_the_same_error_is_priced_by_what_it_does_to_the_models_output() -> None:
     model, x = Branches(), torch.randn(8, 4, 6, 6)
     given = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     steps = []
@@ -130,14 +133,14 @@ def test_the_same_error_is_priced_by_what_it_does_to_the_models_output():
     assert steps == [(1, 2), (2, 2)]
 
 
-def test_a_dense_approximation_computes_what_the_factors_compute(scores):
+def test_a_dense_approximation_computes_what_the_factors_compute(scores: ModelScores) -> None:
     plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
     x = torch.randn(2, 3, 12, 12)
     near, small = (make(network(), plan.structures()) for make in (approximate_layers, replace_layers))
     torch.testing.assert_close(near(x), small(x), rtol=1e-4, atol=1e-5)
 
 
-def test_corrections_scale_layers_and_add_to_the_rest(scores):
+def test_corrections_scale_layers_and_add_to_the_rest(scores: ModelScores) -> None:
     before = scores.dense
     after = scores.corrected(source="a test", extra_ms=2.0, extra_bytes=7.0, scale=0.5, factorized=3.0)
     layers = before.latency_ms - scores.rest.latency_ms
@@ -148,7 +151,7 @@ def test_corrections_scale_layers_and_add_to_the_rest(scores):
     assert after.latency_source.endswith("a test")
 
 
-def test_predicted_parameters_are_those_of_the_model(scores):
+def test_predicted_parameters_are_those_of_the_model(scores: ModelScores) -> None:
     plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
     model = replace_layers(network(), plan.structures())
     assert plan.structures()
@@ -157,7 +160,7 @@ def test_predicted_parameters_are_those_of_the_model(scores):
     assert model(torch.randn(1, 3, 12, 12)).shape == (1, 10)
 
 
-def test_a_plan_explains_itself_and_survives_json(scores):
+def test_a_plan_explains_itself_and_survives_json(scores: ModelScores) -> None:
     plan = scores.plan(Budget(macs="0.5x", artifact_bytes="0.6x"), profile="host", runtime="litert")
     assert Plan.model_validate_json(plan.to_json()) == plan
     assert scores.plan(Budget(macs="0.5x", artifact_bytes="0.6x"), profile="host", runtime="litert") == plan
@@ -166,7 +169,7 @@ def test_a_plan_explains_itself_and_survives_json(scores):
     assert plan.solver.bound == pytest.approx(plan.solver.objective, rel=1e-3, abs=1e-6)
 
 
-def test_every_layer_that_cannot_be_handled_is_in_the_plan_with_its_reason():
+def test_every_layer_that_cannot_be_handled_is_in_the_plan_with_its_reason() -> None:
     model = nn.Sequential(
         nn.Conv2d(4, 8, 3),
         nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8),
@@ -186,26 +189,26 @@ def test_every_layer_that_cannot_be_handled_is_in_the_plan_with_its_reason():
     assert transposed.cost.macs == 7 * 7 * 8 * 9  # 7x7 inputs, 8 channels, each to 3x3 places
 
 
-def test_without_a_budget_everything_stays_dense(scores):
+def test_without_a_budget_everything_stays_dense(scores: ModelScores) -> None:
     plan = scores.plan(Budget(), profile="host", runtime="litert")
     assert plan.structures() == {}
     assert plan.cost == plan.dense
 
 
-def test_a_layer_with_values_that_are_not_finite_is_named():
+def test_a_layer_with_values_that_are_not_finite_is_named() -> None:
     model = network()
-    model[0].weight.data[0] = float("inf")
+    layer_at(model, "0", nn.Conv2d).weight.data[0] = float("inf")
     with pytest.raises(UnsupportedLayerError, match="layer '0'"):
         score(model, (torch.randn(1, 3, 12, 12),), MacsAreTime())
 
 
 @pytest.mark.parametrize("given", ["fast", "-1", "0", "0.5y", -3])
-def test_a_budget_that_is_no_limit_is_refused(given):
+def test_a_budget_that_is_no_limit_is_refused(given: int | str) -> None:
     with pytest.raises(Exception, match="positive number"):
         Budget(latency_ms=given)
 
 
-def test_every_structure_offered_has_fewer_parameters():
+def test_every_structure_offered_has_fewer_parameters() -> None:
     offered = list(enumerate_structures((16, 8, 3, 3)))
     assert {family for family, _ in offered} >= {"weight-svd", "spatial-svd", "tucker2", "sekron-2", "cp"}
     assert not {family for family, _ in offered} & {"sekron-3", "tensor-train", "tensor-ring"}
@@ -214,7 +217,7 @@ def test_every_structure_offered_has_fewer_parameters():
 
 
 @pytest.mark.parametrize("family", OWN)
-def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(family):
+def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(family: str) -> None:
     weight = torch.randn(2, 8, 6, 3, 3, generator=torch.Generator().manual_seed(0))
     errors = WeightErrors(weight)
     offered = [structure for name, structure in enumerate_structures((8, 6, 3, 3), [family]) if name == family]
@@ -230,7 +233,7 @@ def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(f
 
 
 @pytest.mark.parametrize("family", OWN)
-def test_a_plan_of_each_family_alone_is_what_its_model_costs(family):
+def test_a_plan_of_each_family_alone_is_what_its_model_costs(family: str) -> None:
     model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=2))
     x = torch.randn(4, 6, 12, 12)
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,), families=[family])
@@ -242,16 +245,16 @@ def test_a_plan_of_each_family_alone_is_what_its_model_costs(family):
     assert small(x).shape == model(x).shape
 
 
-def test_an_unknown_family_is_refused():
+def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'svd'; known families: weight-svd"):
         list(enumerate_structures((8, 6, 3, 3), ["svd"]))
 
 
-def softened(outputs, reference):
+def softened(outputs: Tensor, reference: Tensor) -> Tensor:
     return (outputs - reference).square().mean()
 
 
-def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
+def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget() -> None:
     model, x = network(), torch.randn(32, 3, 12, 12)
     calibration, budget = Calibration(model, (x,)), Budget(macs="0.4x")
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
@@ -275,12 +278,12 @@ def test_the_plan_that_is_chosen_diverges_least_and_keeps_the_budget():
         evaluator.plan(scores, Budget(macs="0.0001x"), profile="test", runtime="test")
 
 
-def test_an_evaluator_may_see_more_than_factors_are_refined_for():
+def test_an_evaluator_may_see_more_than_factors_are_refined_for() -> None:
     """In as many batches as it takes, and with the same result as in one."""
     model, x = network(), torch.randn(40, 3, 12, 12)
     sizes = []
 
-    def noted(outputs, reference):
+    def noted(outputs: Tensor, reference: Tensor) -> Tensor:
         sizes.append(len(outputs))
         return softened(outputs, reference)
 
@@ -293,7 +296,7 @@ def test_an_evaluator_may_see_more_than_factors_are_refined_for():
         assert diverged == pytest.approx(float(softened(small(x), model.eval()(x))), rel=0.05)
 
 
-def test_the_least_is_what_a_plan_can_reach(scores):
+def test_the_least_is_what_a_plan_can_reach(scores: ModelScores) -> None:
     for entry in ("latency_ms", "artifact_bytes", "macs"):
         least = scores.least(entry)
         plan = scores.plan(Budget.model_validate({entry: least * (1 + 1e-6)}), profile="host", runtime="litert")
@@ -302,7 +305,7 @@ def test_the_least_is_what_a_plan_can_reach(scores):
             scores.plan(Budget.model_validate({entry: least * 0.99}), profile="host", runtime="litert")
 
 
-def test_a_limit_that_decides_nothing_is_named(scores):
+def test_a_limit_that_decides_nothing_is_named(scores: ModelScores) -> None:
     budget = Budget(macs="0.5x", artifact_bytes="1.0x", peak_memory_bytes="1.0x")
     plan = scores.plan(budget, profile="host", runtime="litert")
     assert plan.solver.binding == ("macs",)
@@ -314,7 +317,7 @@ def test_a_limit_that_decides_nothing_is_named(scores):
     assert scores.plan(Budget(macs="1.0x"), profile="host", runtime="litert").solver.binding == ()
 
 
-def test_the_frontier_costs_ever_less_and_diverges_ever_more(scores):
+def test_the_frontier_costs_ever_less_and_diverges_ever_more(scores: ModelScores) -> None:
     points = frontier(scores, points=6)
     times = [point.cost.latency_ms for point in points]
     losses = [point.predicted_loss for point in points]
@@ -325,7 +328,7 @@ def test_the_frontier_costs_ever_less_and_diverges_ever_more(scores):
     assert times[-1] == pytest.approx(scores.least("latency_ms"))
 
 
-def test_one_scoring_serves_several_devices():
+def test_one_scoring_serves_several_devices() -> None:
     torch.manual_seed(0)
     model, x = network(), torch.randn(600, 3, 12, 12)
     targets = [Pricing(MacsAreTime()), Pricing(CallsAreTime(), "int8")]

@@ -14,7 +14,7 @@ from sekron_edge.planner._candidates import undominated
 REST = LayerCost(parameters=5, macs=0, artifact_bytes=20, latency_ms=0.5, peak_bytes=0)
 
 
-def candidate(loss, latency, size, macs):
+def candidate(loss: float, latency: float, size: int, macs: int) -> Candidate:
     cost = LayerCost(parameters=size, macs=macs, artifact_bytes=size, latency_ms=latency, peak_bytes=size)
     return Candidate(family="dense", structure=None, cost=cost, relative_error=loss, predicted_loss=loss)
 
@@ -30,10 +30,12 @@ problems = st.lists(st.lists(candidates, min_size=1, max_size=4), min_size=1, ma
 
 @given(problems, st.floats(0.1, 15), st.integers(20, 400), st.integers(1, 400), st.integers(1, 120))
 @settings(deadline=None, max_examples=150)
-def test_the_choice_equals_exhaustive_search(layers, latency, size, macs, peak):
+def test_the_choice_equals_exhaustive_search(
+    layers: list[LayerScores], latency: float, size: int, macs: int, peak: int
+) -> None:
     limits = {"latency_ms": latency, "artifact_bytes": size, "macs": macs, "peak_memory_bytes": peak}
 
-    def keeps(picks):
+    def keeps(picks: tuple[Candidate, ...]) -> bool:
         return (
             REST.latency_ms + sum(p.cost.latency_ms for p in picks) <= latency
             and REST.artifact_bytes + sum(p.cost.artifact_bytes for p in picks) <= size
@@ -56,7 +58,7 @@ def test_the_choice_equals_exhaustive_search(layers, latency, size, macs, peak):
     assert sum(p.cost.macs for p in chosen) <= macs * (1 + 1e-6)
 
 
-def test_the_nearest_point_of_an_infeasible_budget_can_be_met():
+def test_the_nearest_point_of_an_infeasible_budget_can_be_met() -> None:
     layers = [
         LayerScores(
             name="l", kind="Linear", weight_shape=(1,), considered=2,
@@ -69,12 +71,12 @@ def test_the_nearest_point_of_an_infeasible_budget_can_be_met():
     solve(layers, REST, dict(caught.value.nearest[0]))
 
 
-def test_dominated_candidates_are_dropped():
+def test_dominated_candidates_are_dropped() -> None:
     best, worse = candidate(0.1, 1, 10, 10), candidate(0.2, 1, 10, 10)
     assert undominated([worse, best]) == [best]
 
 
-def test_candidates_that_save_next_to_nothing_are_dropped():
+def test_candidates_that_save_next_to_nothing_are_dropped() -> None:
     better = candidate(0.1, 1, 100, 100)
     assert undominated([better, candidate(0.2, 0.97, 97, 97)]) == [better]
     for saves in (candidate(0.2, 0.94, 100, 100), candidate(0.2, 1, 94, 100), candidate(0.2, 1, 100, 94)):

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import nn
 from sekron_edge.data import classification, digits
 from sekron_edge.errors import ConfigError
 from sekron_edge.training import CHECKPOINT_NAME, TrainConfig, evaluate, finetune, reestimate_batch_norm, train
+from tests.narrowing import layer_at, present
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 
@@ -38,7 +41,7 @@ torch.save(small.state_dict(), sys.argv[3])
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,7 +50,8 @@ def _one_thread():
 
 def make_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return runpy.run_path(str(MODELS / "digits_cnn.py"))["digits_cnn"]()
+    model: nn.Module = runpy.run_path(str(MODELS / "digits_cnn.py"))["digits_cnn"]()
+    return model
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -58,7 +62,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_learns_and_distillation_follows_and_inputs_stay():
+def test_training_learns_and_distillation_follows_and_inputs_stay() -> None:
     task = classification(digits())
     start = make_model()
     before = state(start)
@@ -75,7 +79,7 @@ def test_training_learns_and_distillation_follows_and_inputs_stay():
     assert evaluate(small, task) > 0.9
 
 
-def test_killed_and_resumed_run_is_bit_identical(tmp_path):
+def test_killed_and_resumed_run_is_bit_identical(tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         arguments = [str(MODELS / "digits_cnn.py"), str(tmp_path / name), str(tmp_path / f"{name}.pt")]
         return subprocess.Popen([sys.executable, "-c", RUN, *arguments])
@@ -97,9 +101,9 @@ def test_killed_and_resumed_run_is_bit_identical(tmp_path):
     assert same(*weights)
 
 
-def test_resuming_a_finished_run_returns_it_and_other_settings_are_refused(tmp_path):
+def test_resuming_a_finished_run_returns_it_and_other_settings_are_refused(tmp_path: Path) -> None:
     task = classification(digits(), augment_shift=1)
-    options = {"checkpoints": tmp_path, "progress": False}
+    options: dict[str, Any] = {"checkpoints": tmp_path, "progress": False}
     config = TrainConfig(epochs=1)
     first = train(make_model(), task, config=config, **options)
     again = train(make_model(5), task, config=config, resume=True, **options)
@@ -108,7 +112,7 @@ def test_resuming_a_finished_run_returns_it_and_other_settings_are_refused(tmp_p
         train(make_model(), task, config=TrainConfig(epochs=2), resume=True, **options)
 
 
-def test_loss_that_is_not_finite_is_refused():
+def test_loss_that_is_not_finite_is_refused() -> None:
     model = make_model()
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
@@ -116,7 +120,7 @@ def test_loss_that_is_not_finite_is_refused():
         train(model, classification(digits()), config=TrainConfig(epochs=1), progress=False)
 
 
-def test_early_stop_uses_the_calibration_data(tmp_path):
+def test_early_stop_uses_the_calibration_data(tmp_path: Path) -> None:
     task = classification(digits(), calibration_samples=50)
     config = TrainConfig(epochs=30, learning_rate=1e-9, weight_decay=0, patience=1, batch_size=1437)
     train(make_model(), task, config=config, checkpoints=tmp_path, progress=False)
@@ -124,27 +128,28 @@ def test_early_stop_uses_the_calibration_data(tmp_path):
     assert saved["sekron_edge"]["epochs"] < 30
 
 
-def test_batch_norm_is_computed_anew_on_a_copy():
+def test_batch_norm_is_computed_anew_on_a_copy() -> None:
     task = classification(digits(), calibration_samples=100)
     model = make_model().eval()
     before = state(model)
     fresh = reestimate_batch_norm(model, task.calibration)
     assert same(before, state(model))
+    norm = layer_at(fresh, "1", nn.BatchNorm2d)
     inputs = torch.stack([task.calibration[i][0] for i in range(100)])
-    assert torch.allclose(fresh[1].running_mean, model[0](inputs).mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(present(norm.running_mean), model.get_submodule("0")(inputs).mean((0, 2, 3)), atol=1e-5)
     assert not any(module.training for module in fresh.modules())
-    assert fresh[1].momentum == model[1].momentum
+    assert norm.momentum == layer_at(model, "1", nn.BatchNorm2d).momentum
 
 
-def test_unknown_split_and_setting_are_refused():
+def test_unknown_split_and_setting_are_refused() -> None:
     with pytest.raises(ConfigError, match="split"):
         evaluate(make_model(), classification(digits()), split="test")
     with pytest.raises(ValidationError):
-        TrainConfig(epoch=3)
+        TrainConfig(epoch=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.slow
-def test_published_resnet20_reaches_its_baseline():
+def test_published_resnet20_reaches_its_baseline() -> None:
     from safetensors.torch import load_file
 
     from sekron_edge.data import image_folder
@@ -160,7 +165,7 @@ def test_published_resnet20_reaches_its_baseline():
     assert evaluate(model, task) == pytest.approx(0.8827, abs=5e-4)
 
 
-def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights() -> None:
     task = classification(digits())
     teacher = train(make_model(), task, config=TrainConfig(epochs=4), progress=False)
     seen: list[torch.dtype] = []

@@ -1,10 +1,11 @@
-"""Layers of a model, by their class: a type checker knows only that they are modules."""
+"""What a type checker cannot know, said in a way that is also checked."""
 
 from typing import TypeVar
 
 from torch import nn
 
 Layer = TypeVar("Layer", bound=nn.Module)
+Value = TypeVar("Value")
 
 
 def layer_at(model: nn.Module, name: str, kind: type[Layer]) -> Layer:
@@ -12,3 +13,9 @@ def layer_at(model: nn.Module, name: str, kind: type[Layer]) -> Layer:
     layer = model.get_submodule(name)
     assert isinstance(layer, kind)
     return layer
+
+
+def present(value: Value | None) -> Value:
+    """Return a value that must be there."""
+    assert value is not None
+    return value
