@@ -57,9 +57,11 @@ class DeviceContract:
         return predict(get_exporter(artifact.format).load(artifact), artifact, inputs)
 
     @pytest.fixture(autouse=True)
-    def nothing_is_left_here(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: Device) -> Iterator[None]:
+    def nothing_is_left_here(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: Device, artifact: Artifact
+    ) -> Iterator[None]:
         """Whatever a test does, no process and no temporary file stays here; what it measures goes to its own store."""
-        del device  # made first: what it needs to be reached may stay
+        del device, artifact  # made first: what reaching it, and exporting, need may stay
         temporary = tmp_path / "temporary"
         temporary.mkdir()
         monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
