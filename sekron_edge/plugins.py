@@ -1,4 +1,4 @@
-"""What this package and others bring under one entry-point group, by name."""
+"""Plug-ins by name: those of this package and of others, under one entry-point group."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Plugins(Generic[T]):
-    """Things of one kind by their names: those of an entry-point group, and those registered in this process.
+    """Plug-ins of one kind by name: those of an entry-point group, and those registered in this process.
 
     Args:
         group: Of the entry points; each refers to one thing.
-        kind: What the things are, for messages.
+        kind: The kind of plug-in, for messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -29,7 +29,7 @@ class Plugins(Generic[T]):
         return {point.name: point for point in entry_points(group=self.group)}
 
     def register(self, name: str, thing: T) -> None:
-        """Make a thing known, beside those found through entry points.
+        """Register a plug-in beside those found through entry points.
 
         Raises:
             ConfigError: If the name is taken.
@@ -43,13 +43,13 @@ class Plugins(Generic[T]):
         return sorted({*self._installed, *self._registered})
 
     def find(self, name: str) -> T | None:
-        """Return the thing of a name, imported where need be; None if there is none."""
+        """Return the plug-in of a name, imported if necessary; None if there is none."""
         if name in self._registered:
             return self._registered[name]
         thing: T | None = self._installed[name].load() if name in self._installed else None
         return thing
 
     def all(self) -> list[T]:
-        """Return all things, by their names."""
-        found = (self.find(name) for name in self.names())
-        return [thing for thing in found if thing is not None]
+        """Return all plug-ins, sorted by name."""
+        things = (self.find(name) for name in self.names())
+        return [thing for thing in things if thing is not None]

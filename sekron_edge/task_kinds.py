@@ -1,4 +1,4 @@
-"""Kinds of tasks by name: what ``task = "NAME"`` means in a job's file, and which keys its ``[data]`` takes.
+"""Kinds of tasks by name: the meaning of ``task = "NAME"`` in a job's file, and the keys of its ``[data]``.
 
 A kind is found through the entry-point group ``sekron_edge.tasks``, or registered.
 """
@@ -42,12 +42,12 @@ ConfigPath = Annotated[Path, BeforeValidator(_expanded)]
 
 
 class DataSection(BaseModel):
-    """What a kind of task reads from a job's ``[data]``: subclass it, one field a key."""
+    """The part of a job's ``[data]`` that a kind of task reads: subclass it, with one field per key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def cache_key(self) -> str:
-        """Return what, beside the data themselves, names models that were trained on them in the cache."""
+        """Return the part of a trained model's key in the cache that the data themselves do not decide."""
         return repr(self)
 
 
@@ -62,13 +62,13 @@ class LoadTask(Protocol[_Read_contra]):
         """Return the task.
 
         Args:
-            section: What stands in ``[data]``.
-            seed: The job's: of everything random.
-            cache: Folder in which what takes long may be kept.
+            section: The job's ``[data]``.
+            seed: The job's seed, for everything random.
+            cache: Folder for results that take long.
 
         Raises:
             ConfigError: If keys do not go together.
-            DataError: If the data cannot be had.
+            DataError: If the data is missing or broken.
         """
         ...
 
@@ -78,7 +78,7 @@ class TaskKind(Generic[Section]):
     """A kind of task that jobs can name.
 
     Attributes:
-        name: What ``task`` is in a job's file.
+        name: The value of ``task`` in a job's file.
         section: The keys of ``[data]``, and their values.
         load: Makes a task of a section.
     """

@@ -1,4 +1,4 @@
-"""Budgets, and the one table of what they may limit.
+"""Budgets, and the one table of resources that they may limit.
 
 Requirements kept here: nothing else lists the names of resources; a budget that nobody handles is an error. Solver,
 trials, judging, devices' limits, command line and docs read the table.

@@ -1,4 +1,4 @@
-"""What a layer, or a whole model, is predicted to take."""
+"""The predicted cost of a layer, or of a whole model."""
 
 from __future__ import annotations
 

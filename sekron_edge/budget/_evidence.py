@@ -1,4 +1,4 @@
-"""What was found of a model beside the dense one, and how: what promises are held against."""
+"""Evidence that promises are held against: figures of a model beside the dense one's, and their origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sekron_edge.budget._costs import LayerCost
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure of a model, the dense model's found in the same way, and that way in words."""
+    """One figure of a model, the dense model's figure found in the same way, and that way in words."""
 
     found: float
     dense: float
@@ -18,11 +18,11 @@ class Finding:
 
 
 class CompilerEstimate(Protocol):
-    """What the compiler of a neural accelerator says of a model; nothing of it is measured."""
+    """The estimate of a neural accelerator's compiler for a model; nothing of it is measured."""
 
     @property
     def accelerator(self) -> str:
-        """What it was compiled for."""
+        """The accelerator that the model was compiled for."""
         ...
 
     @property
@@ -37,21 +37,21 @@ class CompilerEstimate(Protocol):
 
     @property
     def sram_bytes(self) -> int:
-        """What it works in."""
+        """SRAM that the model needs, in bytes."""
         ...
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of one model; None where nobody looked, or where its format has no such notion.
+    """The known figures of one model; None where it was not looked at, or where its format has no such figure.
 
     Attributes:
         file_bytes: Size of the artifact.
         median_ms: Measured on the target.
         process_bytes: Peak memory that the process took for it, measured on the target.
-        arena_bytes: What a microcontroller's runtime needs, tested.
-        compiled: What an accelerator's compiler says.
-        predicted: What it was planned to cost.
+        arena_bytes: Arena that a microcontroller's runtime needs, tested.
+        compiled: Estimate of an accelerator's compiler.
+        predicted: Cost in the plan.
     """
 
     file_bytes: int
@@ -64,14 +64,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model and of the dense one, and where that is from.
+    """The known figures of a model and of the dense one, and their origin.
 
     Attributes:
-        found: Of the model.
-        dense: Of the dense model.
+        found: Figures of the model.
+        dense: Figures of the dense model.
         device: The target.
-        place: Where latency and memory were measured, in words.
-        tested_with: What found the arena, in words.
+        place: Place where latency and memory were measured, in words.
+        tested_with: Runtime that the arena was found with, in words.
         metric: The task's metric on held-out data.
     """
 

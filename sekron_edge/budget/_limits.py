@@ -1,4 +1,4 @@
-"""Budgets: what the deployed model may take of each resource."""
+"""Budgets: how much of each resource the deployed model may take."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BudgetEntry = Annotated[Limit | None, BeforeValidator(parse_limit)]
 
 
 class Budget(BaseModel):
-    """What the deployed model may cost. Each entry absolute, or ``"0.5x"`` of the dense model.
+    """The limits of the deployed model; each entry is absolute, or ``"0.5x"`` of the dense model.
 
     The keys are the names of `resources`. Those beyond the attributes here (``parameters``, and what was registered)
     are given by name as well, and read with `limit`.
@@ -61,9 +61,9 @@ class Budget(BaseModel):
         latency_ms: Median latency on the target's runtime, in milliseconds.
         artifact_bytes: Size of the artifact, in bytes.
         peak_memory_bytes: Peak memory attributable to the model, in bytes.
-        macs: Multiply-accumulates an inference.
-        accuracy_drop: Loss of the task's metric against the dense model, in the metric's own
-            unit (0.005 is half a point of accuracy); checked after fine-tuning.
+        macs: Multiply-accumulates per inference.
+        accuracy_drop: Loss of the task's metric compared to the dense model, in the metric's own unit (0.005 is half a
+            point of accuracy); checked after fine-tuning.
 
     Raises:
         ConfigError: If nobody handles one of the keys, or a value is not a limit.
@@ -114,7 +114,7 @@ class Budget(BaseModel):
         """Return the limits that plans are solved for, in each resource's own unit; sums first, then maxima.
 
         Args:
-            dense: What the dense model is predicted to take.
+            dense: The dense model's predicted cost.
 
         Raises:
             ConfigError: If nobody handles one of them.
@@ -131,7 +131,7 @@ class Budget(BaseModel):
         return self.model_copy(update={name: Limit(value=limit) for name, limit in limits.items()})
 
     def with_headroom(self, dense: LayerCost) -> Budget:
-        """Return what plans aim for: somewhat less of what is measured again at the end, in absolute figures."""
+        """Return the absolute aims of plans: somewhat less of resources that are measured again at the end."""
         return self.with_limits(
             {name: find_resource(name).headroom * limit for name, limit in self.planned(dense).items()}
         )

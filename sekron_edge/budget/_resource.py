@@ -1,4 +1,4 @@
-"""What there is to say of a resource that a budget may limit."""
+"""The description of a resource that a budget may limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sekron_edge.budget._costs import LayerCost
 from sekron_edge.budget._evidence import Evidence, Finding
 from sekron_edge.errors import ConfigError
 
-# Of `sekron_edge.primitives`: what a layer runs.
+# Counts a resource in the `sekron_edge.primitives` that a layer runs.
 Count = Callable[[Sequence[Any]], float]
 Look = Callable[[Evidence], Finding | None]
 
@@ -22,20 +22,20 @@ class Resource:
     Attributes:
         name: The budget's key.
         unit: Of its figures; empty for counts.
-        meaning: What it is, in a few words.
+        meaning: Its meaning, in a few words.
         predict: The figure of `LayerCost` that plans bound, or how it is counted in the operations of a layer, as
             `sekron_edge.primitives` has them. None: it is only judged at the end.
-        predicted: How to say that nothing but the plan's figure is known; ``{device}`` is the target.
-        evidence: Where it is measured or counted in an artifact: the first that finds something counts, before what
-            was predicted.
-        adds_up: How layers make a model: to a ``sum``, or to the largest (``max``).
-        beside: What a layer's figure holds beside its own, in words that follow the figure.
-        headroom: Share of the limit that plans aim for, where it is measured again at the end.
-        corrected: Whether predictions are corrected by what trials of plans find. Of others the limit is tightened by
-            as much as was found more, and less than what is predicted cannot be had.
-        compared: Whether a candidate is worth keeping for what it saves of this alone. Not where that saves as much of
+        predicted: Words for a figure that is known only from the plan; ``{device}`` is the target.
+        evidence: Functions that find it, measured or counted, in an artifact. The first finding counts, before the
+            prediction.
+        adds_up: How layers' figures make the model's: by their ``sum``, or by the largest (``max``).
+        beside: What a layer's figure includes beside its own, in words that follow the figure.
+        headroom: Share of the limit that plans aim for, if it is measured again at the end.
+        corrected: Whether trials of plans correct the predictions. For other resources the limit is tightened by the
+            overrun, and less than the prediction is impossible.
+        compared: Whether saving this resource only is a reason to keep a candidate. Not where that saves as much of
             another resource.
-        device_fact: Which fact of a device's profile limits it, where a budget does not.
+        device_fact: The fact of a device's profile that limits it, where a budget does not.
         whole: Whether it is shown in whole numbers.
         title: Of its column in tables of plans; by default the name.
 
@@ -88,7 +88,7 @@ class Resource:
         return cost.amount(self.figure)
 
     def finding(self, evidence: Evidence) -> Finding | None:
-        """Return what was found of it, the most trusted first; None if nothing was."""
+        """Return the most trusted finding of it; None if there is none."""
         for look in self.evidence:
             finding = look(evidence)
             if finding is not None:
@@ -99,5 +99,5 @@ class Resource:
         return Finding(self.amount(model), self.amount(dense), self.predicted.format(device=evidence.device))
 
     def shown(self, value: float) -> str:
-        """Return a figure as people read it."""
+        """Return a figure in the form that people read."""
         return f"{value:,.0f}" if self.whole else f"{value:.4g}"

@@ -52,14 +52,14 @@ def _lost_metric(evidence: Evidence) -> Finding | None:
     return None if metric is None else Finding(metric.dense - metric.found, 0.0, metric.how)
 
 
-# Artifacts are measured again at the end, on a machine that is noisy.
+# Headroom, because artifacts are measured again at the end, on a noisy machine.
 LATENCY = Resource(
     name="latency_ms", unit="ms", meaning="Median latency on the target's runtime",
     predict="latency_ms", predicted="estimated for {device}, not measured there",
     evidence=(_measured_latency, _compiled_latency),
     headroom=0.95, corrected=True, whole=False, title="predicted ms",
 )  # fmt: skip
-# Other weights have other scales, more or fewer of them equal.
+# Headroom, because other weights have other scales, more or fewer of them equal.
 FILE_SIZE = Resource(
     name="artifact_bytes", unit="bytes", meaning="Size of the artifact",
     predict="artifact_bytes", evidence=(_file_size,),
@@ -75,7 +75,7 @@ MACS = Resource(
     name="macs", unit="", meaning="Multiply-accumulates of an inference",
     predict="macs", predicted="counted", title="MACs",
 )  # fmt: skip
-# The file's bytes are its parameters', nearly: no candidate is worth keeping for parameters alone.
+# The file's bytes are nearly those of its parameters: saving only parameters is no reason to keep a candidate.
 PARAMETERS = Resource(
     name="parameters", unit="", meaning="Parameters of the PyTorch model",
     predict="parameters", predicted="counted", compared=False,

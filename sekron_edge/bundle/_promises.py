@@ -70,13 +70,13 @@ def _measured(measured: Measurement | None) -> tuple[float | None, int | None]:
 
 
 def findings(evidence: Evidence) -> dict[str, Finding]:
-    """Return what is known of each resource, by name; without those of which nothing was found."""
+    """Return the finding of each resource, by name; resources without a finding are left out."""
     everything = {name: resource.finding(evidence) for name, resource in resources().items()}
     return {name: finding for name, finding in everything.items() if finding is not None}
 
 
 def shares(budget: Budget, evidence: Evidence) -> dict[str, float]:
-    """Return how much of each limit is used, found over allowed, as far as anything was found."""
+    """Return the used share of each limit, found over allowed, for resources with a finding."""
     known = findings(evidence)
     return {
         resource.name: finding.found / budget.allowed(resource.name, finding.dense)
@@ -86,7 +86,7 @@ def shares(budget: Budget, evidence: Evidence) -> dict[str, float]:
 
 
 def check_promises(budget: Budget, evidence: Evidence) -> tuple[BudgetResult, ...]:
-    """Hold what was found against every entry of a budget.
+    """Hold the findings against every entry of a budget.
 
     Raises:
         ConfigError: If nobody handles an entry, or nothing was found of it.

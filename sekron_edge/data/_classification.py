@@ -25,13 +25,13 @@ _NAME = "classification"
 
 
 class ClassificationData(DataSection):
-    """What `load_source` and `classification` take.
+    """The arguments of `load_source` and `classification`.
 
     Attributes:
-        source: Of the images: ``digits``, ``fashion-mnist`` or ``image-folder``.
+        source: Source of the images: ``digits``, ``fashion-mnist`` or ``image-folder``.
         path: Folder or zip of the data.
         size: Images are resized to ``size`` x ``size``.
-        mean, std: What the model expects of pixels in [0, 1], one value a channel; by default the training pixels' own.
+        mean, std: Normalisation of pixels in [0, 1], one value per channel; by default the training pixels' own.
         augment_shift: Largest random shift of training images, in pixels.
         augment_flip: Whether training images are mirrored at random.
         calibration_samples: Number of training images for calibration.
@@ -47,7 +47,7 @@ class ClassificationData(DataSection):
     calibration_samples: int = Field(default=512, ge=1)
 
     def cache_key(self) -> str:
-        """Return the section by the name that it had when the models in people's caches were trained."""
+        """Return the section under the name that it had when the models in users' caches were trained."""
         return f"DataSection({', '.join(f'{key}={value!r}' for key, value in self)})"
 
 
@@ -65,7 +65,7 @@ def classification(
 
     Args:
         data: The images.
-        normalization: What the model expects; by default the training pixels' own mean and std.
+        normalization: That of the model; by default the training pixels' own mean and std.
         augment_shift: Largest random shift of training images, in pixels.
         augment_flip: Whether training images are mirrored at random.
         calibration_samples: Number of training images for calibration, taken from all classes as evenly as possible.

@@ -26,7 +26,7 @@ _CROP = 64
 
 
 class SuperResolutionData(DataSection):
-    """What `photographs` and `super_resolution` take.
+    """The arguments of `photographs` and `super_resolution`.
 
     Attributes:
         source: ``photographs``.
@@ -41,7 +41,7 @@ class SuperResolutionData(DataSection):
     calibration_samples: int = Field(default=512, ge=1)
 
     def cache_key(self) -> str:
-        """Return what one section of both built-in kinds said when the models in people's caches were trained."""
+        """Return the key of the one section that both built-in kinds had when models in users' caches were trained."""
         return ClassificationData(**self.model_dump()).cache_key()
 
 
