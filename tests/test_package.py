@@ -82,4 +82,7 @@ def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path: Path) 
     assert {f"sekron_edge/profiles/{file.name}" for file in (ROOT / "profiles").glob("*.toml")} <= names
     templates = ROOT / "sekron_edge" / "bundle" / "templates"
     assert {f"sekron_edge/bundle/templates/{file.name}" for file in templates.iterdir()} <= names
+    snippets = {file.relative_to(ROOT).as_posix() for file in (ROOT / "exporters").rglob("snippet.*")}
+    assert snippets
+    assert {f"sekron_edge/{name}" for name in snippets} <= names
     assert "sekron_edge/py.typed" in names

@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, DeviceRuntime, Precision, Session, TensorSpec
+from sekron_edge.artifacts import Array, Artifact, Availability, DeviceRuntime, Precision, Session, Snippet, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.silence import last_words, silenced
@@ -91,6 +91,10 @@ class CoreMLExporter:
             outputs=outputs,
             versions=_versions(),
         )
+
+    def snippet(self) -> Snippet:
+        """Return the code that runs an artifact in Swift."""
+        return Snippet("{stem}_coreml.swift", Path(__file__).with_name("snippet.swift.j2").read_text(encoding="utf-8"))
 
     def import_runtime(self) -> None:
         """Import coremltools, which is Core ML's door on macOS and reads the packages elsewhere.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision, TensorSpec
+from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision, Snippet, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
@@ -125,6 +125,11 @@ class ExecuTorchExporter:
 
     def _absent(self) -> str | None:
         return next((name for name in ("executorch", self._target.package) if find_spec(name) is None), None)
+
+    def snippet(self) -> Snippet | None:
+        """Return the code that runs an artifact in Python; None for other backends than XNNPACK."""
+        text = Path(__file__).with_name("snippet.py.j2").read_text(encoding="utf-8")
+        return Snippet("{stem}_executorch.py", text) if self.device_runtime else None
 
     def import_runtime(self) -> None:
         """Import ExecuTorch's runtime.

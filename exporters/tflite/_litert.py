@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sekron_edge import files
-from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision
+from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision, Snippet
 from sekron_edge.primitives import Primitive
 
 from . import on_device
@@ -89,6 +89,10 @@ class LiteRTExporter:
             outputs=tensor_specs(written.get_output_details(), ()),
             versions={"ai-edge-litert": version("ai-edge-litert")},
         )
+
+    def snippet(self) -> Snippet:
+        """Return the code that runs an artifact in Python."""
+        return Snippet("{stem}_litert.py", Path(__file__).with_name("snippet.py.j2").read_text(encoding="utf-8"))
 
     def import_runtime(self) -> None:
         """Import LiteRT's interpreter.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sekron_edge import files
-from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, TensorSpec
+from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, Snippet, TensorSpec
 from sekron_edge.errors import ExportError, MissingDependencyError
 from sekron_edge.silence import silenced
 
@@ -112,6 +112,10 @@ class TFLMExporter:
             arena=arena.size_bytes,
             kernels=arena.kernels,
         )
+
+    def snippet(self) -> Snippet:
+        """Return the code that runs an artifact in C++, with its sources."""
+        return Snippet("{stem}_tflm.cc", Path(__file__).with_name("snippet.cc.j2").read_text(encoding="utf-8"))
 
     def import_runtime(self) -> None:
         """Import the interpreter.

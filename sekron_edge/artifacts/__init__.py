@@ -34,6 +34,8 @@ from sekron_edge.artifacts._contracts import (
     PrimitiveExporter,
     Session,
     SizedExporter,
+    Snippet,
+    SnippetExporter,
     SourceExporter,
     TracedPrimitiveExporter,
 )
@@ -71,6 +73,8 @@ __all__ = [
     "Quantization",
     "Session",
     "SizedExporter",
+    "Snippet",
+    "SnippetExporter",
     "SourceExporter",
     "TensorSpec",
     "TracedPrimitiveExporter",

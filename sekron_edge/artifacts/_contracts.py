@@ -210,6 +210,29 @@ class DeviceExporter(Protocol):
     device_runtime: DeviceRuntime | None
 
 
+@dataclass(frozen=True)
+class Snippet:
+    """A template of the code that loads an artifact on its device, for people to start from.
+
+    Attributes:
+        name: Of the file; ``{stem}`` stands for the artifact's name.
+        template: Jinja's, with ``artifact`` and the bundle's ``manifest`` at hand; paths are relative to the bundle,
+            in which the code lies in the folder ``snippets``.
+    """
+
+    name: str
+    template: str
+
+
+@runtime_checkable
+class SnippetExporter(Protocol):
+    """What an exporter may offer beside the rest: the code that loads its artifacts, for bundles."""
+
+    def snippet(self) -> Snippet | None:
+        """Return the template; None where a variant has none."""
+        ...
+
+
 @runtime_checkable
 class SourceExporter(Protocol):
     """What an exporter may offer beside the rest: source code that a model is compiled into firmware with."""

@@ -77,9 +77,9 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
 
 def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:
     artifact = _copied(delivery.artifact, folder)
-    name, code = snippet(artifact, manifest)
-    files.write_text(folder / "snippets" / name, code)
     exporter = get_exporter(artifact.format)
+    name, code = snippet(artifact, manifest, exporter)
+    files.write_text(folder / "snippets" / name, code)
     sources = exporter.sources(delivery.artifact) if isinstance(exporter, SourceExporter) else {}
     for file, text in sources.items():
         files.write_text(folder / "sources" / file, text)

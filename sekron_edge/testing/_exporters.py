@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jinja2 import Template
 from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge import files
-from sekron_edge.artifacts import DeviceExporter, Exporter, Precision, export, get_exporter, predict
+from sekron_edge.artifacts import DeviceExporter, Exporter, Precision, SnippetExporter, export, get_exporter, predict
 from sekron_edge.data import classification, collate, load_source
 from sekron_edge.errors import ExportError
 from sekron_edge.structure import full, tucker2
@@ -192,3 +193,11 @@ class ExporterContract:
         imported |= {str(node.module) for node in imports}
         assert "sekron_edge" not in {name.partition(".")[0] for name in imported}
         assert runtime.name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def test_the_snippet_is_a_template(self, exporter: Exporter) -> None:
+        """Of a file that is named after the artifact."""
+        snippet = exporter.snippet() if isinstance(exporter, SnippetExporter) else None
+        if snippet is None:
+            pytest.skip(f"{self.format} brings no snippet")
+        assert snippet.name.format(stem="model").startswith("model")
+        assert Template(snippet.template)
