@@ -85,10 +85,10 @@ class MissingDependencyError(SekronEdgeError, ImportError):
     Args:
         package: Its name.
         extra: The extra of sekron-edge that installs it.
-        install: How to install it, where the extra does not.
+        install: The command that installs it, where no extra does.
     """
 
-    def __init__(self, package: str, extra: str, *, install: str | None = None) -> None:
+    def __init__(self, package: str, extra: str | None = None, *, install: str | None = None) -> None:
         command = install or f"pip install 'sekron-edge[{extra}]'"
         super().__init__(f"{package} is not installed; install it with: {command}")
         self.package = package

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -14,10 +13,21 @@ from uuid import NAMESPACE_URL, uuid5
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, Availability, DeviceRuntime, Precision, Session, Snippet, TensorSpec
-from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.artifacts import (
+    Array,
+    Artifact,
+    Availability,
+    DeviceRuntime,
+    Precision,
+    Sdk,
+    Session,
+    Snippet,
+    TensorSpec,
+    converting,
+    reading,
+)
+from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
-from sekron_edge.silence import last_words, silenced
 
 from .._prepare import calibration_batches, prepared
 from . import on_device
@@ -25,6 +35,7 @@ from . import on_device
 if TYPE_CHECKING:
     from .evaluator._program import TensorType
 
+SDK = Sdk({"coremltools": "coremltools", "torch": "torch"}, install="pip install 'sekron-edge[coreml]'")
 _DEBUGGING = "executorch_debug_handle_mapping.json"
 
 
@@ -34,13 +45,12 @@ class CoreMLExporter:
     name = "coreml"
     suffix = ".mlpackage"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights")
+    sdk = SDK
     device_runtime = DeviceRuntime(Path(on_device.__file__), on_device.CoreML.__name__, systems=("darwin",))
 
     def availability(self) -> Availability:
         """Say whether coremltools is installed."""
-        if find_spec("coremltools") is None:
-            return Availability(False, "install it with: pip install 'sekron-edge[coreml]'")
-        return Availability(True, versions=_versions())
+        return self.sdk.availability()
 
     def export(
         self,
@@ -64,20 +74,15 @@ class CoreMLExporter:
         """
         from .evaluator._program import read_interface
 
-        _require()
+        self.sdk.require()
         evaluated = prepared(model, self.name)
         batches: list[tuple[torch.Tensor, ...]] = []
         if precision == "int8":
             batches = list(calibration_batches(calibration, example_inputs, self.name))
             equalize_labels_(evaluated, batches)
         with files.whole_folder(path) as temporary:
-            with silenced() as spoken:
-                try:
-                    _convert(evaluated, example_inputs, precision, batches).save(str(temporary))
-                except Exception as error:  # the converter raises whatever its passes raise
-                    raise ExportError(
-                        f"coreml: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
-                    ) from error
+            with converting(model, self.name):
+                _convert(evaluated, example_inputs, precision, batches).save(str(temporary))
             # Written for ExecuTorch's debugger; Core ML never reads it, and it may outweigh a small model.
             (temporary / _DEBUGGING).unlink(missing_ok=True)
             _make_reproducible(temporary)
@@ -89,7 +94,7 @@ class CoreMLExporter:
             precision=precision,
             inputs=inputs,
             outputs=outputs,
-            versions=_versions(),
+            versions=self.sdk.versions(),
         )
 
     def snippet(self) -> Snippet:
@@ -111,25 +116,12 @@ class CoreMLExporter:
             ExportError: If it is no readable package, or the evaluator lacks an operation of it.
             MissingDependencyError: If coremltools is absent.
         """
-        _require()
+        self.sdk.require("coremltools")
         return CoreMLSession(artifact) if sys.platform == "darwin" else ReferenceSession(artifact.path)
 
 
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("coremltools", "torch")}
-
-
-def _require() -> None:
-    if find_spec("coremltools") is None:
-        raise MissingDependencyError("coremltools", "coreml")
-
-
 def _runtime() -> Any:
-    _require()
-    with silenced():
-        import coremltools
-
-        return coremltools
+    return SDK.imported("coremltools", "coremltools")
 
 
 def _convert(
@@ -193,13 +185,10 @@ class CoreMLSession:
     def __init__(self, artifact: Artifact) -> None:
         self.runtime_version = version("coremltools")
         self._artifact = artifact
-        try:
-            with silenced():
-                self._model = _runtime().models.MLModel(str(artifact.path))
-                # A package that Core ML refuses loads all the same; this raises then.
-                self._model.get_compiled_model_path()
-        except Exception as error:  # coremltools raises bare exceptions of its own and of Core ML's
-            raise ExportError(f"{artifact.path} cannot be read by Core ML, export it again: {error}") from error
+        with reading(artifact.path, "Core ML"):  # coremltools raises bare exceptions of its own and of Core ML's
+            self._model = _runtime().models.MLModel(str(artifact.path))
+            # A package that Core ML refuses loads all the same; this raises then.
+            self._model.get_compiled_model_path()
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once."""

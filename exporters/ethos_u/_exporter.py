@@ -10,23 +10,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from sekron_edge import files
-from sekron_edge.artifacts import Artifact, Availability, NPUEstimate, Precision
-from sekron_edge.errors import ConfigError, ExportError, MissingDependencyError, NotRunnableError
+from sekron_edge.artifacts import Artifact, Availability, NPUEstimate, Precision, Sdk
+from sekron_edge.errors import ConfigError, ExportError, NotRunnableError
 
-from ..tflite._convert import FILE_COSTS, versions
+from ..tflite._convert import FILE_COSTS
+from ..tflm._exporter import SDK as TFLM
 from ..tflm._exporter import TFLMExporter
 from ..tflm._sources import operator_text, operators
 
 if TYPE_CHECKING:
     import torch
 
-_PACKAGE = "ethosu"
+_PACKAGE = "ethos-u-vela"
+SDK = Sdk({**TFLM.packages, _PACKAGE: "ethosu"}, install="pip install 'sekron-edge[ethos-u]'")
 _CONFIGURATIONS = "Arm/vela.ini"
 # Of each family, the configuration with weights in flash, as microcontrollers have them. U65's has DRAM in its place.
 _SYSTEMS = {
@@ -50,6 +50,7 @@ class EthosUExporter:
         *(f"u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
     )
     precisions: tuple[Precision, ...] = ("int8",)
+    sdk = SDK
     file_costs: ClassVar = {"int8": FILE_COSTS["int8"]}
 
     def __init__(self, variant: str = "") -> None:
@@ -60,9 +61,7 @@ class EthosUExporter:
 
     def availability(self) -> Availability:
         """Say whether the converter, the interpreter and Vela are installed."""
-        if not self._before.availability().ok or find_spec(_PACKAGE) is None:
-            return Availability(False, "install it with: pip install 'sekron-edge[ethos-u]'")
-        return Availability(True, versions=versions("tflite-micro") | _vela_version())
+        return self.sdk.availability()
 
     def export(
         self,
@@ -80,7 +79,7 @@ class EthosUExporter:
             ExportError: If the conversion or Vela fails, or the accelerator takes no operator at all.
             MissingDependencyError: If the converter, the interpreter or Vela is absent.
         """
-        _require()
+        self.sdk.require(_PACKAGE)
         before_path = path.with_name(f"{path.name.removesuffix(self.suffix)}.before-{self._variant}.tflite")
         before = self._before.export(
             model, example_inputs, precision=precision, path=before_path, calibration=calibration
@@ -98,7 +97,7 @@ class EthosUExporter:
             ExportError: If TensorFlow Lite Micro or Vela does not take it.
             MissingDependencyError: If the interpreter or Vela is absent.
         """
-        _require()
+        self.sdk.require(_PACKAGE)
         return self._compiled(self._before.adopt(file, folder), folder / f"{file.stem}{self.suffix}")
 
     def _compiled(self, before: Artifact, path: Path) -> Artifact:
@@ -110,7 +109,7 @@ class EthosUExporter:
             precision=before.precision,
             inputs=before.inputs,
             outputs=before.outputs,
-            versions=before.versions | _vela_version(),
+            versions=self.sdk.versions(),
             delegated=1 - len(npu.on_cpu) / _operator_count(before.path),
             macs=before.macs,
             npu=npu,
@@ -145,7 +144,7 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
         ExportError: If it fails, or leaves every operator to the CPU.
         MissingDependencyError: If it is absent.
     """
-    _require()
+    SDK.require(_PACKAGE)
     if variant not in EthosUExporter.variants:
         raise ConfigError(f"no Ethos-U {variant!r}; known: {', '.join(EthosUExporter.variants)}")
     system = _SYSTEMS[variant.partition("-")[0]]
@@ -202,12 +201,3 @@ def _operator_count(path: Path) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
     return int(schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0).OperatorsLength())
-
-
-def _vela_version() -> dict[str, str]:
-    return {"ethos-u-vela": version("ethos-u-vela")}
-
-
-def _require() -> None:
-    if find_spec(_PACKAGE) is None:
-        raise MissingDependencyError("ethos-u-vela", "ethos-u")

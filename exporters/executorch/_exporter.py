@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from sekron_edge import files
-from sekron_edge.artifacts import Artifact, Availability, DeviceRuntime, Precision, Snippet, TensorSpec
-from sekron_edge.errors import ExportError, MissingDependencyError, NotRunnableError
+from sekron_edge.artifacts import (
+    Artifact,
+    Availability,
+    DeviceRuntime,
+    Precision,
+    Snippet,
+    TensorSpec,
+    converting,
+    reading,
+)
+from sekron_edge.errors import ExportError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
-from sekron_edge.silence import last_words, silenced
+from sekron_edge.silence import silenced
 
 from .._prepare import calibration_batches, prepared
 from . import on_device
 from ._android import ExecutorRunner
 from ._primitives import Primitives, times_of
-from ._targets import TARGETS, computing_share
+from ._targets import SDK, TARGETS, computing_share
 
 _MAGIC = b"ET12"
 # ExecuTorch's Error::NotFound, of a backend, and Error::OperatorMissing, as its Python binding writes them.
@@ -38,6 +46,7 @@ class ExecuTorchExporter:
 
     variants: ClassVar[tuple[str, ...]] = tuple(name for name in TARGETS if name)
     primitive_count = 180
+    sdk = SDK
 
     def __init__(self, variant: str = "") -> None:
         self.name = f"executorch:{variant}" if variant else "executorch"
@@ -52,9 +61,8 @@ class ExecuTorchExporter:
 
     def availability(self) -> Availability:
         """Say whether executorch is installed, and what lowering for this target takes beside it."""
-        if self._absent() is not None:
-            return Availability(False, f"install it with: {self._target.install}")
-        return Availability(True, versions=_versions())
+        needed = self._target.needs.availability()
+        return self.sdk.availability() if needed.ok else needed
 
     def export(
         self,
@@ -74,9 +82,7 @@ class ExecuTorchExporter:
             ExportError: If lowering fails; with the end of what the SDK said.
             MissingDependencyError: If executorch, or what the target takes, is absent.
         """
-        absent = self._absent()
-        if absent is not None:
-            raise MissingDependencyError(absent, "executorch", install=self._target.install)
+        self._target.needs.require()
         evaluated = prepared(model, self.name)
         batches = [example_inputs]
         if precision == "int8":
@@ -88,15 +94,10 @@ class ExecuTorchExporter:
         self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
     ) -> Artifact:
         with files.whole_file(path) as temporary:
-            with silenced() as spoken:
-                try:
-                    program = self._target.lower(model, batches, precision)
-                    temporary.write_bytes(program.buffer)
-                    taken = computing_share(program, self._target)
-                except Exception as error:  # the SDK raises whatever its passes raise
-                    raise ExportError(
-                        f"{self.name}: lowering {type(model).__name__} failed: {error}\n{last_words(spoken)}"
-                    ) from error
+            with converting(model, self.name, "lowering"):
+                program = self._target.lower(model, batches, precision)
+                temporary.write_bytes(program.buffer)
+                taken = computing_share(program, self._target)
             inputs, outputs = _specs(_program(temporary).metadata(on_device.METHOD))
         return Artifact.describe(
             path,
@@ -104,7 +105,7 @@ class ExecuTorchExporter:
             precision=precision,
             inputs=inputs,
             outputs=outputs,
-            versions=_versions(),
+            versions=self.sdk.versions(),
             delegated=taken,
         )
 
@@ -122,9 +123,6 @@ class ExecuTorchExporter:
             ExportError: If these are not the operators of such a model.
         """
         return times_of(primitives, operators)
-
-    def _absent(self) -> str | None:
-        return next((name for name in ("executorch", self._target.package) if find_spec(name) is None), None)
 
     def snippet(self) -> Snippet | None:
         """Return the code that runs an artifact in Python; None for other backends than XNNPACK."""
@@ -162,17 +160,8 @@ class _NoBackendError(Exception):
     """The file is a program, and its method asks for what this build of the runtime lacks."""
 
 
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("executorch", "torch", "torchao")}
-
-
 def _runtime() -> Any:
-    if find_spec("executorch") is None:
-        raise MissingDependencyError("executorch", "executorch")
-    with silenced():
-        from executorch import runtime
-
-        return runtime
+    return SDK.imported("executorch", "executorch.runtime")
 
 
 def _program(path: Path) -> Any:
@@ -181,22 +170,19 @@ def _program(path: Path) -> Any:
         head = stream.read(8)
     if head[4:8] != _MAGIC:
         raise ExportError(f"{path} is no .pte file: bytes 4 to 8 must be {_MAGIC!r}, got {head[4:8]!r}")
-    try:
-        with silenced():
-            checked = runtime.Verification.InternalConsistency
-            return runtime.Runtime.get().load_program(path, verification=checked)
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+    with reading(path, "ExecuTorch", (RuntimeError, ValueError)):
+        checked = runtime.Verification.InternalConsistency
+        return runtime.Runtime.get().load_program(path, verification=checked)
 
 
 def _method(program: Any, path: Path) -> Any:
     try:
-        with silenced():
+        with reading(path, "ExecuTorch", (RuntimeError, ValueError)):
             return program.load_method(on_device.METHOD)
-    except (RuntimeError, ValueError) as error:
+    except ExportError as error:
         if str(error).endswith(_ABSENT):
             raise _NoBackendError from error
-        raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
+        raise
 
 
 def _set_threads(threads: int) -> None:

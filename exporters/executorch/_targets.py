@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
-from sekron_edge.artifacts import Precision
+from sekron_edge.artifacts import Precision, Sdk
 
+SDK = Sdk(
+    {"executorch": "executorch", "torch": "torch", "torchao": "torchao"},
+    install="pip install 'sekron-edge[executorch]'",
+)
 Batches = list[tuple[torch.Tensor, ...]]
 # No other exporter can live with the numpy and flatbuffers that tosa-tools pins; what is imported of it needs neither.
 _TOSA = "pip install --no-deps tosa-tools==2026.5.0"
@@ -25,8 +29,7 @@ class Lowering:
         runs_on: For people: where such a program runs.
         lower: From a model in evaluation mode and batches, of which the first stands for the shapes and all calibrate,
             to an ``ExecutorchProgramManager``.
-        package: What lowering imports beside executorch.
-        install: How to get it.
+        needs: The packages that lowering imports.
         kernels: Prefix of the operators that the backend puts in the place of PyTorch's; empty where it takes parts of
             the graph as a delegate.
         on_android: Whether ExecuTorch's own program runs such programs on Android.
@@ -35,8 +38,7 @@ class Lowering:
     precisions: tuple[Precision, ...]
     runs_on: str
     lower: Callable[[torch.nn.Module, Batches, Precision], Any]
-    package: str = "executorch"
-    install: str = "pip install 'sekron-edge[executorch]'"
+    needs: Sdk = SDK
     kernels: str = ""
     on_android: bool = False
 
@@ -122,15 +124,19 @@ def _channels_last(value: torch.Tensor) -> torch.Tensor:
     return value.to(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
+def _beside(package: str, module: str, *, install: str) -> Sdk:
+    return Sdk({"executorch": "executorch", package: module}, install)
+
+
 TARGETS: dict[str, Lowering] = {
     "": Lowering(("fp32", "int8"), "any CPU with XNNPACK", _xnnpack, on_android=True),
     "coreml": Lowering(
         ("fp32", "fp16", "int8"), "iOS and macOS, with ExecuTorch's Core ML delegate", _coreml,
-        package="coremltools", install="pip install 'sekron-edge[executorch,coreml]'",
+        needs=_beside("coremltools", "coremltools", install="pip install 'sekron-edge[executorch,coreml]'"),
     ),
     "vulkan": Lowering(("fp32", "fp16"), "Android, with ExecuTorch's Vulkan delegate", _vulkan, on_android=True),
     "cortex-m": Lowering(
         ("int8",), "a Cortex-M55, with ExecuTorch's Cortex-M kernels (CMSIS-NN)", _cortex_m,
-        package="tosa_serializer", install=_TOSA, kernels="cortex_m_",
+        needs=_beside("tosa-tools", "tosa_serializer", install=_TOSA), kernels="cortex_m_",
     ),
 }  # fmt: skip

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sekron_edge.artifacts import Precision, Quantization, TensorSpec
-from sekron_edge.errors import ExportError, MissingDependencyError
+from sekron_edge.artifacts import Precision, Quantization, Sdk, TensorSpec, converting, reading
+from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
-from sekron_edge.silence import last_words, silenced
 
 from .._prepare import calibration_batches, prepared
 from ._compact import compact
 from ._quantize import in_own_layout, quantized_model, with_small_weights
 
+SDK = Sdk(
+    {
+        "litert-torch": "litert_torch",
+        "ai-edge-litert": "ai_edge_litert",
+        "ai-edge-quantizer": "ai_edge_quantizer",
+        "torch": "torch",
+    },
+    install="pip install 'sekron-edge[litert]'",
+)
+RUNTIME = "ai_edge_litert.interpreter"
 _IMAGE_AXES = 4
 _MAGIC = b"TFL3"
 # As `python -m benchmarks.artifact_bytes` found them.
@@ -59,9 +66,7 @@ def write_tflite(
         ExportError: If the conversion fails; with the end of what the converter said.
         MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
     """
-    for package in ("litert_torch", "ai_edge_quantizer"):
-        if find_spec(package) is None and (precision != "fp32" or package == "litert_torch"):
-            raise MissingDependencyError(package.replace("_", "-"), "litert")
+    SDK.require("litert-torch", *(() if precision == "fp32" else ("ai-edge-quantizer",)))
     evaluated = prepared(model, exporter)
     batches = None
     if precision == "int8":
@@ -72,20 +77,15 @@ def write_tflite(
     results = result if isinstance(result, tuple) else (result,)
     images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
     image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
-    with silenced() as spoken:
-        try:
-            _convert(evaluated, example_inputs, images, image_results, path)
-            if batches is not None:
-                specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
-                samples = ([value.numpy() for value in batch] for batch in batches)
-                path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
-            elif precision != "fp32":
-                path.write_bytes(with_small_weights(path.read_bytes(), precision))
-            path.write_bytes(compact(path.read_bytes()))
-        except Exception as error:  # the converter raises whatever its layers raise
-            raise ExportError(
-                f"{exporter}: converting {type(model).__name__} failed: {error}\n{last_words(spoken)}"
-            ) from error
+    with converting(model, exporter):
+        _convert(evaluated, example_inputs, images, image_results, path)
+        if batches is not None:
+            specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
+            samples = ([value.numpy() for value in batch] for batch in batches)
+            path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
+        elif precision != "fp32":
+            path.write_bytes(with_small_weights(path.read_bytes(), precision))
+        path.write_bytes(compact(path.read_bytes()))
     written = interpreter(path, threads=1)
     inputs = tensor_specs(written.get_input_details(), images)
     return inputs, tensor_specs(written.get_output_details(), image_results)
@@ -111,26 +111,6 @@ def _convert(
     litert_torch.convert(wrapped.eval(), native).export(str(path))
 
 
-def versions(*more: str) -> dict[str, str]:
-    """Return the versions of what converts, and of more packages, as far as they are there."""
-    packages = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch", *more)
-    return {package: version(package) for package in packages if find_spec(package.replace("-", "_")) is not None}
-
-
-def runtime() -> Any:
-    """Import LiteRT's interpreter, quietly.
-
-    Raises:
-        MissingDependencyError: If ai-edge-litert is absent.
-    """
-    if find_spec("ai_edge_litert") is None:
-        raise MissingDependencyError("ai-edge-litert", "litert")
-    with silenced():
-        from ai_edge_litert.interpreter import Interpreter
-
-        return Interpreter
-
-
 def model_content(path: Path) -> bytes:
     """Read a file that is a model.
 
@@ -150,15 +130,12 @@ def interpreter(path: Path, threads: int) -> Any:
         ExportError: If it cannot be read.
         MissingDependencyError: If ai-edge-litert is absent.
     """
-    interpreter_class = runtime()
+    module = SDK.imported("ai-edge-litert", RUNTIME)
     content = model_content(path)
-    try:
-        with silenced():
-            found = interpreter_class(model_content=content, num_threads=threads)
-            found.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read by LiteRT, export it again: {error}") from error
-    return found
+    with reading(path, "LiteRT", (RuntimeError, ValueError)):
+        loaded = module.Interpreter(model_content=content, num_threads=threads)
+        loaded.allocate_tensors()
+    return loaded
 
 
 def tensor_specs(details: Sequence[dict[str, Any]], channels_last: Sequence[int]) -> list[TensorSpec]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from sekron_edge.primitives import Primitive
 
 from . import on_device
 from ._android import BenchmarkModel
-from ._convert import FILE_COSTS, interpreter, runtime, tensor_specs, versions, write_tflite
+from ._convert import FILE_COSTS, RUNTIME, SDK, interpreter, tensor_specs, write_tflite
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +31,13 @@ class LiteRTExporter:
     primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
     primitive_count = 1000
     file_costs = FILE_COSTS
+    sdk = SDK
     device_runtime = DeviceRuntime(Path(on_device.__file__), on_device.LiteRT.__name__)
     android_tool = BenchmarkModel()
 
     def availability(self) -> Availability:
-        """Say whether litert-torch and ai-edge-quantizer are installed."""
-        if any(find_spec(package) is None for package in ("litert_torch", "ai_edge_quantizer")):
-            return Availability(False, "install it with: pip install 'sekron-edge[litert]'")
-        return Availability(True, versions=versions())
+        """Say whether the converter, the quantizer and the interpreter are installed."""
+        return self.sdk.availability()
 
     def export(
         self,
@@ -70,7 +68,7 @@ class LiteRTExporter:
             precision=precision,
             inputs=inputs,
             outputs=outputs,
-            versions=versions(),
+            versions=self.sdk.versions(),
             delegated=_delegated_share(interpreter(path, threads=1)),
         )
 
@@ -100,7 +98,7 @@ class LiteRTExporter:
         Raises:
             MissingDependencyError: If ai-edge-litert is absent.
         """
-        runtime()
+        self.sdk.imported("ai-edge-litert", RUNTIME)
 
     def load(self, artifact: Artifact, *, threads: int = 1) -> on_device.LiteRTSession:
         """Load the file in LiteRT's interpreter.

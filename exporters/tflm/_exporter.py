@@ -7,25 +7,25 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sekron_edge import files
-from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, Snippet, TensorSpec
-from sekron_edge.errors import ExportError, MissingDependencyError
-from sekron_edge.silence import silenced
+from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, Sdk, Snippet, TensorSpec, reading
+from sekron_edge.errors import ExportError
 
 from ..tflite._adopt import described, macs
-from ..tflite._convert import FILE_COSTS, interpreter, model_content, versions, write_tflite
+from ..tflite._convert import FILE_COSTS, interpreter, model_content, write_tflite
+from ..tflite._convert import SDK as LITERT
 from . import _sources
 
 if TYPE_CHECKING:
     import torch
 
-_PACKAGE = "tflite_micro"
+_PACKAGE = "tflite-micro"
+SDK = Sdk({**LITERT.packages, _PACKAGE: "tflite_micro"}, install="pip install 'sekron-edge[tflm]'")
 _KERNELS = "TFLM's reference kernels on 64 bits"
 _MARGIN = 0.05
 _LONGEST_S = 600.0
@@ -38,13 +38,11 @@ class TFLMExporter:
     suffix = ".micro.tflite"
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     file_costs = FILE_COSTS
+    sdk = SDK
 
     def availability(self) -> Availability:
         """Say whether the converter and the interpreter are installed."""
-        missing = [name for name in ("litert_torch", "ai_edge_quantizer", _PACKAGE) if find_spec(name) is None]
-        if missing:
-            return Availability(False, "install it with: pip install 'sekron-edge[tflm]'")
-        return Availability(True, versions=versions("tflite-micro"))
+        return self.sdk.availability()
 
     def export(
         self,
@@ -62,7 +60,7 @@ class TFLMExporter:
             ExportError: If the conversion fails, or the runtime lacks an operator; names it.
             MissingDependencyError: If the converter or the interpreter is absent.
         """
-        _require()
+        self.sdk.require(_PACKAGE)
         with files.whole_file(path) as temporary:
             inputs, outputs = write_tflite(
                 model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
@@ -77,7 +75,7 @@ class TFLMExporter:
             ExportError: If it cannot be read, or the runtime lacks an operator; names it.
             MissingDependencyError: If the interpreter is absent.
         """
-        _require()
+        self.sdk.require(_PACKAGE)
         inputs, outputs, precision = described(file)
         return self._described(file, precision, inputs, outputs, tested_arena(file))
 
@@ -95,7 +93,7 @@ class TFLMExporter:
             precision=precision,
             inputs=inputs,
             outputs=outputs,
-            versions=versions("tflite-micro"),
+            versions=self.sdk.versions(),
             arena=arena,
             macs=macs(path.read_bytes()),
         )
@@ -166,17 +164,8 @@ def tested_arena(path: Path) -> Arena:
     )
 
 
-def _require() -> None:
-    if find_spec(_PACKAGE) is None:
-        raise MissingDependencyError("tflite-micro", "tflm")
-
-
 def _runtime() -> Any:
-    _require()
-    with silenced():
-        from tflite_micro.python.tflite_micro import runtime
-
-        return runtime
+    return SDK.imported(_PACKAGE, "tflite_micro.python.tflite_micro.runtime")
 
 
 class TFLMSession:
@@ -190,11 +179,8 @@ class TFLMSession:
         interpreter(path, threads=1)  # checks the file, which TensorFlow Lite Micro does not
         content = model_content(path)
         self.runtime_version = version("tflite-micro")
-        try:
-            with silenced():
-                self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
-        except RuntimeError as error:
-            raise ExportError(f"{path} cannot be read by TensorFlow Lite Micro, export it again: {error}") from error
+        with reading(path, "TensorFlow Lite Micro", (RuntimeError,)):
+            self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
         self._outputs = self._count(content)
 
     @staticmethod

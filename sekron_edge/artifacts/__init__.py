@@ -25,13 +25,13 @@ from sekron_edge.artifacts._artifact import (
 )
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
-    Availability,
     CalibratableExporter,
     DeviceExporter,
     DeviceRuntime,
     Exporter,
     PreparedSession,
     PrimitiveExporter,
+    SdkExporter,
     Session,
     SizedExporter,
     Snippet,
@@ -39,6 +39,7 @@ from sekron_edge.artifacts._contracts import (
     SourceExporter,
     TracedPrimitiveExporter,
 )
+from sekron_edge.artifacts._conversion import Availability, Sdk, converting, reading
 from sekron_edge.artifacts._origins import ExporterOrigin, exporter_of, exporter_origin
 from sekron_edge.artifacts._registry import (
     ENTRY_POINT_GROUP,
@@ -71,6 +72,8 @@ __all__ = [
     "PreparedSession",
     "PrimitiveExporter",
     "Quantization",
+    "Sdk",
+    "SdkExporter",
     "Session",
     "SizedExporter",
     "Snippet",
@@ -81,6 +84,7 @@ __all__ = [
     "adopt",
     "all_exporters",
     "calibratable",
+    "converting",
     "device_runtime",
     "export",
     "exporter_family",
@@ -89,5 +93,6 @@ __all__ = [
     "exporter_origin",
     "get_exporter",
     "predict",
+    "reading",
     "register_exporter",
 ]

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sekron_edge.artifacts._artifact import Array, Artifact, Precision
+from sekron_edge.artifacts._conversion import Availability, Sdk
 from sekron_edge.primitives import FileCosts, Primitive
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether something can be used here, and if not, why and what to do; the versions of what it stands on."""
-
-    ok: bool
-    reason: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -171,6 +163,13 @@ class SizedExporter(Protocol):
     """
 
     file_costs: Mapping[Precision, FileCosts]
+
+
+@runtime_checkable
+class SdkExporter(Protocol):
+    """What an exporter may offer beside the rest: the packages that it stands on, for ``doctor``."""
+
+    sdk: Sdk
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ app.command()(_measurements.bench)
 app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
-_PACKAGES = ("torch", "numpy", "litert-torch", "ai-edge-litert", "executorch", "coremltools", "lightning")
+_PACKAGES = ("sekron-edge", "torch", "numpy", "lightning")  # beside those of the exporters
 _INTERRUPTED = 130
 
 
@@ -77,14 +77,15 @@ def _client_version(command: Sequence[str]) -> str | None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what can run here: formats, packages and their versions, and the clients for remote devices."""
-    from sekron_edge.artifacts import exporter_names, get_exporter
+    from sekron_edge.artifacts import SdkExporter, exporter_names, get_exporter
     from sekron_edge.measurement import known_transports, user_devices
 
-    formats = {}
-    for name in exporter_names():
-        available = get_exporter(name).availability()
-        formats[name] = {"ok": available.ok, "reason": available.reason}
-    packages = {package: _version(package) for package in ("sekron-edge", *_PACKAGES)}
+    formats, packages = {}, {package: _version(package) for package in _PACKAGES}
+    for exporter in map(get_exporter, exporter_names()):
+        available = exporter.availability()
+        formats[exporter.name] = {"ok": available.ok, "reason": available.reason}
+        if isinstance(exporter, SdkExporter):
+            packages |= {package: _version(package) for package in exporter.sdk.packages}
     clients = {one.client[0]: _client_version(one.client) for one in known_transports() if one.client}
     devices = sorted(user_devices())
     if as_json:
