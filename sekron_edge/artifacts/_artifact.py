@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sekron_edge import files
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[np.number[Any]]
 Precision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
 
 

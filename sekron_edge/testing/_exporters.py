@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ class ExporterContract:
     """
 
     format: str
-    tolerance: dict[str, float]
+    tolerance: ClassVar[dict[str, float]]
     float_format: str | None = None
 
     @pytest.fixture

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +16,18 @@ from torch import nn
 import sekron_edge as se
 from sekron_edge.cli import _app, main
 from tests import commands
+from tests.narrowing import present
 
 
-def run(monkeypatch, capsys, *arguments):
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Path | str
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["sekron-edge", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
-    return ended.value.code, *capsys.readouterr()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -39,14 +45,18 @@ def run(monkeypatch, capsys, *arguments):
         ["doctor"],
     ],
 )
-def test_every_command_explains_itself(monkeypatch, capsys, command):
+def test_every_command_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
     code, out, _ = run(monkeypatch, capsys, *command, "--help")
     assert code == 0
     assert "Usage" in out
 
 
-def test_what_is_wrong_is_one_line_and_a_code(monkeypatch, capsys, tmp_path):
-    for arguments, message in [
+def test_what_is_wrong_is_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cases: list[tuple[list[str | Path], str]] = [
         (["run", tmp_path / "none.toml"], "none.toml cannot be read"),
         (["bench", tmp_path], "neither a bundle nor a file"),
         (["export", "net:make", "--shape", "1,x"], "1,3,224,224"),
@@ -56,7 +66,8 @@ def test_what_is_wrong_is_one_line_and_a_code(monkeypatch, capsys, tmp_path):
             "fp32, fp16, int8, int8-weights, int4-weights",
         ),
         (["profiles", "show", "pixel-9"], "did you mean pixel-8"),
-    ]:
+    ]
+    for arguments, message in cases:
         code, out, err = run(monkeypatch, capsys, *arguments)
         assert (code == 4) == (arguments[0] == "bench"), arguments
         assert code in (2, 4)
@@ -68,11 +79,13 @@ def test_what_is_wrong_is_one_line_and_a_code(monkeypatch, capsys, tmp_path):
     assert "no complete bundle" in err
 
 
-def test_a_full_disk_and_an_interruption_are_told_without_a_traceback(monkeypatch, capsys):
-    def full():
+def test_a_full_disk_and_an_interruption_are_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "dist/model.tflite")
 
-    def stopped():
+    def stopped() -> None:
         raise KeyboardInterrupt
 
     for application, message, expected in [(full, "No space left", 2), (stopped, "--resume", 130)]:
@@ -83,12 +96,12 @@ def test_a_full_disk_and_an_interruption_are_told_without_a_traceback(monkeypatc
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
+def test_a_model_is_exported_in_every_format_and_measured(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(1))\n"
     )
 
-    def printed(*arguments):
+    def printed(*arguments: str | Path) -> Any:
         # In a process of its own, where nothing but the result may reach standard output.
         command = [sys.executable, "-m", "sekron_edge", *map(str, arguments), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -112,7 +125,9 @@ def test_a_model_is_exported_in_every_format_and_measured(tmp_path):
     ("network", "macs"),
     [("ad_fc", 264_192), ("kws_dscnn", 2_656_768), ("vww_96", 7_489_664), ("ic_resnet8", 12_501_632)],
 )
-def test_files_of_others_are_benched_for_microcontrollers(network, macs, monkeypatch, capsys):
+def test_files_of_others_are_benched_for_microcontrollers(
+    network: str, macs: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = os.environ.get("SEKRON_EDGE_DATA")
     if folder is None:
         pytest.skip("SEKRON_EDGE_DATA is not set: MLPerf Tiny's networks are not here")
@@ -133,7 +148,9 @@ def test_files_of_others_are_benched_for_microcontrollers(network, macs, monkeyp
 
 
 @pytest.mark.slow
-def test_bench_of_what_does_not_fit_or_is_nothing_of_the_kind_is_refused(tmp_path, monkeypatch, capsys):
+def test_bench_of_what_does_not_fit_or_is_nothing_of_the_kind_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rubbish = tmp_path / "net.tflite"
     rubbish.write_text("no model at all")
     for arguments, code, said in [
@@ -149,5 +166,5 @@ def test_bench_of_what_does_not_fit_or_is_nothing_of_the_kind_is_refused(tmp_pat
     made = se.export(wide, (x[:1],), format="tflm", precision="int8", out=tmp_path, calibration=(x,))
     found, _, err = run(monkeypatch, capsys, "bench", made.path, "--format", "tflm", "--profile", "nano-33-ble-sense")
     assert found == 3
-    assert f"{made.arena.size_bytes:,} bytes" in " ".join(err.split())
+    assert f"{present(made.arena).size_bytes:,} bytes" in " ".join(err.split())
     assert "CONV_2D" in err

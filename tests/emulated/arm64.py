@@ -13,14 +13,16 @@ from sekron_edge.bundle import probes
 from sekron_edge.errors import DeviceError
 from sekron_edge.latency import calibrate
 from sekron_edge.measurement import Conditions, MeasurementStore, measure_fleet, open_device
-from tests.bundle.test_bundle import made  # noqa: F401 - a fixture
-from tests.measurement.conftest import at_board, board, own_cache  # noqa: F401 - fixtures
+from tests.bundle.test_bundle import Made, made  # noqa: F401 - a fixture
+from tests.measurement.boards import Board
+from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
+from tests.narrowing import present
 
 ROOT = Path(os.environ["SEKRON_EDGE_ARM64"])
 
 
 @pytest.fixture
-def arm64(at_board):  # noqa: F811
+def arm64(at_board: Board) -> Board:  # noqa: F811
     python = at_board.folder / "arm64 python"
     root = shlex.quote(str(ROOT))
     python.write_text(
@@ -33,13 +35,13 @@ def arm64(at_board):  # noqa: F811
     return at_board
 
 
-def test_a_bundle_runs_there_and_its_time_is_none_of_a_devices(arm64, made):  # noqa: F811
+def test_a_bundle_runs_there_and_its_time_is_none_of_a_devices(arm64: Board, made: Made) -> None:  # noqa: F811
     report = measure_fleet(probes(made[0]), [open_device("ssh:board")], Conditions(runs=10))
     assert len(report.measurements) == 1, report.failures
     (found,) = report.measurements
     assert found.format == "litert"
     assert found.environment.machine == "aarch64"
-    assert "dB" in found.verified
+    assert "dB" in present(found.verified)
     assert found.emulated
     assert any("emulated" in remark for remark in found.remarks)
     assert MeasurementStore.default().measurements() == []
@@ -47,6 +49,6 @@ def test_a_bundle_runs_there_and_its_time_is_none_of_a_devices(arm64, made):  # 
     assert "model_fp32.pte failed at the stage 'runtime'" in failure.message
 
 
-def test_nothing_is_calibrated_there(arm64, tmp_path):
+def test_nothing_is_calibrated_there(arm64: Board, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="ssh:said is emulated"):
         calibrate("litert", store=MeasurementStore(tmp_path / "x.sqlite"), device=open_device("ssh:said"))

@@ -8,22 +8,26 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sekron_edge.artifacts import export, get_exporter, predict
+from sekron_edge.artifacts import Array, Artifact, Precision, export, get_exporter, predict
 from sekron_edge.errors import ExportError
 from sekron_edge.exporters.coreml.evaluator._program import Program
 from sekron_edge.nn import replace_layers
 from sekron_edge.structure import tucker2
 from sekron_edge.testing import ExporterContract
+from tests.narrowing import present
 
+Function = Callable[[Tensor], Tensor]
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 
@@ -40,16 +44,18 @@ def test_the_evaluator_imports_no_sdk() -> None:
 class _Each(nn.Module):
     """Gives the output of each of several functions, so that one conversion tests them all."""
 
-    def __init__(self, functions):
+    def __init__(self, functions: Sequence[Function]) -> None:
         super().__init__()
         self.modules_ = nn.ModuleList(f for f in functions if isinstance(f, nn.Module))
         self.functions = functions
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(function(x) for function in self.functions)
 
 
-def _check(functions, x, tmp_path, *, precision="fp32", tolerance=1e-5):
+def _check(
+    functions: Sequence[Function], x: Tensor, tmp_path: Path, *, precision: Precision = "fp32", tolerance: float = 1e-5
+) -> None:
     model = _Each(functions).eval()
     artifact = export(model, (x,), format="coreml", precision=precision, out=tmp_path)
     outputs = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
@@ -60,7 +66,7 @@ def _check(functions, x, tmp_path, *, precision="fp32", tolerance=1e-5):
         assert np.abs(actual - wanted).max() <= tolerance * np.abs(wanted).max(), function
 
 
-def _converted(source, *, target="iOS17", **options):
+def _converted(source: Any, *, target: str = "iOS17", **options: Any) -> Any:
     import coremltools as ct
 
     return ct.convert(
@@ -73,19 +79,19 @@ def _converted(source, *, target="iOS17", **options):
     )
 
 
-def _program(model, path):
+def _program(model: Any, path: Path) -> Program:
     model.save(str(path))
     return Program(path)
 
 
-def _written(program, path):
+def _written(program: Any, path: Path) -> Program:
     import coremltools as ct
 
     # Without passes: an operation shall be evaluated as it was written.
     return _program(_converted(program, pass_pipeline=ct.PassPipeline.EMPTY), path)
 
 
-def _edit(package, change):
+def _edit(package: Path, change: Callable[[Any], None]) -> None:
     from coremltools.proto import Model_pb2
 
     model = Model_pb2.Model()
@@ -96,34 +102,32 @@ def _edit(package, change):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
     return export(model, (torch.randn(1, 3, 8, 8),), format="coreml", out=tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
-def altered(small, tmp_path):
+def altered(small: Artifact, tmp_path: Path) -> Path:
     """A copy of the small package that a test may damage."""
     return shutil.copytree(small.path, tmp_path / "altered.mlpackage")
 
 
 @pytest.mark.slow
-def test_convolutions_with_every_attribute(tmp_path):
+def test_convolutions_with_every_attribute(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    grid = [
-        nn.Conv2d(8, 12, kernel, stride, padding, dilation, groups, bias)
-        for kernel, stride, padding, dilation, groups, bias in [
-            (1, 1, 0, 1, 1, True),
-            (3, 1, 1, 1, 1, False),
-            (3, 2, 1, 1, 4, True),
-            ((3, 5), (2, 1), (0, 2), (1, 2), 2, True),
-            (4, 1, "same", 1, 1, True),
-            (3, 1, "same", (2, 3), 4, True),
-            (4, 3, 2, 2, 1, True),
-            (2, 2, "valid", 1, 1, True),
-        ]
+    attributes: list[tuple[Any, ...]] = [
+        (1, 1, 0, 1, 1, True),
+        (3, 1, 1, 1, 1, False),
+        (3, 2, 1, 1, 4, True),
+        ((3, 5), (2, 1), (0, 2), (1, 2), 2, True),
+        (4, 1, "same", 1, 1, True),
+        (3, 1, "same", (2, 3), 4, True),
+        (4, 3, 2, 2, 1, True),
+        (2, 2, "valid", 1, 1, True),
     ]
+    grid = [nn.Conv2d(8, 12, *given) for given in attributes]
     reflected = nn.Conv2d(8, 12, 3, padding=2, padding_mode="reflect")
     replicated = nn.Conv2d(8, 12, 3, padding=(2, 1), padding_mode="replicate")
     depthwise = nn.Conv2d(8, 16, 3, 2, 1, groups=8)
@@ -137,7 +141,7 @@ def test_convolutions_with_every_attribute(tmp_path):
 
 
 @pytest.mark.slow
-def test_pools_with_every_attribute(tmp_path):
+def test_pools_with_every_attribute(tmp_path: Path) -> None:
     functions = [
         nn.MaxPool2d(2),
         nn.MaxPool2d(3, 2, 1),
@@ -158,14 +162,14 @@ def test_pools_with_every_attribute(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_what_networks_are_made_of(precision, tmp_path):
+def test_what_networks_are_made_of(precision: Precision, tmp_path: Path) -> None:
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(12, 3, batch_first=True)
     activations = [
         nn.ReLU6(), nn.LeakyReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardsigmoid(),
         nn.Hardswish(), nn.ELU(), nn.PReLU(8), nn.Mish(), nn.Softsign(), nn.Softmax(1), nn.LogSoftmax(1), nn.GLU(1),
     ]  # fmt: skip
-    norms = [
+    norms: list[Function] = [
         nn.BatchNorm2d(8), nn.InstanceNorm2d(8, affine=True), nn.LayerNorm(12), nn.GroupNorm(2, 8),
         nn.LocalResponseNorm(3), F.normalize,
     ]  # fmt: skip
@@ -173,7 +177,7 @@ def test_what_networks_are_made_of(precision, tmp_path):
         nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.Upsample(scale_factor=2), nn.Upsample(size=(20, 9)),
         nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(size=(13, 30), mode="bilinear", align_corners=True),
     ]  # fmt: skip
-    shapes = [
+    shapes: list[Function] = [
         lambda x: x[:, 1:7:2, ::3, -5:],
         lambda x: x.flip(2, 3),
         lambda x: torch.cat([x, x.relu()], 1),
@@ -187,7 +191,7 @@ def test_what_networks_are_made_of(precision, tmp_path):
         lambda x: x.tril(),
         lambda x: F.unfold(x, 3, padding=1),
     ]
-    arithmetic = [
+    arithmetic: list[Function] = [
         lambda x: torch.einsum("bchw,bdhw->bcd", x, x),
         lambda x: x @ x.mT,
         lambda x: attention(x[0], x[0], x[0])[0],
@@ -199,17 +203,17 @@ def test_what_networks_are_made_of(precision, tmp_path):
         lambda x: x.cumsum(1),
     ]
     x = torch.randn(1, 8, 10, 12)
-    tolerance = {"fp32": 1e-5, "fp16": 2e-2}[precision]
+    tolerance = 1e-5 if precision == "fp32" else 2e-2
     _check([*activations, *norms, *images, *shapes, *arithmetic], x, tmp_path, precision=precision, tolerance=tolerance)
 
 
 @pytest.mark.slow
-def test_operations_that_torch_does_not_become_agree_with_coremltools_own(tmp_path):
+def test_operations_that_torch_does_not_become_agree_with_coremltools_own(tmp_path: Path) -> None:
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
 
     x = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 5, 6)).astype(np.float32)
-    calls = [
+    calls: list[tuple[str, dict[str, Any]]] = [
         *((name, {}) for name in ("acos", "asin", "atan", "atanh", "cos", "cosh", "exp2", "identity", "sinh", "tan")),
         *((name, {}) for name in ("relu6", "softsign", "l2_norm", "shape", "flatten2d", "sign", "square")),
         *((name, {"y": np.float32(0.4)}) for name in ("equal", "not_equal", "less", "less_equal", "mod", "floor_div")),
@@ -251,10 +255,10 @@ def test_operations_that_torch_does_not_become_agree_with_coremltools_own(tmp_pa
         ("reverse", {}),
         ("argsort", {"axis": 1, "ascending": True}),
     ]
-    expected = []
+    expected: list[Any] = []
 
-    @mb.program(input_specs=[mb.TensorSpec(shape=x.shape)], opset_version=ct.target.iOS17)
-    def program(placeholder):
+    @mb.program(input_specs=[mb.TensorSpec(shape=x.shape)], opset_version=ct.target.iOS17)  # type: ignore[untyped-decorator]
+    def program(placeholder: Any) -> tuple[Any, ...]:
         # Some of coremltools' functions write to their argument.
         expected.extend(getattr(mb, name)(x=x.copy(), **options).val for name, options in calls)
         return tuple(getattr(mb, name)(x=placeholder, **options) for name, options in calls)
@@ -265,14 +269,14 @@ def test_operations_that_torch_does_not_become_agree_with_coremltools_own(tmp_pa
 
 
 @pytest.mark.slow
-def test_padding_and_images_as_mil_documents_them(tmp_path):
+def test_padding_and_images_as_mil_documents_them(tmp_path: Path) -> None:
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
 
     x = torch.randn(1, 8, 5, 5)
     kernel = torch.randn(4, 8, 2, 4)
     sizes = {"target_size_height": 7, "target_size_width": 3}
-    small, column = np.float32([[[[0.0], [1.0]]]]), {"target_size_height": 5, "target_size_width": 1}
+    small, column = np.array([[[[0.0], [1.0]]]], np.float32), {"target_size_height": 5, "target_size_width": 1}
     # The grid points that MIL's documentation of resize_bilinear lists for these two inputs.
     documented = {
         "UNALIGN_CORNERS": [0, 0.1, 0.5, 0.9, 1],
@@ -282,7 +286,7 @@ def test_padding_and_images_as_mil_documents_them(tmp_path):
         "OFFSET_CORNERS": [0.1, 0.3, 0.5, 0.7, 0.9],
     }
     expected = [
-        *(np.float32(points).reshape(1, 1, 5, 1) for points in documented.values()),
+        *(np.array(points, np.float32).reshape(1, 1, 5, 1) for points in documented.values()),
         F.interpolate(x, size=(7, 3)),
         F.interpolate(x, size=(7, 3)),
         F.interpolate(x, size=(7, 3), mode="bilinear"),
@@ -302,11 +306,11 @@ def test_padding_and_images_as_mil_documents_them(tmp_path):
         (torch.round(x / 0.1) + 3).clamp(-128, 127).sub(3) * 0.1,
     ]
 
-    @mb.program(
+    @mb.program(  # type: ignore[untyped-decorator]
         input_specs=[mb.TensorSpec(shape=x.shape), mb.TensorSpec(shape=small.shape)], opset_version=ct.target.iOS17
     )
-    def program(x, y):
-        def conv(kind, strides):
+    def program(x: Any, y: Any) -> tuple[Any, ...]:
+        def conv(kind: str, strides: list[int]) -> Any:
             return mb.conv(x=x, weight=kernel.numpy(), pad_type=kind, strides=strides)
 
         scale = {"scale": np.float32(0.1), "zero_point": np.int8(3)}
@@ -326,7 +330,7 @@ def test_padding_and_images_as_mil_documents_them(tmp_path):
             mb.einsum(values=[x, mb.transpose(x=x, perm=[0, 3, 2, 1])], equation="nchw,nwhu->nchu"),
             mb.depth_to_space(x=x, block_size=2),
             mb.depth_to_space(x=mb.space_to_depth(x=mb.pad(x=x, pad=[0, 1, 0, 1]), block_size=2), block_size=2),
-            mb.gather(x=x, indices=np.int32([[1, 0]]), axis=2, batch_dims=1),
+            mb.gather(x=x, indices=np.array([[1, 0]], np.int32), axis=2, batch_dims=1),
             mb.cumsum(x=x, axis=2, exclusive=True),
             mb.dequantize(input=mb.quantize(input=x, output_dtype="int8", **scale), **scale),
         )
@@ -339,7 +343,7 @@ def test_padding_and_images_as_mil_documents_them(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["iOS17", "iOS18"])
 @pytest.mark.parametrize("kind", ["linear", "palette", "sparse"])
-def test_compressed_weights_agree_with_coremltools_decompression(kind, target, tmp_path):
+def test_compressed_weights_agree_with_coremltools_decompression(kind: str, target: str, tmp_path: Path) -> None:
     import coremltools.optimize.coreml as cto
 
     torch.manual_seed(0)
@@ -360,7 +364,7 @@ def test_compressed_weights_agree_with_coremltools_decompression(kind, target, t
 
 
 @pytest.mark.slow
-def test_a_flexible_batch_takes_any_number(tmp_path):
+def test_a_flexible_batch_takes_any_number(tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval(), torch.randn(3, 3, 8, 8)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=8)},))
     program = _program(_converted(exported.run_decompositions({})), tmp_path / "flexible.mlpackage")
@@ -373,11 +377,13 @@ def test_a_flexible_batch_takes_any_number(tmp_path):
 
 
 @pytest.mark.slow
-def test_float16_is_declared_and_rounded(tmp_path):
+def test_float16_is_declared_and_rounded(tmp_path: Path) -> None:
     model, x = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
     artifact = export(model, (x,), format="coreml", precision="fp16", out=tmp_path)
     (actual,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
-    rounded = F.conv2d(*(value.half().float() for value in (x, model.weight, model.bias))).half()
+    assert model.bias is not None
+    halved, weight, bias = (value.half().float() for value in (x, model.weight, model.bias))
+    rounded = F.conv2d(halved, weight, bias).half()
     assert artifact.outputs[0].dtype == "float16"
     assert actual.dtype == np.float16
     # Sums taken in another order may end on the neighbouring float16.
@@ -385,7 +391,7 @@ def test_float16_is_declared_and_rounded(tmp_path):
 
 
 @pytest.mark.slow
-def test_equal_models_make_equal_packages(tmp_path):
+def test_equal_models_make_equal_packages(tmp_path: Path) -> None:
     program = (
         "import sys, torch; from sekron_edge.artifacts import export; torch.manual_seed(0);"
         "model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU());"
@@ -402,8 +408,8 @@ def test_equal_models_make_equal_packages(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unknown_operation_is_named_with_its_output_and_package(altered):
-    def change(operations):
+def test_an_unknown_operation_is_named_with_its_output_and_package(altered: Path) -> None:
+    def change(operations: Any) -> None:
         next(operation for operation in operations if operation.type == "relu").type = "mystery"
 
     _edit(altered, change)
@@ -412,8 +418,8 @@ def test_an_unknown_operation_is_named_with_its_output_and_package(altered):
 
 
 @pytest.mark.slow
-def test_an_unknown_parameter_is_named_when_the_package_is_loaded(altered):
-    def change(operations):
+def test_an_unknown_parameter_is_named_when_the_package_is_loaded(altered: Path) -> None:
+    def change(operations: Any) -> None:
         relu = next(operation for operation in operations if operation.type == "relu")
         relu.inputs["slope"].CopyFrom(relu.inputs["x"])
 
@@ -423,12 +429,12 @@ def test_an_unknown_parameter_is_named_when_the_package_is_loaded(altered):
 
 
 @pytest.mark.slow
-def test_values_that_nothing_defines_and_weights_outside_the_package_are_damage(altered):
-    def outside(operations):
+def test_values_that_nothing_defines_and_weights_outside_the_package_are_damage(altered: Path) -> None:
+    def outside(operations: Any) -> None:
         weights = [o for o in operations if o.attributes["val"].WhichOneof("value") == "blobFileValue"]
         weights[0].attributes["val"].blobFileValue.fileName = "@model_path/../../../weight.bin"
 
-    def undefined(operations):
+    def undefined(operations: Any) -> None:
         next(operation for operation in operations if operation.type == "relu").inputs["x"].arguments[0].name = "nought"
 
     for change, message in ((undefined, "nought"), (outside, "in the package")):
@@ -438,8 +444,8 @@ def test_values_that_nothing_defines_and_weights_outside_the_package_are_damage(
 
 
 @pytest.mark.slow
-def test_wrong_declared_shapes_are_not_passed_over(altered):
-    def change(operations):
+def test_wrong_declared_shapes_are_not_passed_over(altered: Path) -> None:
+    def change(operations: Any) -> None:
         relu = next(operation for operation in operations if operation.type == "relu")
         relu.outputs[0].type.tensorType.dimensions[1].constant.size = 7
 
@@ -449,16 +455,16 @@ def test_wrong_declared_shapes_are_not_passed_over(altered):
 
 
 @pytest.mark.slow
-def test_on_macos_a_mocked_core_ml_runs_the_package(small, monkeypatch):
+def test_on_macos_a_mocked_core_ml_runs_the_package(small: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
-        def __init__(self, path):
+        def __init__(self, path: str) -> None:
             self.path = path
 
-        def get_compiled_model_path(self):
+        def get_compiled_model_path(self) -> None:
             if self.path != str(small.path):
                 raise RuntimeError("refused")
 
-        def predict(self, inputs):
+        def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
             (name,) = inputs
             return {small.outputs[0].name: np.full((1, 5), name == small.inputs[0].name, np.float64)}
 
@@ -475,7 +481,7 @@ def test_on_macos_a_mocked_core_ml_runs_the_package(small, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def basic_pitch(tmp_path_factory):
+def basic_pitch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that listens to music, which its authors ship in Core ML's format and in LiteRT's."""
     folder = tmp_path_factory.mktemp("basic-pitch")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "basic-pitch==0.4.0", "-d", str(folder)]
@@ -486,14 +492,14 @@ def basic_pitch(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
+def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     program = Program(basic_pitch / "nmp.mlpackage")
     path = str(basic_pitch / "nmp.tflite")
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     twins = [Interpreter(path), Interpreter(path, experimental_op_resolver_type=plain)]
-    samples = program.interface.inputs[0].shape[1]
+    samples = present(program.interface.inputs[0].shape[1])
     seconds = np.arange(samples) / 22050
     generator = np.random.default_rng(0)
     sounds = {
@@ -501,7 +507,7 @@ def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
         "uniform": generator.uniform(-1, 1, samples),
         "sine of 440 Hz": 0.8 * np.sin(2 * np.pi * 440 * seconds),
         "sine of 880 Hz": 0.8 * np.sin(2 * np.pi * 880 * seconds),
-        "chord": 0.3 * sum(np.sin(2 * np.pi * pitch * seconds) for pitch in (220, 277.2, 329.6)),
+        "chord": 0.3 * np.sin(2 * np.pi * np.outer((220, 277.2, 329.6), seconds)).sum(0),
     }
     for name, sound in sounds.items():
         x = sound.astype(np.float32).reshape(1, samples, 1)
@@ -514,7 +520,7 @@ def test_a_package_that_others_made_agrees_with_its_litert_twin(basic_pitch):
             assert error <= allowed <= 5e-3, f"{name}, {declared.name}: {error}"
 
 
-def outputs_of(twin, x):
+def outputs_of(twin: Any, x: Array) -> list[Array]:
     twin.allocate_tensors()
     twin.set_tensor(twin.get_input_details()[0]["index"], x)
     twin.invoke()
@@ -523,18 +529,19 @@ def outputs_of(twin, x):
     return [twin.get_tensor(detail["index"]) for detail in details]
 
 
-def _int8_network():
+def _int8_network() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
     return replace_layers(dense, {"0": tucker2((64, 64, 3, 3), 32, 32)}), torch.randn(16, 64, 8, 8)
 
 
 @pytest.mark.slow
-def test_weights_in_int8_take_a_quarter(tmp_path):
+def test_weights_in_int8_take_a_quarter(tmp_path: Path) -> None:
     model, x = _int8_network()
     expected = model(x).detach().numpy()
     sizes = {}
-    for precision, most in (("fp32", 1e-5), ("int8-weights", 0.02), ("int8", 0.05)):
+    limits: dict[Precision, float] = {"fp32": 1e-5, "int8-weights": 0.02, "int8": 0.05}
+    for precision, most in limits.items():
         artifact = export(model, (x[:1],), format="coreml", precision=precision, out=tmp_path, calibration=(x[4:],))
         sizes[precision] = artifact.size_bytes
         (found,) = predict(get_exporter("coreml").load(artifact), artifact, [x.numpy()])
@@ -544,7 +551,7 @@ def test_weights_in_int8_take_a_quarter(tmp_path):
 
 
 @pytest.mark.slow
-def test_in_int8_every_convolution_takes_and_multiplies_integers(tmp_path):
+def test_in_int8_every_convolution_takes_and_multiplies_integers(tmp_path: Path) -> None:
     from sekron_edge.exporters.coreml.evaluator._program import _main, _read_model
 
     model, x = _int8_network()
@@ -559,7 +566,7 @@ def test_in_int8_every_convolution_takes_and_multiplies_integers(tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_takes_its_ranges_from_the_calibration_data(tmp_path):
+def test_int8_takes_its_ranges_from_the_calibration_data(tmp_path: Path) -> None:
     model, x = _int8_network()
     expected = model(x).detach().numpy()
     errors = []

@@ -1,20 +1,23 @@
 """Files for Ethos-U: compiled by Vela, estimated and not measured; what is verified is the file that Vela was given."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.artifacts import Artifact, export, get_exporter
 from sekron_edge.devices import load_profile, require_fit
 from sekron_edge.errors import ConfigError, ExportError, InfeasibleBudgetError, VerificationError
 from sekron_edge.nn import replace_layers
 from sekron_edge.structure import full
 from sekron_edge.verification import verify
+from tests.narrowing import present
 
 CALIBRATION = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def network(classes=10):
+def network(classes: int = 10) -> nn.Module:
     torch.manual_seed(0)
     dense = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1),
@@ -23,20 +26,20 @@ def network(classes=10):
     return replace_layers(dense, {"2": full([(4, 4, 3, 1), (8, 4, 1, 3)], [8])}).eval()
 
 
-def made(folder, format, model=None):
+def made(folder: Path, format: str, model: nn.Module | None = None) -> Artifact:
     return export(
         model or network(), (CALIBRATION[:1],), format=format, precision="int8", out=folder, calibration=(CALIBRATION,)
     )
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return made(tmp_path_factory.mktemp("ethos"), "ethos-u")
 
 
 @pytest.mark.slow
-def test_what_is_verified_is_the_very_file_that_vela_was_given(artifact, tmp_path):
-    before = artifact.compiled_from
+def test_what_is_verified_is_the_very_file_that_vela_was_given(artifact: Artifact, tmp_path: Path) -> None:
+    before = present(artifact.compiled_from)
     assert before.sha256 == made(tmp_path, "tflm").sha256
     check = verify(artifact, network(), [CALIBRATION], calibration=(CALIBRATION,))
     assert check.artifact_sha256 == before.sha256 != artifact.sha256
@@ -47,7 +50,7 @@ def test_what_is_verified_is_the_very_file_that_vela_was_given(artifact, tmp_pat
 
 
 @pytest.mark.slow
-def test_it_never_runs_here_and_says_so(artifact):
+def test_it_never_runs_here_and_says_so(artifact: Artifact) -> None:
     with pytest.raises(ExportError, match=r"commands for an Arm Ethos-U, which this machine lacks.*before-u55-128"):
         get_exporter("ethos-u").load(artifact)
     with pytest.raises(ExportError, match="nothing of it can be measured"):
@@ -55,8 +58,8 @@ def test_it_never_runs_here_and_says_so(artifact):
 
 
 @pytest.mark.slow
-def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artifact):
-    npu = artifact.npu
+def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artifact: Artifact) -> None:
+    npu = present(artifact.npu)
     assert npu.provenance == "estimated"
     assert str(npu).startswith("estimated for Ethos-U55-128")
     assert npu.cycles > 0
@@ -66,28 +69,28 @@ def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artif
     (left,) = npu.on_cpu
     assert left.startswith("MEAN")
     assert left in str(npu)
-    assert 0.8 < artifact.delegated < 1
+    assert 0.8 < present(artifact.delegated) < 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["u65-256", "u85-256"])
-def test_every_family_has_files_of_its_own(variant, artifact, tmp_path):
+def test_every_family_has_files_of_its_own(variant: str, artifact: Artifact, tmp_path: Path) -> None:
     other = made(tmp_path, f"ethos-u:{variant}")
     assert other.format == f"ethos-u:{variant}"
-    assert other.npu.accelerator == f"Ethos-{variant.upper()}"
-    assert other.compiled_from.sha256 == artifact.compiled_from.sha256
+    assert present(other.npu).accelerator == f"Ethos-{variant.upper()}"
+    assert present(other.compiled_from).sha256 == present(artifact.compiled_from).sha256
     assert other.sha256 != artifact.sha256
 
 
 @pytest.mark.slow
-def test_a_model_that_the_accelerator_takes_nothing_of_is_refused(tmp_path):
+def test_a_model_that_the_accelerator_takes_nothing_of_is_refused(tmp_path: Path) -> None:
     x = torch.randn(32, 16)
     with pytest.raises(ExportError, match=r"every operator .* to the CPU: .*LOG_SOFTMAX"):
         export(nn.LogSoftmax(1), (x[:1],), format="ethos-u", precision="int8", out=tmp_path, calibration=(x,))
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_chip_is_refused():
+def test_an_unknown_chip_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"ethos-u has no variant 'u55-99'; it has: u55-32"):
         get_exporter("ethos-u:u55-99")
     with pytest.raises(ConfigError, match="litert has no variant 'x'; it has: none"):
@@ -95,9 +98,9 @@ def test_an_unknown_chip_is_refused():
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_in_sram_is_refused(artifact):
+def test_what_does_not_fit_in_sram_is_refused(artifact: Artifact) -> None:
     profile = load_profile("corstone-300-u55")
     require_fit(profile, artifact)
-    facts = profile.facts.model_copy(update={"sram": profile.facts.sram.model_copy(update={"value": 1024})})
+    facts = profile.facts.model_copy(update={"sram": present(profile.facts.sram).model_copy(update={"value": 1024})})
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of SRAM \(estimated for Ethos-U55-128\).*1 KiB"):
         require_fit(profile.model_copy(update={"facts": facts}), artifact)

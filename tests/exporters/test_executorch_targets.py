@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sekron_edge as se
-from sekron_edge.artifacts import get_exporter
+from sekron_edge.artifacts import Precision, get_exporter
 from sekron_edge.errors import ConfigError, ExportError, MissingDependencyError, NotRunnableError
 from sekron_edge.structure import tucker2
 
@@ -36,7 +36,7 @@ def _network() -> nn.Module:
     ],
 )
 def test_a_program_for_another_machine_is_whole_and_says_where_it_runs(
-    name: str, precision: str, device: str, tmp_path: Path
+    name: str, precision: Precision, device: str, tmp_path: Path
 ) -> None:
     exporter = get_exporter(name)
     path = tmp_path / f"model{exporter.suffix}"
@@ -80,7 +80,7 @@ sys.path.append({str(folder)!r})
 from pathlib import Path
 import torch
 from torch import nn
-from sekron_edge.artifacts import get_exporter
+from sekron_edge.artifacts import Precision, get_exporter
 torch.manual_seed(0)
 model = nn.Sequential(
     nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1),

@@ -1,16 +1,19 @@
 """Files without what only their converter needed compute the same."""
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.artifacts import Precision, export, get_exporter
 from sekron_edge.exporters.tflite import _convert
 from sekron_edge.exporters.tflite._compact import compact, layer_name
 
 
-def network():
+def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()),
@@ -20,14 +23,16 @@ def network():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_compact_file_computes_the_same(precision, tmp_path, monkeypatch):
+def test_a_compact_file_computes_the_same(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
-    written = []
-    monkeypatch.setattr(_convert, "compact", lambda content: (written.append(content), compact(content))[1])
+    noting = Mock(side_effect=compact)
+    monkeypatch.setattr(_convert, "compact", noting)
     x, calibration = torch.randn(1, 3, 8, 8), (torch.randn(16, 3, 8, 8),)
     artifact = export(network(), (x,), format="litert", precision=precision, out=tmp_path, calibration=calibration)
-    before, after = written[0], artifact.path.read_bytes()
+    before, after = noting.call_args.args[0], artifact.path.read_bytes()
     assert len(after) < len(before)
     assert len(compact(after)) == len(after)
     as_converted = tmp_path / "as_converted.tflite"
@@ -49,7 +54,7 @@ def test_a_compact_file_computes_the_same(precision, tmp_path, monkeypatch):
     assert max(map(len, names)) < 40
 
 
-def test_names_are_those_of_the_layers():
+def test_names_are_those_of_the_layers() -> None:
     first = "a.Wrapper/net.Net_wrapped/torch.nn.modules.container.Sequential_layer_1/net.Block_0"
     assert layer_name(f"{first};;{first}/torch.nn.modules.conv.Conv2d_conv1;2") == "layer_1.0.conv1:2"
     assert layer_name("a.Wrapper/net.Net_wrapped;") == ""

@@ -1,14 +1,16 @@
 """Models written with the schema compute what the primitive says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sekron_edge.artifacts import PrimitiveExporter, get_exporter
-from sekron_edge.primitives import Conv, Linear, Permute
+from sekron_edge.artifacts import Precision, PrimitiveExporter, get_exporter
+from sekron_edge.primitives import Conv, Linear, Permute, Primitive
 
-PRIMITIVES = {
+PRIMITIVES: dict[str, Primitive] = {
     "conv": Conv((1, 3, 8, 8), 16, (3, 3), (1, 1), (1, 1), 1, (8, 8)),
     "strided": Conv((1, 8, 8, 8), 16, (3, 3), (2, 2), (1, 1), 1, (4, 4)),
     "valid": Conv((2, 8, 9, 9), 4, (3, 1), (1, 1), (1, 1), 1, (7, 9)),
@@ -22,7 +24,7 @@ PRIMITIVES = {
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", PRIMITIVES)
-def test_shapes_and_sizes_are_those_of_the_primitive(name, precision, tmp_path):
+def test_shapes_and_sizes_are_those_of_the_primitive(name: str, precision: Precision, tmp_path: Path) -> None:
     exporter = get_exporter("litert")
     assert isinstance(exporter, PrimitiveExporter)
     primitive = PRIMITIVES[name]
@@ -36,8 +38,9 @@ def test_shapes_and_sizes_are_those_of_the_primitive(name, precision, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_permute_moves_what_pytorch_would_move(precision, tmp_path):
+def test_a_permute_moves_what_pytorch_would_move(precision: Precision, tmp_path: Path) -> None:
     exporter = get_exporter("litert")
+    assert isinstance(exporter, PrimitiveExporter)
     primitive = Permute((2, 3, 4, 5), (0, 2, 1, 3))
     artifact = exporter.export_primitive(primitive, tmp_path / "p.tflite", precision=precision)
     x = torch.arange(120, dtype=getattr(torch, artifact.inputs[0].dtype)).reshape(2, 12, 5)

@@ -3,15 +3,18 @@
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.artifacts import Array, Precision, export, get_exporter
 from sekron_edge.measurement import Conditions, open_device
 from sekron_edge.nn import replace_layers
+from tests.measurement.boards import Board
 from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
 from tests.strategies import factorized_structures
 
@@ -28,7 +31,7 @@ np.save(sys.argv[3], interpreter.get_tensor(interpreter.get_output_details()[0][
 
 
 @pytest.fixture(scope="module")
-def old_python(tmp_path_factory):
+def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.version_info >= (3, 12):
         pytest.skip("tflite-runtime 2.14 has no wheels for this Python")
     folder = tmp_path_factory.mktemp("old")
@@ -43,7 +46,7 @@ def old_python(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "tflm"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_it_computes_what_litert_computes(format, precision, old_python, tmp_path):
+def test_it_computes_what_litert_computes(format: str, precision: Precision, old_python: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     structures = list(factorized_structures().values())
     layers = [nn.Conv2d(8, 12, 3, padding=1) for _ in structures]
@@ -54,16 +57,17 @@ def test_it_computes_what_litert_computes(format, precision, old_python, tmp_pat
     )
 
     class Network(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.stem, self.branches, self.head = stem, branches, nn.Linear(12, 5)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            total = self.branches[0](x)
+            total: Tensor = self.branches[0](x)
             for branch in self.branches[1:]:
                 total = total + branch(x)
-            return self.head(nn.functional.adaptive_avg_pool2d(torch.relu(total), 1).flatten(1))
+            logits: Tensor = self.head(nn.functional.adaptive_avg_pool2d(torch.relu(total), 1).flatten(1))
+            return logits
 
     x, calibration = torch.randn(1, 3, 16, 16), (torch.randn(32, 3, 16, 16),)
     artifact = export(Network().eval(), (x,), format=format, precision=precision, out=tmp_path, calibration=calibration)
@@ -80,12 +84,12 @@ def test_it_computes_what_litert_computes(format, precision, old_python, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_board_that_has_it_is_measured(old_python, at_board, tmp_path):  # noqa: F811
+def test_a_board_that_has_it_is_measured(old_python: Path, at_board: Board, tmp_path: Path) -> None:  # noqa: F811
     model, x = nn.Conv2d(3, 4, 3), torch.randn(3, 3, 8, 8)
     artifact = export(model, (x[:1],), format="litert", out=tmp_path)
     at_board.write(board=at_board.settings(python=str(old_python)))
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         np.testing.assert_allclose(outputs[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
         return "agrees"
 

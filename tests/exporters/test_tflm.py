@@ -1,5 +1,7 @@
 """TensorFlow Lite Micro runs every structure: an interpreter with fewer operators, and smaller ones."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ LAYERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", factorized_structures())
 @pytest.mark.parametrize("kind", LAYERS)
-def test_it_computes_what_the_model_computes(kind, name, tmp_path):
+def test_it_computes_what_the_model_computes(kind: str, name: str, tmp_path: Path) -> None:
     model = se.replace_layers(nn.Sequential(LAYERS[kind]), {"0": factorized_structures()[name]}).eval()
     x = torch.randn(1, 8, 6, 6)
     artifact = export(model, (x,), format="litert", out=tmp_path)

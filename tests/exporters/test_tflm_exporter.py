@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from torch import nn
 
-from sekron_edge.artifacts import export, get_exporter, predict
+from sekron_edge.artifacts import Artifact, SourceExporter, export, get_exporter, predict
 from sekron_edge.errors import ExportError
 from sekron_edge.exporters.tflm._arena import runs
 from sekron_edge.nn import operations, peak_elements, replace_layers
 from sekron_edge.structure import tucker2
 from sekron_edge.testing import ExporterContract
+from tests.narrowing import present
 
 COMPILER = "arm-none-eabi-g++"
 CORES = {"Cortex-M4": ["-mcpu=cortex-m4"], "Cortex-M7": ["-mcpu=cortex-m7"]}
@@ -33,7 +35,7 @@ class TestTFLM(ExporterContract):
     tolerance: ClassVar = {"fp32": 1e-4, "int8": 0.1}
 
 
-def network():
+def network() -> nn.Module:
     torch.manual_seed(0)
     dense = nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(),
@@ -43,15 +45,15 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     x = torch.randn(64, 3, 24, 24)
     folder = tmp_path_factory.mktemp("tflm")
     return export(network(), (x[:1],), format="tflm", precision="int8", out=folder, calibration=(x,))
 
 
 @pytest.mark.slow
-def test_the_arena_is_the_smallest_that_it_runs_in(artifact):
-    content, arena = artifact.path.read_bytes(), artifact.arena
+def test_the_arena_is_the_smallest_that_it_runs_in(artifact: Artifact) -> None:
+    content, arena = artifact.path.read_bytes(), present(artifact.arena)
     assert runs(content, arena.least_bytes)
     assert not runs(content, arena.least_bytes - 16)
     assert arena.size_bytes >= 1.05 * arena.least_bytes
@@ -66,7 +68,7 @@ def test_the_arena_is_the_smallest_that_it_runs_in(artifact):
 
 
 @pytest.mark.slow
-def test_it_is_within_a_step_of_the_reference_kernels(artifact):
+def test_it_is_within_a_step_of_the_reference_kernels(artifact: Artifact) -> None:
     reference = Interpreter(str(artifact.path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     reference.allocate_tensors()
     (given,), (taken,) = reference.get_input_details(), reference.get_output_details()
@@ -82,10 +84,12 @@ def test_it_is_within_a_step_of_the_reference_kernels(artifact):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("core", CORES)
-def test_its_source_compiles_for_the_core(core, artifact, tmp_path):
+def test_its_source_compiles_for_the_core(core: str, artifact: Artifact, tmp_path: Path) -> None:
     if shutil.which(COMPILER) is None:
         pytest.skip(f"{COMPILER} is absent: apt-get install gcc-arm-none-eabi")
-    sources = get_exporter("tflm").sources(artifact)
+    exporter = get_exporter("tflm")
+    assert isinstance(exporter, SourceExporter)
+    sources = exporter.sources(artifact)
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
     header, source = sources
@@ -99,13 +103,13 @@ def test_its_source_compiles_for_the_core(core, artifact, tmp_path):
     listed = subprocess.run(
         ["arm-none-eabi-size", f"{source}.o"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    text, data, bss = map(int, listed.stdout.splitlines()[1].split()[:3])
+    code, data, bss = map(int, listed.stdout.splitlines()[1].split()[:3])
     assert (data, bss) == (0, 0)  # the model stays in flash
-    assert artifact.size_bytes <= text <= artifact.size_bytes + 64
+    assert artifact.size_bytes <= code <= artifact.size_bytes + 64
 
 
 @pytest.mark.slow
-def test_an_operator_that_the_runtime_lacks_is_named(tmp_path):
+def test_an_operator_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()).eval()
     with pytest.raises(ExportError, match="no operator GELU"):
         export(model, (torch.randn(1, 3, 8, 8),), format="tflm", out=tmp_path)
@@ -113,8 +117,8 @@ def test_an_operator_that_the_runtime_lacks_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_too_small_an_arena_is_one_clear_error(artifact):
-    small = artifact.arena.model_copy(update={"least_bytes": 1024})
+def test_too_small_an_arena_is_one_clear_error(artifact: Artifact) -> None:
+    small = present(artifact.arena).model_copy(update={"least_bytes": 1024})
     with pytest.raises(ExportError, match="cannot be read by TensorFlow Lite Micro"):
         get_exporter("tflm").load(artifact.model_copy(update={"arena": small}))
     x = torch.randn(2, 3, 24, 24)

@@ -123,7 +123,8 @@ class Board:
 
     def _is_here(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(_MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE
+            here: bool = process.environ().get(_MARK) == str(self.folder)
+            return here and bool(process.status() != psutil.STATUS_ZOMBIE)
         except (psutil.Error, OSError):
             return False
 
@@ -161,7 +162,7 @@ class Board:
         path.chmod(0o755)
         return path
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> subprocess.Popen[bytes]:
         program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         assert program is not None, "no sshd: apt-get install openssh-server"
         if os.getuid() == 0:

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from sekron_edge.artifacts import Artifact, TensorSpec
@@ -6,14 +9,14 @@ from tests.measurement.phones import Phone
 
 
 @pytest.fixture(scope="session")
-def board(tmp_path_factory):
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     board = Board(tmp_path_factory.mktemp("board"))
     yield board
     board.stop()
 
 
 @pytest.fixture
-def at_board(board, own_cache, monkeypatch):
+def at_board(board: Board, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     """The board, as it is when nothing is wrong."""
     monkeypatch.setenv("SEKRON_EDGE_DEVICES", str(board.devices))
     board.write(board=board.settings())
@@ -22,7 +25,7 @@ def at_board(board, own_cache, monkeypatch):
 
 
 @pytest.fixture
-def doubler(tmp_path):
+def doubler(tmp_path: Path) -> Artifact:
     """An artifact that the stub runtime takes: it gives twice its input."""
     path = tmp_path / 'it\'s a "model" of $HOME; 50%.tflite'
     path.write_bytes(b"doubler" * 1000)
@@ -31,14 +34,14 @@ def doubler(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def phone(tmp_path_factory):
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     phone = Phone(tmp_path_factory.mktemp("phone"))
     yield phone
     phone.stop()
 
 
 @pytest.fixture
-def at_phone(phone, at_board, monkeypatch):
+def at_phone(phone: Phone, at_board: Board, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
     at_board.write(phone=phone.settings())
     yield phone
@@ -47,7 +50,7 @@ def at_phone(phone, at_board, monkeypatch):
 
 
 @pytest.fixture
-def same(tmp_path):
+def same(tmp_path: Path) -> Artifact:
     """A program that gives what it takes, as the stand-in for executor_runner does."""
     path = tmp_path / 'it\'s "the" same.pte'
     path.write_bytes(b"same")

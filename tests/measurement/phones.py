@@ -8,13 +8,16 @@ must be one of the test's. The programs that time models, too, are scripts: they
 
 import contextlib
 import errno
+import io
 import os
 import socket
 import struct
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -151,7 +154,8 @@ class Phone:
 
     def _is_here(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(_MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE
+            here: bool = process.environ().get(_MARK) == str(self.folder)
+            return here and bool(process.status() != psutil.STATUS_ZOMBIE)
         except (psutil.Error, OSError):
             return False
 
@@ -204,11 +208,8 @@ class _Link:
     def _open(self, remote: int, service: str) -> None:
         number, self._next = self._next, self._next + 1
         stream = self._streams[number] = _Stream(self, number, remote)
-        if service.startswith("shell"):
-            work = _shell
-        elif service.startswith("sync:"):
-            work = _sync
-        else:
+        work = _shell if service.startswith("shell") else _sync if service.startswith("sync:") else None
+        if work is None:
             self.send(b"CLSE", 0, remote)
             return
         self.send(b"OKAY", number, remote)
@@ -272,7 +273,7 @@ class _Stream:
         self._link.send(b"CLSE", self._number, self._remote)
 
 
-def _served(work, stream: _Stream, service: str, environment: dict[str, str]) -> None:
+def _served(work: Callable[..., Any], stream: _Stream, service: str, environment: dict[str, str]) -> None:
     with contextlib.suppress(OSError):
         work(stream, service, environment)
         stream.close()
@@ -285,7 +286,9 @@ def _shell(stream: _Stream, service: str, environment: dict[str, str]) -> None:
         ["sh", "-c", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
     )  # fmt: skip
-    while chunk := process.stdout.read1(1 << 16):
+    output = process.stdout
+    assert isinstance(output, io.BufferedReader)
+    while chunk := output.read1(1 << 16):
         stream.write(struct.pack("<BI", _STDOUT, len(chunk)) + chunk if apart else chunk)
     status = process.wait() & 0xFF
     if apart:

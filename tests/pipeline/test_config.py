@@ -11,6 +11,7 @@ from torch import nn
 
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline import load_config, load_model
+from tests.narrowing import present
 
 JOB = """
 name = "job"
@@ -25,19 +26,21 @@ artifact_bytes = 20000
 """
 
 
-def write(tmp_path, text=JOB):
+def write(tmp_path: Path, text: str = JOB) -> Path:
     path = tmp_path / "job.toml"
     path.write_text(text)
     return path
 
 
-def test_relative_paths_are_from_the_files_folder_and_variables_are_filled_in(tmp_path, monkeypatch):
+def test_relative_paths_are_from_the_files_folder_and_variables_are_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WEIGHTS", "sub")
     config = load_config(write(tmp_path))
     assert config.model.factory == f"{tmp_path / 'net.py'}:make"
     assert config.model.weights == tmp_path / "sub" / "w.safetensors"
-    assert config.budget.latency_ms.relative
-    assert config.budget.artifact_bytes.value == 20000
+    assert present(config.budget.latency_ms).relative
+    assert present(config.budget.artifact_bytes).value == 20000
 
 
 @pytest.mark.parametrize(
@@ -52,19 +55,21 @@ def test_relative_paths_are_from_the_files_folder_and_variables_are_filled_in(tm
         ("${WEIGHTS}", "${NOWHERE_SET}", r"NOWHERE_SET, which is not set"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_file(tmp_path, monkeypatch, old, new, message):
+def test_what_is_wrong_is_named_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
     monkeypatch.setenv("WEIGHTS", "sub")
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, JOB.replace(old, new)))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
         load_config(tmp_path / "none.toml")
 
 
 @pytest.fixture
-def network(tmp_path):
+def network(tmp_path: Path) -> Path:
     (tmp_path / "net.py").write_text(
         textwrap.dedent("""
         from torch import nn
@@ -78,16 +83,17 @@ def network(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_weights_of_both_kinds_are_loaded(network, suffix):
+def test_weights_of_both_kinds_are_loaded(network: Path, suffix: str) -> None:
     state = nn.Linear(3, 2).state_dict()
     path = network.parent / f"w.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     model = load_model(f"{network}:make", path)
+    assert isinstance(model, nn.Linear)
     assert model.weight.equal(state["weight"])
     assert not model.training
 
 
-def test_what_a_model_cannot_be_made_from_is_named(network):
+def test_what_a_model_cannot_be_made_from_is_named(network: Path) -> None:
     folder = network.parent
     save_file({"weight": torch.zeros(2, 4), "scale": torch.zeros(1)}, folder / "other.safetensors")
     (folder / "broken.safetensors").write_bytes(b"nothing")
@@ -110,9 +116,9 @@ def test_what_a_model_cannot_be_made_from_is_named(network):
             load_model(reference, None if weights is None else folder / weights)
 
 
-def test_the_example_in_the_guide_is_correct_and_names_every_key(tmp_path):
+def test_the_example_in_the_guide_is_correct_and_names_every_key(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
-    block = re.search(r"```toml\n(.*?)```", guide, re.DOTALL)[1]
+    block = present(re.search(r"```toml\n(.*?)```", guide, re.DOTALL))[1]
     config = load_config(write(tmp_path, block))
     assert config.budget.accuracy_drop == 0.01
     for section in ("model", "data", "target", "budget", "finetune"):

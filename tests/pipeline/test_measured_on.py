@@ -10,13 +10,19 @@ import sekron_edge as se
 from sekron_edge.artifacts import get_exporter
 from sekron_edge.data import Photographs, photographs, super_resolution
 from sekron_edge.measurement import MeasurementStore
+from tests.measurement.boards import Board
 from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
+from tests.narrowing import present
 
 MODEL = Path(__file__).parents[2] / "examples" / "models" / "edsr.py"
 
 
 @pytest.mark.slow
-def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatch, tmp_path):  # noqa: F811
+def test_a_job_for_a_board_is_calibrated_and_measured_there(
+    at_board: Board,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     at_board.write(board=at_board.settings("real"))
     monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 120)
     images = photographs()
@@ -41,10 +47,11 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(at_board, monkeypatc
     assert "operations measured on" in done.plan.latency_source
     assert "estimated" not in done.plan.latency_source
     (delivery,) = done.manifest.deliveries
-    assert (delivery.measured.device, delivery.dense_measured.device) == ("ssh:board", "ssh:board")
+    measured, dense = present(delivery.measured), present(delivery.dense_measured)
+    assert (measured.device, dense.device) == ("ssh:board", "ssh:board")
     result = next(one for one in done.manifest.results if one.entry == "latency_ms")
     assert result.how == "measured on ssh:board, median"
-    assert result.found == delivery.measured.median_ms
+    assert result.found == measured.median_ms
     report = (done.bundle / "report.html").read_text()
     assert "measured on ssh:board" in report
     assert "measured here" not in report

@@ -1,6 +1,8 @@
 """Distillation against rounding: where int8 costs too much, and only there."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,14 @@ from sekron_edge.devices import load_profile
 from sekron_edge.pipeline import Job, LogProgress, Target, calibration_inputs, example_inputs
 from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.quantization import QuantizationConfig, simulated
+from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig, evaluate, train
 
 _OUTLIER = 1000
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> tuple[nn.Module, Task]:
     task = classification(load_source("digits"), calibration_samples=256)
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -38,7 +41,7 @@ def _with_an_outlier(model: nn.Module) -> nn.Module:
     return model
 
 
-def _settle(model, teacher, task, tmp_path, **config):
+def _settle(model: nn.Module, teacher: nn.Module, task: Task, tmp_path: Path, **config: Any) -> tuple[nn.Module, bool]:
     job = Job(
         teacher, example_inputs(task), task, Target.choose(load_profile("host"), precisions=["int8"]),
         finetuning=FinetuneConfig(threads=1), quantization=QuantizationConfig(**config),
@@ -46,14 +49,16 @@ def _settle(model, teacher, task, tmp_path, **config):
     return settle_rounding(model, job, checkpoints=tmp_path, progress=LogProgress())
 
 
-def test_a_model_that_rounds_well_is_left_as_it_is(trained, tmp_path):
+def test_a_model_that_rounds_well_is_left_as_it_is(trained: tuple[nn.Module, Task], tmp_path: Path) -> None:
     model, task = trained
     assert _settle(model, model, task, tmp_path) == (model, False)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_training_against_rounding_recovers_what_an_outlier_costs(trained, tmp_path):
+def test_training_against_rounding_recovers_what_an_outlier_costs(
+    trained: tuple[nn.Module, Task], tmp_path: Path
+) -> None:
     """Judged on data that neither training nor the decision saw."""
     model, task = trained
     hard = _with_an_outlier(copy.deepcopy(model))

@@ -1,5 +1,7 @@
 """What is chosen for a device, and where its latencies are from."""
 
+from typing import Any
+
 import pytest
 
 from sekron_edge.budget import Budget
@@ -9,16 +11,17 @@ from sekron_edge.latency import LatencyModel, reference_primitives
 from sekron_edge.pipeline import Target
 from sekron_edge.pipeline import _latency as module
 from sekron_edge.pipeline._latency import latency_model_of, require_known_latency
+from tests.narrowing import present
 
 HERE = LatencyModel.estimated(gmacs_per_second=40, values_per_microsecond=1000, call_us=1)
 
 
 @pytest.fixture(autouse=True)
-def _calibrated(monkeypatch):
+def _calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cached_calibration", lambda runtime, **_: HERE)
 
 
-def test_the_profile_fills_in_what_was_not_asked_for():
+def test_the_profile_fills_in_what_was_not_asked_for() -> None:
     target = Target.choose(load_profile("raspberry-pi-5"))
     assert (target.runtime, target.formats, target.threads) == ("litert", ("litert", "executorch"), 4)
     assert not target.place.is_here
@@ -27,7 +30,7 @@ def test_the_profile_fills_in_what_was_not_asked_for():
     assert target.place.is_here
 
 
-def test_a_format_that_nobody_writes_is_refused():
+def test_a_format_that_nobody_writes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"host .* 'onnx'.* coreml, ethos-u, executorch, litert, tflm"):
         Target.choose(load_profile("host"), runtime="onnx")
     with pytest.raises(ConfigError, match="executorch exports fp32"):
@@ -36,16 +39,16 @@ def test_a_format_that_nobody_writes_is_refused():
         Target.choose(load_profile("host"), runtime="executorch", formats=["coreml"], precisions=["fp16", "fp32"])
 
 
-def test_a_profile_names_the_accelerator_as_a_variant_of_its_format():
+def test_a_profile_names_the_accelerator_as_a_variant_of_its_format() -> None:
     target = Target.choose(load_profile("corstone-320-u85"), precisions=["int8"])
     assert (target.runtime, target.formats) == ("ethos-u:u85-256", ("ethos-u:u85-256", "tflm"))
 
 
-def test_the_reference_network_is_mobilenet_v1():
+def test_the_reference_network_is_mobilenet_v1() -> None:
     assert sum(primitive.macs for primitive in reference_primitives()) == 568_740_352
 
 
-def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_and_say_so():
+def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_and_say_so() -> None:
     pi = Target.choose(load_profile("raspberry-pi-4"))
     model = latency_model_of(pi)
     assert model.latency_ms(reference_primitives()) == pytest.approx(124.3)
@@ -56,9 +59,16 @@ def test_another_devices_latencies_are_this_machines_scaled_by_a_published_one_a
     assert "none is known" in latency_model_of(phone).source
 
 
-def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_of_all_it_has(monkeypatch):
-    asked = []
-    monkeypatch.setattr(module, "cached_calibration", lambda *_, device=None, **__: asked.append(device) or HERE)
+def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_of_all_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+
+    def calibrated(*_: object, device: str | None = None, **__: object) -> LatencyModel:
+        asked.append(device)
+        return HERE
+
+    monkeypatch.setattr(module, "cached_calibration", calibrated)
     monkeypatch.setattr(module, "comparable_device", lambda: "vector units")
     latency_model_of(Target.choose(load_profile("raspberry-pi-4"), precisions=["int8"]))
     assert asked == ["vector units"] * 2
@@ -66,7 +76,7 @@ def test_another_devices_latencies_come_of_what_resembles_it_and_this_machines_o
     assert asked[2:] == [None]
 
 
-def test_milliseconds_need_a_known_latency():
+def test_milliseconds_need_a_known_latency() -> None:
     phone = Target.choose(load_profile("pixel-8"), runtime="litert")
     require_known_latency(phone, Budget(latency_ms="0.5x"))
     with pytest.raises(ConfigError, match=r"8 ms .* pixel-8, .* relative"):
@@ -74,17 +84,18 @@ def test_milliseconds_need_a_known_latency():
     require_known_latency(Target.choose(load_profile("raspberry-pi-4")), Budget(latency_ms=8))
 
 
-def test_a_devices_memory_is_a_limit_where_none_is_given():
+def test_a_devices_memory_is_a_limit_where_none_is_given() -> None:
     pi = Target.choose(load_profile("raspberry-pi-zero-2w"))
-    assert pi.profile.facts.usable_ram.value
-    assert pi.with_device_limits(Budget()).peak_memory_bytes.value == pi.profile.facts.usable_ram.value
-    assert pi.with_device_limits(Budget(peak_memory_bytes=5)).peak_memory_bytes.value == 5
+    usable = present(pi.profile.facts.usable_ram).value
+    assert usable
+    assert present(pi.with_device_limits(Budget()).peak_memory_bytes).value == usable
+    assert present(pi.with_device_limits(Budget(peak_memory_bytes=5)).peak_memory_bytes).value == 5
 
 
-def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch):
-    asked = {}
+def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
 
-    def calibrated(runtime, **how):
+    def calibrated(runtime: str, **how: object) -> LatencyModel:
         asked.update(how, runtime=runtime)
         return HERE
 
@@ -100,7 +111,7 @@ def test_a_device_that_is_reached_is_calibrated_itself(monkeypatch):
     assert (here.place.is_here, str(here.place), here.place.open().name) == (True, "this machine", "local")
 
 
-def test_where_to_measure_must_be_the_profiles_device():
+def test_where_to_measure_must_be_the_profiles_device() -> None:
     with pytest.raises(ConfigError, match="host is this machine"):
         Target.choose(load_profile("host"), measured_on="ssh:board")
     with pytest.raises(ConfigError, match="raspberry-pi-5 is not this machine"):

@@ -1,5 +1,9 @@
 """Plans are measured until one surely keeps its budget; on a device whose times are scripted, as no real one's are."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torchmetrics import MeanSquaredError
 
+from sekron_edge.artifacts import Artifact
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
-from sekron_edge.measurement import Conditions, Device, LocalDevice
+from sekron_edge.measurement import Conditions, Device, LocalDevice, Measurement, MeasurementRequest, Outcome
 from sekron_edge.pipeline import Job, LogProgress, _trials
 from sekron_edge.pipeline._context import PlanningContext
 from sekron_edge.pipeline._place import Place
 from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import Bench, measure_pair
-from sekron_edge.planner import Calibration, PlanEvaluator, score
+from sekron_edge.planner import Calibration, Plan, PlanEvaluator, score
 from sekron_edge.task import Task
 from tests.cost_models import MacsAreTime
 
@@ -31,19 +36,23 @@ class ScriptedDevice(Device):
 
     name = "scripted"
 
-    def __init__(self, real, ratios):
+    def __init__(self, real: Measurement, ratios: Sequence[float]) -> None:
         self._real = real
         self.ratios = list(ratios)
 
-    def carry_out(self, request):
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
         raise NotImplementedError
 
-    def measure(self, artifact, *args, **options):
+    def measure(self, artifact: Artifact, *args: Any, **options: Any) -> Measurement:
         return self._real.model_copy(update={"artifact_sha256": artifact.sha256, "median_ms": DENSE_MS})
 
-    def measure_together(self, artifacts, *args, **options):
+    def measure_together(self, artifacts: Sequence[Artifact], *args: Any, **options: Any) -> list[Measurement]:
         dense, other = map(self.measure, artifacts)
         return [dense, other.model_copy(update={"median_ms": DENSE_MS * self.ratios.pop(0)})]
+
+
+Made = tuple[PlanningContext, Bench, Measurement]
+Scripted = tuple[PlanningContext, Bench, Callable[..., ScriptedDevice]]
 
 
 def images_alone(x: Tensor) -> Task:
@@ -56,7 +65,7 @@ def images_alone(x: Tensor) -> Task:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Return the planning context of a small model, its bench, and what its dense artifact takes here."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -75,12 +84,12 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def scripted(made, monkeypatch, tmp_path):
+def scripted(made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scripted:
     """Return context and bench, and a way to write the script of their device, which nothing is remembered of."""
     monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
     context, bench, real = made
 
-    def script(*ratios):
+    def script(*ratios: float) -> ScriptedDevice:
         device = ScriptedDevice(real, ratios)
         monkeypatch.setattr(Place, "open", lambda place: device)
         return device
@@ -88,11 +97,11 @@ def scripted(made, monkeypatch, tmp_path):
     return context, bench, script
 
 
-def planned(context, work):
+def planned(context: PlanningContext, work: Path) -> Plan:
     return plan_for(context, work=work, progress=LogProgress())
 
 
-def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
+def test_of_three_processes_the_ratio_in_the_middle_counts(scripted: Scripted) -> None:
     context, bench, script = scripted
     script(0.9, 0.4, 0.5)
     before, after = measure_pair(bench.dense, bench.dense, context.job.target)
@@ -107,7 +116,9 @@ def test_of_three_processes_the_ratio_in_the_middle_counts(scripted):
         pytest.param([1.2, 0.93], 2, id="what misses the budget corrects the scores"),
     ],
 )
-def test_a_plan_is_taken_that_surely_keeps_its_budget(scripted, monkeypatch, tmp_path, shares, tried):
+def test_a_plan_is_taken_that_surely_keeps_its_budget(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shares: list[float], tried: int
+) -> None:
     context, _, script = scripted
     monkeypatch.setattr(_trials, "_PROCESSES", 1)
     device = script(*(ALLOWED * share for share in shares), *[2.0] * 4)
@@ -117,7 +128,9 @@ def test_a_plan_is_taken_that_surely_keeps_its_budget(scripted, monkeypatch, tmp
     assert source in plan.latency_source
 
 
-def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(scripted, monkeypatch, tmp_path):
+def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     context, _, script = scripted
     monkeypatch.setattr(_trials, "_PROCESSES", 1)
     script(ALLOWED * 0.995, *[2.0] * 4)

@@ -1,5 +1,7 @@
 """An unfinished job goes on only as what it was, and is never thrown away unasked."""
 
+from pathlib import Path
+
 import pytest
 
 from sekron_edge.budget import Budget, LayerCost
@@ -15,7 +17,7 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def test_a_plan_is_kept_and_found_again(tmp_path):
+def test_a_plan_is_kept_and_found_again(tmp_path: Path) -> None:
     work = Work(tmp_path / "out", {"seed": "1"}, resume=False)
     assert work.plan() is None
     work.keep(PLAN)
@@ -25,7 +27,7 @@ def test_a_plan_is_kept_and_found_again(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unfinished_work_is_neither_lost_nor_mixed_up(tmp_path):
+def test_unfinished_work_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
     Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=False).keep(PLAN)
     with pytest.raises(ConfigError, match="--resume"):
         Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=False)
@@ -34,7 +36,7 @@ def test_unfinished_work_is_neither_lost_nor_mixed_up(tmp_path):
     assert Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=True).plan() == PLAN
 
 
-def test_work_without_a_plan_starts_anew(tmp_path):
+def test_work_without_a_plan_starts_anew(tmp_path: Path) -> None:
     work = Work(tmp_path / "out", {"seed": "1"}, resume=False)
     work.artifacts.mkdir()
     assert not Work(tmp_path / "out", {"seed": "2"}, resume=True).artifacts.exists()
