@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Exports make millions of objects that live on: to look for cycles among them every few hundred takes a tenth of all.
+gc.set_threshold(1_000_000, 20, 100)
 
 # Folders whose tests measure: the others may share what was calibrated once.
 _MEASURING = {"devices", "latency", "measurement"}

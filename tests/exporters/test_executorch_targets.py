@@ -26,7 +26,17 @@ def _network() -> nn.Module:
     return se.replace_layers(dense, {"3": tucker2((32, 16, 3, 3), 8, 8)}).eval()
 
 
+@pytest.fixture
+def sought_after_relu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Core ML's quantizer look for the one activation that there is: for each it traces dozens of modules."""
+    from executorch.backends.apple.coreml.quantizer import _coreml_quantizer_utils
+
+    monkeypatch.setattr(_coreml_quantizer_utils, "_supported_activations", (nn.functional.relu,))
+    monkeypatch.setattr(_coreml_quantizer_utils, "_supported_activations_no_inplace", ())
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("sought_after_relu_alone")
 @pytest.mark.parametrize(
     ("name", "precision", "device"),
     [

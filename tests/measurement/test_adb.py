@@ -12,7 +12,7 @@ from sekron_edge.artifacts import TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.exporters.executorch._android import ExecutorRunner
 from sekron_edge.exporters.tflite._android import BenchmarkModel
-from sekron_edge.latency import calibrate
+from sekron_edge.latency import _calibration, calibrate
 from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from sekron_edge.measurement._hostinfo import HostInfo
 from sekron_edge.measurement._protocol import MeasurementRequest
@@ -130,13 +130,14 @@ def test_a_full_phone(at_phone, doubler):
         limit.unlink()
 
 
-def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubler):
+def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubler, monkeypatch):
+    monkeypatch.setattr(adb, "_CLEANING_S", 1.0)
     at_board.write(phone=at_phone.settings("sleep 1000"))
     failed = []
 
     def measure():
         try:
-            open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=10))
+            open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=5))
         except DeviceError as error:
             failed.append(error)
 
@@ -189,13 +190,14 @@ def thermal(celsius, slowed=0):
 def warm_phone(at_phone, at_board, monkeypatch):
     # This machine's own sensors are none of the phone's.
     monkeypatch.setattr(adb._hostinfo, "READ", (adb._hostinfo.CPUINFO,))
+    monkeypatch.setattr(adb, "_COOLING_POLL_S", 0.2)
     at_board.write(phone=at_phone.settings(cool_celsius=40.0))
     return at_phone
 
 
 def test_a_hot_phone_is_waited_for(warm_phone, doubler):
     warm_phone.says(thermal(50.5))
-    cooled = threading.Timer(3.0, warm_phone.says, [thermal(39.5)])
+    cooled = threading.Timer(1.0, warm_phone.says, [thermal(39.5)])
     cooled.start()
     found = open_device("adb:phone").measure(doubler, QUICK)
     cooled.join()
@@ -206,10 +208,10 @@ def test_a_hot_phone_is_waited_for(warm_phone, doubler):
 def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone, doubler):
     warm_phone.says(thermal(50))
     with pytest.raises(DeviceError, match="still at 50 °C"):
-        open_device("adb:phone").measure(doubler, Conditions(timeout_s=8))
+        open_device("adb:phone").measure(doubler, Conditions(timeout_s=3))
     warm_phone.says(None)
     with pytest.raises(DeviceError, match="does not say how hot it is"):
-        open_device("adb:phone").measure(doubler, Conditions(timeout_s=8))
+        open_device("adb:phone").measure(doubler, Conditions(timeout_s=3))
     assert MeasurementStore.default().measurements() == []
 
 
@@ -228,6 +230,7 @@ def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
     at_phone.says(thermal(30, slowed=1))
     exporter = get_exporter("litert")
     monkeypatch.setattr(type(exporter), "primitive_count", 50)
+    monkeypatch.setattr(_calibration, "_ROUNDS", 2)
     store = MeasurementStore(tmp_path / "measurements.sqlite")
     model = calibrate("litert", store=store, device=open_device("adb:phone"))
     assert "measured on" in model.source

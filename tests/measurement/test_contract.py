@@ -102,7 +102,7 @@ class TestContainerOfTheDocs(WithStubRuntime):
 class TestStandInPhone(DeviceContract):
     """The real adb client; a daemon of the tests in the place of a phone, and scripts in that of its programs."""
 
-    too_short_s = 3.0  # for some ten calls of the client until a program runs
+    too_short_s = 2.0  # for some ten calls of the client until a program runs
 
     @pytest.fixture
     def device(self, at_phone: Phone, at_board: Board) -> Device:
