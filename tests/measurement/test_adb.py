@@ -4,25 +4,28 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sekron_edge.artifacts import TensorSpec, get_exporter
+from sekron_edge.artifacts import Array, Artifact, PrimitiveExporter, TensorSpec, get_exporter
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.exporters.executorch._android import ExecutorRunner
 from sekron_edge.exporters.tflite._android import BenchmarkModel
 from sekron_edge.latency import _calibration, calibrate
-from sekron_edge.measurement import Conditions, MeasurementStore, open_device
+from sekron_edge.measurement import Conditions, MeasurementStore, _hostinfo, open_device
 from sekron_edge.measurement._hostinfo import HostInfo
 from sekron_edge.measurement._protocol import MeasurementRequest
 from sekron_edge.measurement.transports import adb
+from tests.measurement.boards import Board
 from tests.measurement.phones import Phone
 
 QUICK = Conditions(runs=10, timeout_s=60)
 
 
-def test_litert_states_means(at_phone, doubler):
+def test_litert_states_means(at_phone: Phone, doubler: Artifact) -> None:
     found = open_device("adb:phone").measure(doubler, Conditions(runs=50, operators=True, timeout_s=60))
     assert (found.device, found.runtime, found.runs, found.averaged) == ("adb:phone", "litert", 50, 10)
     assert found.runtime_version.startswith("benchmark_model ")
@@ -35,12 +38,14 @@ def test_litert_states_means(at_phone, doubler):
     assert [kept.measurement for kept in MeasurementStore.default().measurements()] == [found]
 
 
-def test_executorch_states_runs_and_its_outputs_are_checked(at_phone, at_board, same, tmp_path):
+def test_executorch_states_runs_and_its_outputs_are_checked(
+    at_phone: Phone, at_board: Board, same: Artifact, tmp_path: Path
+) -> None:
     at_board.write(phone=at_phone.settings(etdump=str(tmp_path / "traces")))
     inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
     seen = []
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         seen.append(outputs[0])
         return "the same"
 
@@ -54,13 +59,15 @@ def test_executorch_states_runs_and_its_outputs_are_checked(at_phone, at_board, 
     assert (tmp_path / "traces" / f"{same.path.stem}.etdump").read_text() == "trace\n"
 
 
-def test_litert_outputs_are_checked_where_the_program_writes_them(at_phone, at_board, same):
+def test_litert_outputs_are_checked_where_the_program_writes_them(
+    at_phone: Phone, at_board: Board, same: Artifact
+) -> None:
     spec = TensorSpec(name="x:0", shape=(1, 2), dtype="float32")
     model = same.model_copy(update={"format": "litert", "inputs": (spec,)})
     inputs = np.arange(8, dtype=np.float32).reshape(4, 2)
     seen = []
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         seen.append(outputs[0])
         return "the same"
 
@@ -75,7 +82,7 @@ def test_litert_outputs_are_checked_where_the_program_writes_them(at_phone, at_b
     assert len(seen) == 1
 
 
-def test_what_is_asked_of_benchmark_model_names_all_inputs(same):
+def test_what_is_asked_of_benchmark_model_names_all_inputs(same: Artifact) -> None:
     specs = [TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in (("a:0", (1, 2)), ("b", (1, 3, 4)))]
     assert BenchmarkModel().given(same.model_copy(update={"inputs": tuple(specs)}), ["0.in", "1.in"]) == [
         "--input_layer=a:0,b",
@@ -84,7 +91,9 @@ def test_what_is_asked_of_benchmark_model_names_all_inputs(same):
     ]
 
 
-def test_an_old_phone_hands_no_status_on(at_board, doubler, monkeypatch, tmp_path):
+def test_an_old_phone_hands_no_status_on(
+    at_board: Board, doubler: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     old = Phone(tmp_path, shell_2=False)
     try:
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", old.environment["ANDROID_ADB_SERVER_PORT"])
@@ -111,7 +120,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_error_and_leaves_nothing(fault, at_phone, at_board, doubler):
+def test_a_fault_is_one_error_and_leaves_nothing(
+    fault: str, at_phone: Phone, at_board: Board, doubler: Artifact
+) -> None:
     line, message = FAULTS[fault]
     at_board.write(phone=at_phone.settings(line))
     with pytest.raises(DeviceError, match=f"(?s)adb:phone: .*{message}"):
@@ -120,7 +131,7 @@ def test_a_fault_is_one_error_and_leaves_nothing(fault, at_phone, at_board, doub
     assert not MeasurementStore.default().measurements()
 
 
-def test_a_full_phone(at_phone, doubler):
+def test_a_full_phone(at_phone: Phone, doubler: Artifact) -> None:
     limit = at_phone.work.with_name("limit")
     limit.write_text("1000")
     try:
@@ -130,12 +141,14 @@ def test_a_full_phone(at_phone, doubler):
         limit.unlink()
 
 
-def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubler, monkeypatch):
+def test_a_phone_that_is_unplugged_cleans_up_by_itself(
+    at_phone: Phone, at_board: Board, doubler: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adb, "_CLEANING_S", 1.0)
     at_board.write(phone=at_phone.settings("sleep 1000"))
     failed = []
 
-    def measure():
+    def measure() -> None:
         try:
             open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=5))
         except DeviceError as error:
@@ -154,7 +167,9 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(at_phone, at_board, doubl
     assert open_device("adb:phone").measure(doubler, QUICK).runs == 10
 
 
-def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at_phone, doubler):
+def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(
+    at_phone: Phone, doubler: Artifact
+) -> None:
     at_phone.work.mkdir()
     guard = at_phone.work / "guard"
     guard.write_text(str(os.getpid()))
@@ -166,7 +181,9 @@ def test_a_phone_that_is_busy_may_be_tried_again_and_what_died_there_is_swept(at
     assert not at_phone.work.exists()
 
 
-def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, same):
+def test_what_cannot_be_measured_over_adb_is_said(
+    at_phone: Phone, at_board: Board, doubler: Artifact, same: Artifact
+) -> None:
     device = open_device("adb:phone")
     with pytest.raises(UnsupportedError, match="executorch is calibrated with"):
         device.time_operators([same], QUICK)
@@ -178,7 +195,7 @@ def test_what_cannot_be_measured_over_adb_is_said(at_phone, at_board, doubler, s
         open_device("adb:phone").measure(doubler, Conditions(timeout_s=30))
 
 
-def thermal(celsius, slowed=0):
+def thermal(celsius: float, slowed: int = 0) -> str:
     return (
         "Thermal Status: 0\nCurrent temperatures from HAL:\n"
         f" Temperature{{mValue={celsius}, mType=0, mName=cpu0, mStatus=0}}\n"
@@ -187,15 +204,15 @@ def thermal(celsius, slowed=0):
 
 
 @pytest.fixture
-def warm_phone(at_phone, at_board, monkeypatch):
+def warm_phone(at_phone: Phone, at_board: Board, monkeypatch: pytest.MonkeyPatch) -> Phone:
     # This machine's own sensors are none of the phone's.
-    monkeypatch.setattr(adb._hostinfo, "READ", (adb._hostinfo.CPUINFO,))
+    monkeypatch.setattr(_hostinfo, "READ", (_hostinfo.CPUINFO,))
     monkeypatch.setattr(adb, "_COOLING_POLL_S", 0.2)
     at_board.write(phone=at_phone.settings(cool_celsius=40.0))
     return at_phone
 
 
-def test_a_hot_phone_is_waited_for(warm_phone, doubler):
+def test_a_hot_phone_is_waited_for(warm_phone: Phone, doubler: Artifact) -> None:
     warm_phone.says(thermal(50.5))
     cooled = threading.Timer(1.0, warm_phone.says, [thermal(39.5)])
     cooled.start()
@@ -205,7 +222,7 @@ def test_a_hot_phone_is_waited_for(warm_phone, doubler):
     assert not found.throttled
 
 
-def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone, doubler):
+def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone: Phone, doubler: Artifact) -> None:
     warm_phone.says(thermal(50))
     with pytest.raises(DeviceError, match="still at 50 °C"):
         open_device("adb:phone").measure(doubler, Conditions(timeout_s=3))
@@ -215,7 +232,7 @@ def test_a_hot_phone_is_given_up_when_it_does_not_cool(warm_phone, doubler):
     assert MeasurementStore.default().measurements() == []
 
 
-def test_a_phone_that_holds_its_clock_down_is_marked(warm_phone, doubler):
+def test_a_phone_that_holds_its_clock_down_is_marked(warm_phone: Phone, doubler: Artifact) -> None:
     warm_phone.says(thermal(30, slowed=2))
     found = open_device("adb:phone").measure(doubler, QUICK)
     assert found.throttled
@@ -223,12 +240,15 @@ def test_a_phone_that_holds_its_clock_down_is_marked(warm_phone, doubler):
 
 
 @pytest.mark.slow
-def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
+def test_a_phone_is_calibrated(
+    at_phone: Phone, at_board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """In the place of the program that times is one that states a time for every ten thousand bytes of the file."""
     line = 'echo "count=$runs"; echo "Inference (avg): $(($(wc -c <"$model") / 10000 + 2))"; exit 0'
     at_board.write(phone=at_phone.settings(line))
     at_phone.says(thermal(30, slowed=1))
     exporter = get_exporter("litert")
+    assert isinstance(exporter, PrimitiveExporter)
     monkeypatch.setattr(type(exporter), "primitive_count", 50)
     monkeypatch.setattr(_calibration, "_ROUNDS", 2)
     store = MeasurementStore(tmp_path / "measurements.sqlite")
@@ -249,8 +269,8 @@ def test_a_phone_is_calibrated(at_phone, at_board, monkeypatch, tmp_path):
     assert len(store.calibrations()) == 1
 
 
-def test_big_cores_are_those_that_are_not_slowest():
-    def texts(*clocks):
+def test_big_cores_are_those_that_are_not_slowest() -> None:
+    def texts(*clocks: int) -> HostInfo:
         path = "/sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"
         return HostInfo({path.format(index): str(clock) for index, clock in enumerate(clocks)})
 
@@ -260,7 +280,7 @@ def test_big_cores_are_those_that_are_not_slowest():
     assert HostInfo({}).big_cores == ()
 
 
-def test_an_older_executor_runner_states_sums(doubler):
+def test_an_older_executor_runner_states_sums(doubler: Artifact) -> None:
     tool = ExecutorRunner()
     cold = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 10 time(s) in 120.0 ms."
     warm = "I 00:00:00.1 executor_runner.cpp:2] Model executed successfully 20 time(s) in 220.0 ms."
@@ -273,7 +293,7 @@ def test_an_older_executor_runner_states_sums(doubler):
         BenchmarkModel().read(["count=3 avg=1\nInference (avg): 1"], request)
 
 
-def test_the_adb_client_is_the_real_one():
+def test_the_adb_client_is_the_real_one() -> None:
     assert (
         "Android Debug Bridge" in subprocess.run(["adb", "version"], capture_output=True, text=True, check=True).stdout
     )

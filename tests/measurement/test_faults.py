@@ -7,13 +7,18 @@ are not counted.
 import random
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError, VerificationError
 from sekron_edge.measurement import Conditions, MeasurementStore, open_device
+from tests.measurement.boards import Board
 from tests.measurement.phones import Phone
 
 OVER_SSH = 150
@@ -42,7 +47,7 @@ ADB_FAULTS = {
 }
 
 
-def drawn(faults, count, harmless, seed):
+def drawn(faults: Sequence[str], count: int, harmless: Sequence[str], seed: int) -> list[tuple[int, str]]:
     """Return the numbered faults, every kind about as often, with what is harmless between them."""
     found = [fault for _ in range(-(-count // len(faults))) for fault in faults][:count] + list(harmless)
     random.Random(seed).shuffle(found)
@@ -50,7 +55,7 @@ def drawn(faults, count, harmless, seed):
 
 
 @pytest.mark.slow
-def test_150_faults_over_ssh(at_board, doubler):
+def test_150_faults_over_ssh(at_board: Board, doubler: Artifact) -> None:
     faults = drawn(SSH_FAULTS, OVER_SSH, HARMLESS * (HARMLESS_OVER_SSH // len(HARMLESS)), seed=0)
     assert len([fault for _, fault in faults if fault not in HARMLESS]) == OVER_SSH
     (at_board.folder / "nobody").write_text("")
@@ -58,12 +63,12 @@ def test_150_faults_over_ssh(at_board, doubler):
     before = at_board.files()
     inputs = np.ones((1, 2), np.float32)
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         if not np.array_equal(outputs[0], 2 * inputs):
             raise VerificationError("wrong outputs")
         return "twice"
 
-    def measured(index, fault):
+    def measured(index: int, fault: str) -> None:
         started = time.monotonic()
         device = open_device(f"ssh:n{index}")
         done = threading.Event()
@@ -97,8 +102,8 @@ def test_150_faults_over_ssh(at_board, doubler):
     assert all(0.4 < one.measurement.median_ms < 500 for one in kept)
 
 
-def settings(board, index, fault):
-    changes = {"cache": str(board.home / f"cache {index}")}
+def settings(board: Board, index: int, fault: str) -> dict[str, Any]:
+    changes: dict[str, Any] = {"cache": str(board.home / f"cache {index}")}
     if fault == "refused":
         changes["port"] = 1
     elif fault == "stranger":
@@ -108,7 +113,7 @@ def settings(board, index, fault):
     return board.settings({"unplugged": "hang"}.get(fault, fault), **changes)
 
 
-def unplug(board, cache, done):
+def unplug(board: Board, cache: str, done: threading.Event) -> None:
     """Cut the connection of the job in this cache folder once it runs."""
     while not done.wait(0.02):
         if any((board.home / cache).glob("sekron-edge-job-*")):
@@ -116,7 +121,9 @@ def unplug(board, cache, done):
 
 
 @pytest.mark.slow
-def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
+def test_50_faults_over_adb(
+    at_board: Board, doubler: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     phone = Phone(tmp_path)
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", phone.environment["ANDROID_ADB_SERVER_PORT"])
     faults = drawn((*ADB_FAULTS, "full", "unplugged"), OVER_ADB, ["none"] * HARMLESS_OVER_ADB, seed=1)
@@ -133,7 +140,7 @@ def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
         if fault == "full":
             (phone.above / str(index) / "limit").write_text("1000")
 
-    def measured(index, fault):
+    def measured(index: int, fault: str) -> None:
         started = time.monotonic()
         failure = ""
         try:
@@ -165,7 +172,7 @@ def test_50_faults_over_adb(at_board, doubler, monkeypatch, tmp_path):
         phone.stop()
 
 
-def pull_the_cable(phone, index):
+def pull_the_cable(phone: Phone, index: int) -> None:
     """Cut the phone's connections once the job of this number runs."""
     end = time.monotonic() + TIMEOUT_S
     while not (phone.above / str(index) / "sekron-edge" / "group").exists():

@@ -8,10 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jsonschema
 import numpy as np
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.cli import _measurements, main
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError, VerificationError
 from sekron_edge.measurement import (
@@ -28,7 +31,9 @@ from sekron_edge.measurement import (
     LocalDevice,
     Measurement,
     MeasurementReport,
+    MeasurementRequest,
     MeasurementStore,
+    Outcome,
     Probe,
     Retries,
     _store,
@@ -37,13 +42,15 @@ from sekron_edge.measurement import (
     open_device,
 )
 from sekron_edge.primitives import Linear
+from tests.measurement.boards import Board
+from tests.narrowing import present
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "measurements.json"
 QUICK = Conditions(runs=4, timeout_s=30)
 SOON = Retries(times=2, backoff_s=0.01)
 
 
-def a_measurement(**changes):
+def a_measurement(**changes: Any) -> Measurement:
     environment = Environment(machine="aarch64", system="Linux", cpu="Cortex-A76", governor="performance")
     given = {
         "artifact_name": "model.tflite", "artifact_sha256": "ab" * 32, "format": "litert", "precision": "fp32",
@@ -60,17 +67,17 @@ class Lost(Device):
 
     name = "lost"
 
-    def __init__(self, times):
+    def __init__(self, times: int) -> None:
         self.times, self.calls = times, 0
 
-    def carry_out(self, request):
+    def carry_out(self, request: MeasurementRequest) -> Outcome:
         self.calls += 1
         if self.calls <= self.times:
             raise UnreachableError("lost: it cannot be reached")
         return LocalDevice().carry_out(request)
 
 
-def test_the_published_schema_is_current():
+def test_the_published_schema_is_current() -> None:
     published = MeasurementReport.model_json_schema(mode="serialization")
     assert json.loads(SCHEMA.read_text()) == published, (
         "write docs/schemas/measurements.json anew: python -m tests.measurement.schema"
@@ -78,7 +85,7 @@ def test_the_published_schema_is_current():
     jsonschema.Draft202012Validator.check_schema(published)
 
 
-def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board, doubler):
+def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board: Board, doubler: Artifact) -> None:
     at_board.write(
         board=at_board.settings("stub"),
         broken=at_board.settings("crash", cache=str(at_board.home / "broken")),
@@ -86,16 +93,16 @@ def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board, do
     )
     other = doubler.model_copy(update={"format": "tflm"})
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         np.testing.assert_array_equal(outputs[0], 2 * inputs[0])
         return "twice"
 
-    def refuse(outputs):
+    def refuse(outputs: Sequence[Array]) -> NoReturn:
         raise VerificationError("it is not thrice")
 
     inputs = (np.ones((3, 2), np.float32),)
     probes = [Probe(doubler, inputs, check_outputs), Probe(other), Probe(doubler, inputs, refuse)]
-    told = []
+    told: list[str] = []
     devices = [open_device(f"ssh:{name}") for name in ("board", "broken", "away")]
     report = measure_fleet(probes, devices, QUICK, retries=SOON, tell=told.append)
     (found,) = report.measurements
@@ -112,7 +119,7 @@ def test_boards_are_measured_at_once_and_what_one_loses_is_not_lost(at_board, do
     jsonschema.validate(json.loads(report.model_dump_json()), json.loads(SCHEMA.read_text()))
 
 
-def test_what_was_measured_under_the_same_conditions_is_not_measured_again(at_board, doubler):
+def test_what_was_measured_under_the_same_conditions_is_not_measured_again(at_board: Board, doubler: Artifact) -> None:
     at_board.write(board=at_board.settings("stub"))
     board = open_device("ssh:board")
     (first,) = measure_fleet([Probe(doubler)], [board], QUICK).measurements
@@ -124,7 +131,7 @@ def test_what_was_measured_under_the_same_conditions_is_not_measured_again(at_bo
     assert measure_fleet([Probe(doubler, check_outputs=lambda _: "checked")], [broken], QUICK, resume=True).failures
 
 
-def test_what_a_device_chose_by_itself_is_measured_again_only_where_it_was_asked_for(doubler):
+def test_what_a_device_chose_by_itself_is_measured_again_only_where_it_was_asked_for(doubler: Artifact) -> None:
     now = {"artifact_sha256": doubler.sha256, "device": "lost", "measured_at": datetime.now(UTC)}
     chosen = a_measurement(**now, affinity=(4, 5), affinity_by_device=True, timed="computation")
     MeasurementStore.default().keep(chosen)
@@ -136,7 +143,7 @@ def test_what_a_device_chose_by_itself_is_measured_again_only_where_it_was_asked
     assert resumed(Conditions(affinity=(4, 5))).measurements == (given,)
 
 
-def test_a_device_is_tried_again_as_often_as_asked(doubler):
+def test_a_device_is_tried_again_as_often_as_asked(doubler: Artifact) -> None:
     for times, calls in [(2, 3), (3, 3)]:
         device = Lost(times)
         report = measure_fleet([Probe(doubler)], [device], QUICK, retries=SOON)
@@ -146,19 +153,20 @@ def test_a_device_is_tried_again_as_often_as_asked(doubler):
         measure_fleet([], [LocalDevice(), LocalDevice()], QUICK)
 
 
-def test_the_store_gives_back_what_was_put_in(tmp_path):
+def test_the_store_gives_back_what_was_put_in(tmp_path: Path) -> None:
     store = MeasurementStore(tmp_path / "new" / "measurements.sqlite")
     first, second = a_measurement(), a_measurement(device="local", artifact_sha256="cd" * 32, artifact_name="x.pte")
     numbers = [store.keep(first), store.keep(second)]
     assert [store.measurement(number) for number in numbers] == [first, second]
     assert [kept.measurement for kept in store.measurements()] == [first, second]
-    for only, expected in [
+    filters: list[tuple[dict[str, Any], list[Measurement]]] = [
         ({"device": "local"}, [second]),
         ({"artifact": "model.tflite"}, [first]),
         ({"artifact": "cdcd"}, [second]),
         ({"artifact": "dc"}, []),
         ({"since": first.measured_at + timedelta(seconds=1)}, []),
-    ]:
+    ]
+    for only, expected in filters:
         assert [kept.measurement for kept in store.measurements(**only)] == expected
     with pytest.raises(DeviceError, match="emulated"):
         store.keep(a_measurement(emulated=True))
@@ -166,7 +174,7 @@ def test_the_store_gives_back_what_was_put_in(tmp_path):
         store.measurement(9)
 
 
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "artifact": {"artifact_sha256": "ef" * 32},
     "device": {"device": "ssh:other", "environment": {"cpu": "Cortex-A72", "governor": "ondemand"}},
     "governor": {"environment": {"governor": "powersave"}},
@@ -177,7 +185,7 @@ CHANGES = {
 }
 
 
-def test_a_store_of_before_takes_calibrations_without_quantiles(tmp_path):
+def test_a_store_of_before_takes_calibrations_without_quantiles(tmp_path: Path) -> None:
     path = tmp_path / "measurements.sqlite"
     before = re.sub(r"iqr_ms REAL,", "iqr_ms REAL NOT NULL,", _store._TABLES)
     measured = [a_measurement()]
@@ -194,8 +202,9 @@ def test_a_store_of_before_takes_calibrations_without_quantiles(tmp_path):
 
 
 @given(chosen=st.sets(st.sampled_from(sorted(CHANGES))))
-def test_measurements_that_differ_in_more_than_one_thing_are_not_compared(chosen):
-    changes, environment = {"median_ms": 3.0}, {}
+def test_measurements_that_differ_in_more_than_one_thing_are_not_compared(chosen: set[str]) -> None:
+    changes: dict[str, Any] = {"median_ms": 3.0}
+    environment: dict[str, str] = {}
     for name in sorted(chosen):
         changes |= {key: value for key, value in CHANGES[name].items() if key != "environment"}
         environment |= CHANGES[name].get("environment", {})
@@ -211,7 +220,7 @@ def test_measurements_that_differ_in_more_than_one_thing_are_not_compared(chosen
     assert not found.doubts
 
 
-def test_another_format_brings_its_runtime_and_doubts_are_handed_on():
+def test_another_format_brings_its_runtime_and_doubts_are_handed_on() -> None:
     other = {"format": "executorch", "runtime": "executorch", "runtime_version": "1.5.1", "artifact_sha256": "0" * 64}
     found = compare_latencies(a_measurement(), a_measurement(**other, stable=False, remarks=("throttled: it was hot",)))
     assert found.differs == "artifact"
@@ -219,16 +228,26 @@ def test_another_format_brings_its_runtime_and_doubts_are_handed_on():
     assert "not to be quoted" in str(found)
 
 
-def run(monkeypatch, capsys, *arguments):
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: int | Path | str
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["sekron-edge", *map(str, arguments)])
     try:
         main()
+        code: object = 0
     except SystemExit as ended:
-        return ended.code, *capsys.readouterr()
-    return 0, *capsys.readouterr()
+        code = ended.code
+    assert isinstance(code, int)
+    return code, *capsys.readouterr()
 
 
-def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, capsys, tmp_path):
+def test_bench_prints_one_table_of_all_devices(
+    at_board: Board,
+    doubler: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
     doubler.path.with_name(f"{doubler.path.name}.json").write_text(doubler.model_dump_json())
     at_board.write(
         board=at_board.settings("stub"),
@@ -277,9 +296,11 @@ def test_bench_prints_one_table_of_all_devices(at_board, doubler, monkeypatch, c
     assert ".csv" in err
 
 
-def test_wrong_outputs_end_in_exit_code_4(at_board, doubler, monkeypatch, capsys):
-    def probes(_):
-        def check_outputs(outputs):
+def test_wrong_outputs_end_in_exit_code_4(
+    at_board: Board, doubler: Artifact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def probes(_: Path) -> list[Probe]:
+        def check_outputs(outputs: Sequence[Array]) -> NoReturn:
             raise VerificationError("these are not the golden outputs")
 
         return [Probe(doubler, (np.ones((1, 2), np.float32),), check_outputs)]
@@ -293,7 +314,7 @@ def test_wrong_outputs_end_in_exit_code_4(at_board, doubler, monkeypatch, capsys
     assert MeasurementStore.default().measurements() == []
 
 
-def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubler):
+def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board: Board, doubler: Artifact) -> None:
     doubler.path.with_name(f"{doubler.path.name}.json").write_text(doubler.model_dump_json())
     at_board.write(board=at_board.settings("stub"), stuck=at_board.settings("hang", cache=str(at_board.home / "stuck")))
     running = subprocess.Popen(
@@ -303,17 +324,17 @@ def test_an_interrupted_bench_ends_at_once_and_keeps_what_it_has(at_board, doubl
         # Shells start what runs in the background with the signal ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock of that
     )  # fmt: skip
-    said = []
+    said: list[str] = []
     while not said or "on ssh:board: " not in said[-1]:  # the board is done
-        said.append(running.stderr.readline())
+        said.append(present(running.stderr).readline())
         assert said[-1], said
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(at_board.home.glob("stuck/sekron-edge-job-*")):
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, at_last = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "--resume" in said
+    assert "--resume" in at_last
     at_board.wait_for_silence()
     assert not (at_board.home / "stuck").exists()
     (kept,) = MeasurementStore.default().measurements()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from sekron_edge.primitives import Conv
 needs_amx = pytest.mark.skipif(not this_machine().matrix_unit, reason="this machine lends no AMX unit")
 
 
-def test_a_machine_that_refuses_its_unit_is_another_machine():
+def test_a_machine_that_refuses_its_unit_is_another_machine() -> None:
     named = {CPUINFO: "model name : Some Xeon"}
     assert HostInfo(named).cpu_model == "Some Xeon"
     assert not HostInfo(named).matrix_unit
@@ -23,7 +24,7 @@ def test_a_machine_that_refuses_its_unit_is_another_machine():
 
 
 @needs_amx
-def test_a_process_that_refused_the_unit_and_its_children_have_none():
+def test_a_process_that_refused_the_unit_and_its_children_have_none() -> None:
     asks = "from sekron_edge.measurement import this_machine; print(this_machine().cpu_model)"
     refuses = (
         "import subprocess, sys; from sekron_edge.measurement import refuse_matrix_unit; refuse_matrix_unit();"
@@ -36,7 +37,7 @@ def test_a_process_that_refused_the_unit_and_its_children_have_none():
 
 @needs_amx
 @pytest.mark.slow
-def test_vector_units_compute_few_channels_faster_and_say_what_they_are(tmp_path):
+def test_vector_units_compute_few_channels_faster_and_say_what_they_are(tmp_path: Path) -> None:
     narrow = Conv((1, 4, 32, 32), 4, (3, 3), (1, 1), (1, 1), 1, (32, 32), (1, 1))
     artifact = LiteRTExporter().export_primitive(narrow, tmp_path / "narrow.tflite", precision="int8")
     alone = comparable_device()
@@ -48,6 +49,6 @@ def test_vector_units_compute_few_channels_faster_and_say_what_they_are(tmp_path
     assert without.min_ms < with_unit.min_ms / 2
 
 
-def test_without_a_unit_there_is_nothing_to_do_without(monkeypatch):
+def test_without_a_unit_there_is_nothing_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sekron_edge.measurement.transports.local.this_machine", lambda: HostInfo({}))
     assert comparable_device() is None

@@ -2,24 +2,29 @@
 
 import ast
 import json
+import os
+import platform
 import sys
 import types
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sekron_edge.artifacts import Artifact, TensorSpec, export, get_exporter, predict
+from sekron_edge.artifacts import Array, Artifact, TensorSpec, export, get_exporter, predict
 from sekron_edge.errors import DeviceError, VerificationError
-from sekron_edge.measurement import Conditions, LocalDevice
+from sekron_edge.measurement import Conditions, LocalDevice, Measurement
 from sekron_edge.measurement._hostinfo import HostInfo
 from sekron_edge.measurement._loading import loader_elsewhere, loader_here
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Timing, read_answer
 from sekron_edge.measurement._summary import summary
 from sekron_edge.measurement.on_device import runner
+from tests.narrowing import present
 
 CALLED: list[str] = []
 STARTED = datetime(2026, 11, 25, tzinfo=UTC)
@@ -43,21 +48,21 @@ Current cooling devices from HAL:
 
 
 @pytest.mark.parametrize(("name", "needed"), [("runner.py", {"numpy"}), ("agent.py", set())])
-def test_what_travels_is_one_file_of_python_3_8(name, needed):
+def test_what_travels_is_one_file_of_python_3_8(name: str, needed: set[str]) -> None:
     tree = ast.parse(Path(runner.__file__).with_name(name).read_text(), feature_version=(3, 8))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {present(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == needed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "executorch", "coreml", "tflm"])
-def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
+def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format: str, tmp_path: Path) -> None:
     model, inputs = nn.Conv2d(3, 4, 3), torch.randn(3, 3, 8, 8)
     artifact = export(model, (inputs[:1],), format=format, out=tmp_path)
-    seen = []
+    seen: list[Array] = []
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         seen.extend(outputs)
         return "seen"
 
@@ -68,7 +73,7 @@ def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
     reference = format in ("coreml", "tflm") and sys.platform != "darwin"
     assert any("reference evaluator" in remark for remark in found.remarks) == reference
 
-    def refuse(outputs):
+    def refuse(outputs: Sequence[Array]) -> NoReturn:
         raise VerificationError("something else")
 
     with pytest.raises(VerificationError, match="something else"):
@@ -78,7 +83,7 @@ def test_outputs_for_all_inputs_come_back_in_pytorchs_layout(format, tmp_path):
 
 
 @pytest.fixture
-def measurement_request(tmp_path):
+def measurement_request(tmp_path: Path) -> MeasurementRequest:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"x")
     spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
@@ -87,16 +92,16 @@ def measurement_request(tmp_path):
 
 
 def answered(
-    measurement_request,
-    milliseconds=(1.0,) * 9,
+    measurement_request: MeasurementRequest,
+    milliseconds: tuple[float, ...] = (1.0,) * 9,
     *,
-    settled=True,
-    machine="x86_64",
-    before=None,
-    after=None,
-    elapsed_s=1.0,
-    averaged=1,
-):
+    settled: bool = True,
+    machine: str = "x86_64",
+    before: dict[str, str] | None = None,
+    after: dict[str, str] | None = None,
+    elapsed_s: float = 1.0,
+    averaged: int = 1,
+) -> Answer:
     timing = Timing(
         runtime="litert",
         runtime_version="1",
@@ -121,7 +126,7 @@ def answered(
     )
 
 
-def summed_up(measurement_request, **kwargs):
+def summed_up(measurement_request: MeasurementRequest, **kwargs: Any) -> Measurement:
     answer = answered(measurement_request, **kwargs)
     return summary(
         measurement_request.artifacts[0],
@@ -134,11 +139,11 @@ def summed_up(measurement_request, **kwargs):
     )
 
 
-def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request):
+def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request: MeasurementRequest) -> None:
     assert summed_up(measurement_request).stable
     slowing = (1.0,) * 6 + (1.4,) * 6
     cold, hot = {CLOCK: "2000000", THROTTLES: "3"}, {CLOCK: "1200000", THROTTLES: "3"}
-    for given, reason in [
+    unsound: list[tuple[dict[str, Any], str]] = [
         ({"settled": False}, "did not settle"),
         ({"milliseconds": (1.0, 1.0, 1.2, 1.2, 1.2), "averaged": 10}, "median moved"),
         ({"milliseconds": (1.0, 2.0) * 6}, "interquartile range"),
@@ -152,7 +157,8 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request):
             "throttled",
         ),
         ({"machine": "aarch64", "before": {"/proc/cpuinfo": "vendor_id : AuthenticAMD"}}, "emulated"),
-    ]:
+    ]
+    for given, reason in unsound:
         found = summed_up(measurement_request, **given)
         assert not found.stable
         assert any(reason in remark for remark in found.remarks), (given, found.remarks)
@@ -168,15 +174,15 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request):
     ).stable  # five runs say little; five means do not
 
 
-def cooler(name, state):
+def cooler(name: str, state: int) -> dict[str, str]:
     return {COOLERS.format(0, "type"): name, COOLERS.format(0, "cur_state"): str(state)}
 
 
-def test_android_says_how_hot_it_is_now():
+def test_android_says_how_hot_it_is_now() -> None:
     assert HostInfo({"dumpsys thermalservice": THERMAL_SERVICE}).temperature_celsius == 32.300003
 
 
-def test_what_cannot_be_true_is_refused(measurement_request):
+def test_what_cannot_be_true_is_refused(measurement_request: MeasurementRequest) -> None:
     good = answered(measurement_request).model_dump(mode="json")
     assert read_answer(measurement_request, json.dumps(good).encode(), seconds=1.0, device="d") == answered(
         measurement_request
@@ -202,27 +208,29 @@ def test_what_cannot_be_true_is_refused(measurement_request):
         read_answer(measurement_request, json.dumps(failure).encode(), seconds=1.0, device="d")
 
 
-def test_core_ml_on_a_mac_which_is_mocked(monkeypatch, tmp_path):
+def test_core_ml_on_a_mac_which_is_mocked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No Mac was at hand: this shows what Core ML is asked, not that it answers."""
-    asked = []
+    asked: list[tuple[str, str]] = []
 
     class MLModel:
-        def __init__(self, path, compute_units):
+        def __init__(self, path: str, compute_units: str) -> None:
             asked.append((path, compute_units))
 
-        def get_compiled_model_path(self):
+        def get_compiled_model_path(self) -> str:
             return "compiled"
 
-        def predict(self, values):
+        def predict(self, values: dict[str, Array]) -> dict[str, Array]:
             return {"y": values["x"].astype(np.float64) * 2}
 
     mocked = types.ModuleType("coremltools")
-    mocked.__version__ = "9.0"
-    mocked.models = types.SimpleNamespace(MLModel=MLModel)
-    mocked.ComputeUnit = types.SimpleNamespace(CPU_AND_NE="the neural engine")
+    mocked.__dict__.update(
+        __version__="9.0",
+        models=types.SimpleNamespace(MLModel=MLModel),
+        ComputeUnit=types.SimpleNamespace(CPU_AND_NE="the neural engine"),
+    )
     monkeypatch.setitem(sys.modules, "coremltools", mocked)
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(runner.platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
     specs = [{"name": name, "shape": [1, 2], "dtype": "float32", "quantization": None} for name in "xy"]
     artifact = Artifact(
         format="coreml", precision="fp32", path=tmp_path, inputs=(), outputs=(), size_bytes=0, sha256="", versions={}
@@ -251,18 +259,18 @@ class Noting:
 
     runtime, runtime_version, measurable = "noting", "1", True
 
-    def __init__(self, item):
+    def __init__(self, item: dict[str, Any]) -> None:
         self.name = item["path"]
 
-    def load(self, item, threads):
+    def load(self, item: dict[str, Any], threads: int) -> Self:
         del item, threads
         return self
 
-    def run(self, inputs):
+    def run(self, inputs: list[Array]) -> None:
         del inputs
         CALLED.append(f"run {self.name}")
 
-    def prepare(self, inputs):
+    def prepare(self, inputs: list[Array]) -> Callable[[], None]:
         del inputs
         CALLED.append(f"prepare {self.name}")
         return lambda: CALLED.append(f"compute {self.name}")
@@ -276,7 +284,7 @@ class Noting:
         ("call", ["run a"] * 5 + ["run b"] * 5),
     ],
 )
-def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them(timed, turn):
+def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them(timed: str, turn: list[str]) -> None:
     CALLED.clear()
     spec = {"name": "x", "shape": [1], "dtype": "float32", "quantization": None}
     items = [
@@ -302,7 +310,7 @@ def test_computations_are_timed_as_inside_a_network_and_calls_as_a_user_has_them
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="what a Mac does is not what others say")
-def test_without_a_mac_core_ml_is_refused_by_the_runner():
+def test_without_a_mac_core_ml_is_refused_by_the_runner() -> None:
     loader = loader_elsewhere("coreml", device="a board", names="model.mlpackage")
     item = {"format": "coreml", "loader": loader.address, "systems": loader.systems}
     with pytest.raises(runner.Failure, match=f"coreml runs on darwin alone, and this is {sys.platform}") as refusal:
@@ -310,8 +318,8 @@ def test_without_a_mac_core_ml_is_refused_by_the_runner():
     assert refusal.value.stage == "format"
 
 
-def test_cores_that_cannot_be_chosen_are_said(monkeypatch):
-    monkeypatch.delattr(runner.os, "sched_setaffinity")
+def test_cores_that_cannot_be_chosen_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity")
     with pytest.raises(runner.Failure, match=r"bound to the cores \[0\]"):
         runner._bind([0])
     runner._bind([])

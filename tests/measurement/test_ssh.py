@@ -5,7 +5,9 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +15,18 @@ import torch
 from torch import nn
 
 from sekron_edge import files
-from sekron_edge.artifacts import export, get_exporter
+from sekron_edge.artifacts import Array, Artifact, export, get_exporter
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError
 from sekron_edge.latency import _calibration, calibrate
-from sekron_edge.measurement import Conditions, MeasurementStore, open_device
+from sekron_edge.measurement import Conditions, Measurement, MeasurementStore, open_device
 from sekron_edge.measurement._device import RUNNER
 from sekron_edge.measurement.transports import ssh
+from tests.measurement.boards import Board
 
 RUNNER_SHA256 = files.sha256(RUNNER)
 
 
-def measured(artifact, fault="stub", board=None, **settings):
+def measured(artifact: Artifact, fault: str = "stub", board: Board | None = None, **settings: Any) -> Measurement:
     if board is not None:
         board.write(board=board.settings(fault, **settings))
     return open_device("ssh:board").measure(artifact, Conditions(runs=4, warmup=1, timeout_s=30))
@@ -31,13 +34,13 @@ def measured(artifact, fault="stub", board=None, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "executorch"])
-def test_a_board_runs_what_ships_and_its_outputs_come_back(format, at_board, tmp_path):
+def test_a_board_runs_what_ships_and_its_outputs_come_back(format: str, at_board: Board, tmp_path: Path) -> None:
     at_board.write(board=at_board.settings("real"))
     model, inputs = nn.Conv2d(3, 4, 3), torch.randn(3, 3, 8, 8)
     artifact = export(model, (inputs[:1],), format=format, out=tmp_path, name='it\'s a "model"')
     expected = model(inputs).detach().numpy()
 
-    def check_outputs(outputs):
+    def check_outputs(outputs: Sequence[Array]) -> str:
         np.testing.assert_allclose(outputs[0], expected, atol=1e-5)
         return "agrees"
 
@@ -58,7 +61,7 @@ def test_a_board_runs_what_ships_and_its_outputs_come_back(format, at_board, tmp
 
 
 @pytest.mark.slow
-def test_a_board_is_calibrated(at_board, monkeypatch, tmp_path):
+def test_a_board_is_calibrated(at_board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 240)
     monkeypatch.setattr(_calibration, "_ROUNDS", 2)
     at_board.write(board=at_board.settings("real"))
@@ -79,7 +82,7 @@ def test_a_board_is_calibrated(at_board, monkeypatch, tmp_path):
     assert len(store.calibrations()) == 1
 
 
-def test_files_are_sent_once_and_the_jobs_folder_goes(at_board, doubler):
+def test_files_are_sent_once_and_the_jobs_folder_goes(at_board: Board, doubler: Artifact) -> None:
     at_board.cache.mkdir(exist_ok=True)
     stranger = at_board.cache / "job-1"
     stranger.write_text("not ours")
@@ -118,7 +121,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_error_and_leaves_nothing(fault, at_board, doubler):
+def test_a_fault_is_one_error_and_leaves_nothing(fault: str, at_board: Board, doubler: Artifact) -> None:
     if fault == "full" and subprocess.run(["unshare", "-Urm", "true"], check=False).returncode:
         pytest.skip("a file system of a test's own needs user namespaces, which are forbidden here")
     at_board.write(board=at_board.settings(fault, cache=str(at_board.home / fault / "cache")))
@@ -130,7 +133,7 @@ def test_a_fault_is_one_error_and_leaves_nothing(fault, at_board, doubler):
 
 
 @pytest.mark.parametrize("fault", ["hang", "silent"])
-def test_what_hangs_is_ended_in_time(fault, at_board, doubler):
+def test_what_hangs_is_ended_in_time(fault: str, at_board: Board, doubler: Artifact) -> None:
     at_board.write(board=at_board.settings(fault, cache=str(at_board.home / "new")))
     before = at_board.files()
     started = time.monotonic()
@@ -141,20 +144,20 @@ def test_what_hangs_is_ended_in_time(fault, at_board, doubler):
     assert at_board.files() == before
 
 
-def test_a_child_that_outlives_the_runtime_is_no_reason_to_wait(at_board, doubler):
+def test_a_child_that_outlives_the_runtime_is_no_reason_to_wait(at_board: Board, doubler: Artifact) -> None:
     assert measured(doubler, "lasting", at_board).runs >= 4
 
 
-def test_what_a_shell_says_before_is_passed_over(at_board, doubler):
+def test_what_a_shell_says_before_is_passed_over(at_board: Board, doubler: Artifact) -> None:
     assert measured(doubler, "greeting", at_board).runs >= 4
 
 
-def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
+def test_a_board_that_vanishes_while_it_measures(at_board: Board, doubler: Artifact) -> None:
     at_board.write(board=at_board.settings("hang", cache=str(at_board.home / "new")))
     before = at_board.files()
     failed = []
 
-    def measure():
+    def measure() -> None:
         try:
             open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=60))
         except UnreachableError as error:
@@ -172,13 +175,15 @@ def test_a_board_that_vanishes_while_it_measures(at_board, doubler):
 
 
 @pytest.mark.slow
-def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(at_board, doubler, monkeypatch):
+def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(
+    at_board: Board, doubler: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ssh._OPTIONS, "ServerAliveInterval", "1")  # of three that are missed
     at_board.write(board=at_board.settings("hang", cache=str(at_board.home / "new")))
     before = at_board.files()
     failed = []
 
-    def measure():
+    def measure() -> None:
         try:
             open_device("ssh:board").measure(doubler, Conditions(runs=4, timeout_s=300))
         except UnreachableError as error:
@@ -195,7 +200,7 @@ def test_a_board_that_falls_silent_is_noticed_long_before_time_is_up(at_board, d
     assert at_board.files() == before
 
 
-def test_a_board_that_is_busy_or_away_may_be_tried_again(at_board, doubler):
+def test_a_board_that_is_busy_or_away_may_be_tried_again(at_board: Board, doubler: Artifact) -> None:
     at_board.cache.mkdir(exist_ok=True)
     busy = os.open(at_board.cache, os.O_RDONLY)
     fcntl.flock(busy, fcntl.LOCK_EX)
@@ -208,7 +213,7 @@ def test_a_board_that_is_busy_or_away_may_be_tried_again(at_board, doubler):
         measured(doubler)
 
 
-def test_no_key_is_taken_on_trust(at_board, doubler):
+def test_no_key_is_taken_on_trust(at_board: Board, doubler: Artifact) -> None:
     try:
         at_board.know(None)
         with pytest.raises(DeviceError, match="its key is unknown"):
@@ -227,7 +232,7 @@ def test_no_key_is_taken_on_trust(at_board, doubler):
         at_board.login("user")
 
 
-def test_what_does_not_fit_the_board_is_said_before(at_board, doubler):
+def test_what_does_not_fit_the_board_is_said_before(at_board: Board, doubler: Artifact) -> None:
     at_board.write(board=at_board.settings("stub"))
     with pytest.raises(DeviceError, match=r"bound to the cores \[4095\]"):
         open_device("ssh:board").measure(doubler, Conditions(affinity=(4095,), timeout_s=30))
