@@ -9,6 +9,7 @@ import ast
 import contextlib
 import io
 import re
+import sys
 import tokenize
 from collections.abc import Callable
 from dataclasses import fields
@@ -22,10 +23,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sekron_edge as se
+from sekron_edge.artifacts import _registry
 from tests.cost_models import MacsAreTime
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILES = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if BLOCK.search(page.read_text())]
 
 
@@ -58,10 +61,22 @@ def a_model(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
     return {"model": network()}
 
 
+def the_files_of_an_exporter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
+    """The page's own files; what it registers goes with the test."""
+    for name, text in FILES.findall((ROOT / "docs" / "exporters.md").read_text()):
+        (folder / name).write_text(text)
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(_registry, "_registered", {})
+    monkeypatch.chdir(folder)
+    return {"__file__": str(folder / "page.py")}
+
+
 # What a page takes for granted.
 SETUPS: dict[str, Callable[[pytest.MonkeyPatch, Path], dict[str, object]]] = {
     "README.md": a_job_that_is_not_run,
     "docs/bundles.md": a_bundle,
+    "docs/exporters.md": the_files_of_an_exporter,
     "docs/structures.md": a_model,
 }
 

@@ -8,6 +8,12 @@ What an exporter must keep (``sekron_edge.testing.ExporterContract`` checks it):
 * ``load`` runs the artifact on this machine with the runtime that ships, or says why it cannot;
 * its SDK is imported inside its functions, never when the module is imported.
 
+What it may add is a protocol each: latency models can be fitted to its runtime (`PrimitiveExporter`,
+`TracedPrimitiveExporter`), the sizes of its files can be planned (`SizedExporter`), its runtime travels to devices
+(`DeviceExporter`), bundles hold a snippet (`SnippetExporter`) and sources (`SourceExporter`), files of others are taken
+up (`AdoptingExporter`), ``doctor`` lists its packages (`SdkExporter`). A program that times artifacts on Android is
+`sekron_edge.measurement.AndroidExporter`. An attribute that is None says that a variant has none.
+
 The core knows no format by name: exporters are found through the entry-point group
 ``sekron_edge.exporters``. This module does not import torch.
 """

@@ -14,6 +14,8 @@ from sekron_edge.latency import LatencyModel
 from sekron_edge.measurement import Footprint
 
 _TINY = "https://github.com/mlcommons/tiny_results_"
+# What the published networks ran in, but for the figures of X-CUBE-AI, which nothing is estimated from.
+_RUNTIME = "tflm"
 # Operations that only move values: load, requantize, store. Chosen, not measured; networks spend little there.
 _CYCLES_A_VALUE = 4.0
 _CYCLES_A_CALL = 2000.0
@@ -78,7 +80,7 @@ def cycles_per_mac(profile: DeviceProfile) -> CyclesPerMac | None:
 def microcontroller_latency(profile: DeviceProfile) -> LatencyModel | None:
     """Return a latency model for TensorFlow Lite Micro in int8, estimated; None where core or clock is unknown."""
     figure, clock = cycles_per_mac(profile), profile.facts.clock
-    if profile.runtime != "tflm" or figure is None or clock is None or clock.value is None:
+    if profile.runtime != _RUNTIME or figure is None or clock is None or clock.value is None:
         return None
     model = LatencyModel.estimated(
         gmacs_per_second=clock.value / figure.typical / 1e3,

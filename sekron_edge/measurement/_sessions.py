@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sekron_edge.artifacts import Artifact, Exporter, ExporterOrigin, Session, exporter_of
-from sekron_edge.errors import ConfigError, NotRunnableError
+from sekron_edge.errors import NotRunnableError, SekronEdgeError
 
 
 class RunsElsewhere(Exception):  # noqa: N818 - the runner makes an answer of it
@@ -42,5 +42,5 @@ def _exporter(item: dict[str, Any]) -> Exporter:
     origin = None if item["origin"] is None else ExporterOrigin.model_validate(item["origin"])
     try:
         return exporter_of(item["format"], origin)
-    except ConfigError as error:
+    except SekronEdgeError as error:  # also of a script that measures while it is read
         raise ExporterNotFound(str(error)) from error

@@ -18,7 +18,17 @@ from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge import files
-from sekron_edge.artifacts import DeviceExporter, Exporter, Precision, SnippetExporter, export, get_exporter, predict
+from sekron_edge.artifacts import (
+    DeviceExporter,
+    Exporter,
+    Precision,
+    SdkExporter,
+    SnippetExporter,
+    export,
+    exporter_origin,
+    get_exporter,
+    predict,
+)
 from sekron_edge.data import classification, collate, load_source
 from sekron_edge.errors import ExportError
 from sekron_edge.structure import full, tucker2
@@ -27,6 +37,7 @@ from sekron_edge.training import TrainConfig, train
 from sekron_edge.verification import score_artifact
 
 _IMAGE = (1, 3, 16, 16)
+_EVERYWHERE = {"torch", "numpy"}  # what the contract's own models need
 
 
 class _Branching(nn.Module):
@@ -172,12 +183,18 @@ class ExporterContract:
             file.write_bytes(whole)
         exporter.load(artifact)
 
-    def test_the_module_imports_no_sdk(self) -> None:
+    def test_the_module_imports_no_sdk(self, exporter: Exporter) -> None:
         """Importing the exporter's module, and asking what is available, imports none of the SDKs."""
-        heavy = ("coremltools", "executorch", "litert_torch", "ai_edge_litert", "tensorflow")
+        heavy = {"coremltools", "executorch", "litert_torch", "ai_edge_litert", "tensorflow"}
+        if isinstance(exporter, SdkExporter):
+            heavy |= set(exporter.sdk.packages.values()) - _EVERYWHERE
+        origin = exporter_origin(self.format)
         program = (
-            f"import sys; from sekron_edge.artifacts import get_exporter; get_exporter({self.format!r}).availability();"
-            f"print([name for name in {heavy!r} if name in sys.modules])"
+            "import sys; from sekron_edge.artifacts import ExporterOrigin, exporter_of;"
+            f"origin = {None if origin is None else origin.model_dump_json()!r};"
+            "origin = origin and ExporterOrigin.model_validate_json(origin);"
+            f"exporter_of({self.format!r}, origin).availability();"
+            f"print([name for name in {sorted(heavy)!r} if name in sys.modules])"
         )
         spoken = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert spoken.stdout.strip() == "[]"

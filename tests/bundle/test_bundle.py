@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +41,30 @@ COST = LatencyModel.estimated(gmacs_per_second=10, values_per_microsecond=1000, 
 Made = tuple[Path, Manifest, tuple[Manifest, se.Plan, Golden, dict[str, torch.Tensor]]]
 
 
+def manifest_of(plan: se.Plan, deliveries: Sequence[Delivery]) -> Manifest:
+    """What is packed, but for what packing fills in; the first delivery is of the target's runtime."""
+    return Manifest(
+        name="test",
+        created_at=datetime.now(UTC),
+        profile="host",
+        runtime=deliveries[0].artifact.format,
+        task="classification",
+        labels=("a", "b", "c"),
+        normalization=PixelNormalization(mean=(0.5,), std=(0.25,)),
+        inputs=(TensorSpec(name="input", shape=(1, 1, 8, 8), dtype="float32"),),
+        outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32"),),
+        budget=se.Budget(macs="0.6x"),
+        results=(),
+        score=Score(metric="accuracy", unit="%", dense=0.9, delivered=0.89, samples=10),
+        dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
+        delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
+        deliveries=tuple(deliveries),
+        versions={"torch": torch.__version__},
+        seed=0,
+        files={},
+    )
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundle")
@@ -57,26 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         deliveries.append(
             Delivery(artifact=artifact, check=check, measured=None, dense_bytes=9, dense_measured=None, snippet="")
         )
-    manifest = Manifest(
-        name="test",
-        created_at=datetime.now(UTC),
-        profile="host",
-        runtime="litert",
-        task="classification",
-        labels=("a", "b", "c"),
-        normalization=PixelNormalization(mean=(0.5,), std=(0.25,)),
-        inputs=(TensorSpec(name="input", shape=(1, 1, 8, 8), dtype="float32"),),
-        outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32"),),
-        budget=se.Budget(macs="0.6x"),
-        results=(),
-        score=Score(metric="accuracy", unit="%", dense=0.9, delivered=0.89, samples=10),
-        dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
-        delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
-        deliveries=tuple(deliveries),
-        versions={"torch": torch.__version__},
-        seed=0,
-        files={},
-    )
+    manifest = manifest_of(plan, deliveries)
     golden = Golden((x.numpy(),), (model(x).detach().numpy(),))
     model_state = model.state_dict()
     written = pack(manifest, plan, golden, model_state, folder / "out")
