@@ -180,7 +180,8 @@ class DeviceRuntime:
     is made once for each artifact, of what the runner was told: ``path``, ``inputs`` and ``outputs`` (each with
     ``name``, ``shape``, ``dtype``), ``compute_units``. It imports the runtime when it is made. Its method ``load``
     takes the same and the number of threads, and returns a `Session`; that may also be a `PreparedSession`, and have
-    ``operators(inputs)``, which returns for each operator ``name``, ``kind``, ``milliseconds`` and ``spread_ms``.
+    ``operators(inputs)``, which returns for each operator ``name``, ``kind``, ``milliseconds`` and ``spread_ms``. One
+    that keeps to ``compute_units`` has them as an attribute.
 
     Attributes:
         source: The file.

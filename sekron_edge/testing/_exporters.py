@@ -19,18 +19,24 @@ from torch import Tensor, nn
 import sekron_edge as se
 from sekron_edge import files
 from sekron_edge.artifacts import (
+    Artifact,
     DeviceExporter,
     Exporter,
     Precision,
+    PrimitiveExporter,
     SdkExporter,
+    SizedExporter,
     SnippetExporter,
+    TensorSpec,
+    TracedPrimitiveExporter,
     export,
     exporter_origin,
     get_exporter,
     predict,
 )
 from sekron_edge.data import classification, collate, load_source
-from sekron_edge.errors import ExportError
+from sekron_edge.errors import DeviceError, ExportError
+from sekron_edge.measurement import AndroidExporter, Conditions, MeasurementRequest
 from sekron_edge.structure import full, tucker2
 from sekron_edge.task import Task
 from sekron_edge.training import TrainConfig, train
@@ -219,3 +225,34 @@ class ExporterContract:
             pytest.skip(f"{self.format} brings no snippet")
         assert snippet.name.format(stem="model").startswith("model")
         assert Template(snippet.template)
+
+    def test_the_android_tool_is_launched_with_the_model_and_refuses_rubbish(self, exporter: Exporter) -> None:
+        """It also says how inputs are handed over and where outputs are."""
+        tool = exporter.android_tool if isinstance(exporter, AndroidExporter) else None
+        if tool is None:
+            pytest.skip(f"{self.format} names no program for Android")
+        request = MeasurementRequest((_described(exporter),), Conditions(runs=4))
+        launches = tool.launches("model.bin", request)
+        assert launches
+        assert all(any("model.bin" in argument for argument in arguments) for arguments in launches)
+        assert any("0.in" in argument for argument in tool.given(_described(exporter), ["0.in"]))
+        assert tool.answers(1)
+        with pytest.raises(DeviceError, match=tool.name):
+            tool.read(["rubbish"] * len(launches), request)
+
+    def test_what_is_planned_and_calibrated_is_exported(self, exporter: Exporter) -> None:
+        """Sizes of files, and operations that are timed, are of precisions that the exporter has."""
+        if isinstance(exporter, SizedExporter):
+            assert set(exporter.file_costs) <= set(exporter.precisions)
+        if isinstance(exporter, PrimitiveExporter | TracedPrimitiveExporter):
+            assert set(exporter.primitive_precisions) <= set(exporter.precisions)
+            assert exporter.primitive_count > 0
+
+
+def _described(exporter: Exporter) -> Artifact:
+    """Return the description of an artifact that is not there."""
+    spec = TensorSpec(name="x", shape=(1, 2), dtype="float32")
+    return Artifact(
+        format=exporter.name, precision=exporter.precisions[0], path=Path(f"model{exporter.suffix}"), inputs=(spec,),
+        outputs=(spec,), size_bytes=0, sha256="", versions={},
+    )  # fmt: skip
