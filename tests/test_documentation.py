@@ -24,6 +24,8 @@ from torch import nn
 
 import sekron_edge as se
 from sekron_edge.artifacts import _registry
+from sekron_edge.budget import _registry as budget_registry
+from sekron_edge.budget import resources
 from tests.cost_models import MacsAreTime
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,12 @@ def a_model(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
     return {"model": network()}
 
 
+def a_table_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
+    """The resource that the page registers goes with the test."""
+    monkeypatch.setattr(budget_registry, "_table", dict(resources()))
+    return {}
+
+
 def the_files_of_an_exporter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
     """The page's own files; what it registers goes with the test."""
     for name, text in FILES.findall((ROOT / "docs" / "exporters.md").read_text()):
@@ -77,6 +85,7 @@ SETUPS: dict[str, Callable[[pytest.MonkeyPatch, Path], dict[str, object]]] = {
     "README.md": a_job_that_is_not_run,
     "docs/bundles.md": a_bundle,
     "docs/exporters.md": the_files_of_an_exporter,
+    "docs/jobs.md": a_table_of_its_own,
     "docs/structures.md": a_model,
 }
 
