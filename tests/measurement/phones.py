@@ -147,6 +147,14 @@ class Phone:
         """Return what the phone runs."""
         return [process for process in psutil.process_iter() if self._is_here(process)]
 
+    def runs(self, argument: str) -> bool:
+        """Say whether the phone runs anything with this argument."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
+                if argument in process.cmdline():
+                    return True
+        return False
+
     def wait_for_silence(self) -> None:
         """Wait until the phone runs nothing, and has no file of a job."""
         end = time.monotonic() + _PATIENCE_S

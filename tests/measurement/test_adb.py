@@ -156,7 +156,7 @@ def test_a_phone_that_is_unplugged_cleans_up_by_itself(
 
     thread = threading.Thread(target=measure)
     thread.start()
-    while thread.is_alive() and not [process for process in at_phone.processes() if "1000" in process.cmdline()]:
+    while thread.is_alive() and not at_phone.runs("1000"):
         time.sleep(0.02)
     at_phone.unplug()
     thread.join(timeout=60)
