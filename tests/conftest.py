@@ -13,14 +13,16 @@ import pytest
 # Exports make millions of objects that live on: to look for cycles among them every few hundred takes a tenth of all.
 gc.set_threshold(1_000_000, 20, 100)
 
+# What their tests share is a job, and made once in a process.
+_JOBS = {"test_job.py", "test_microcontroller.py", "test_examples.py"}
 # Folders whose tests measure: the others may share what was calibrated once.
 _MEASURING = {"devices", "latency", "measurement"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have most slow tests: several processes then end at about the same time."""
+    """Begin with jobs, which take longest, then with the files that have most slow tests: the end is shared evenly."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: (item.path.name not in _JOBS, -slow[item.path]))
 
 
 @pytest.fixture(autouse=True)

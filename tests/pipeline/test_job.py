@@ -32,7 +32,7 @@ macs = "0.4x"
 epochs = 12
 threads = 1
 [finetune]
-epochs = 40
+epochs = 16
 threads = 1
 """
 
@@ -120,7 +120,7 @@ def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder: Path, w
 @pytest.mark.slow
 def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folder: Path, whole: Whole) -> None:
     lossy = folder / "lossy.toml"
-    text = JOB.replace('macs = "0.4x"', 'macs = "0.03x"\naccuracy_drop = 0.0').replace("epochs = 40", "epochs = 1")
+    text = JOB.replace('macs = "0.4x"', 'macs = "0.03x"\naccuracy_drop = 0.0').replace("epochs = 16", "epochs = 1")
     lossy.write_text(text)
     code, _, err = run("run", lossy, "--out", folder / "lossy", cache=folder / "cache")
     assert code == 3
