@@ -79,6 +79,15 @@ def test_what_is_wrong_is_one_line_and_a_code(
     assert "no complete bundle" in err
 
 
+def test_the_code_is_that_of_the_process(tmp_path: Path) -> None:
+    cases: list[tuple[list[object], int]] = [(["profiles", "show", "pixel-9"], 2), (["verify", tmp_path], 4)]
+    for arguments, code in cases:
+        process = commands.start(*arguments, cache=tmp_path)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (code, "")
+        assert err.startswith("error: ") or "\nerror: " in err
+
+
 def test_a_full_disk_and_an_interruption_are_told_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
