@@ -1,0 +1,79 @@
+"""Inputs and outputs of models: pytrees of tensors, as torch.export takes them (``torch.utils._pytree``).
+
+Inputs say how a model is called: a tensor is its one argument, a tuple or a list its positional arguments, a dict its
+keyword arguments. Each argument, and the output, may be any pytree. Leaves that are no tensors belong to the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sekron_edge.errors import ConfigError
+
+# Any pytree of tensors. Python's type system has no recursive generics over registered containers.
+Inputs = Any
+Outputs = Any
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and the keyword arguments that inputs stand for."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    # A named tuple is one argument: it has a meaning of its own.
+    if isinstance(inputs, list) or type(inputs) is tuple:
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def call(model: Callable[..., Outputs], inputs: Inputs) -> Outputs:
+    """Return a model's outputs for inputs."""
+    args, kwargs = arguments(inputs)
+    return model(*args, **kwargs)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """Return all tensors of a pytree, in order."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def named_tensors(tree: Any, alone: str = "output") -> dict[str, Tensor]:
+    """Return the tensors of a pytree by their place in it, as ``boxes`` or ``features.0``; a lone one as ``alone``."""
+    named = {}
+    for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, Tensor):
+            named[".".join(str(_key(part)) for part in path) or alone] = leaf
+    return named
+
+
+def _key(part: Any) -> Any:
+    """Return the index, key or name of a step into a pytree."""
+    return next(getattr(part, field) for field in ("idx", "key", "name") if hasattr(part, field))
+
+
+def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """Return a pytree with a function of each tensor; other leaves stay."""
+    return pytree.tree_map_only(Tensor, function, tree)
+
+
+def concatenated(trees: list[Any]) -> Any:
+    """Join pytrees of batches, equal in structure, along the batch axis; scalars are stacked.
+
+    Raises:
+        ConfigError: If their structures differ.
+    """
+    flat = [pytree.tree_flatten(tree) for tree in trees]
+    if any(spec != flat[0][1] for _, spec in flat):
+        raise ConfigError("a model must give outputs of one structure for all batches; it gave different ones")
+    joined = [_joined(list(leaves)) for leaves in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return pytree.tree_unflatten(joined, flat[0][1])
+
+
+def _joined(leaves: list[Any]) -> Any:
+    if not isinstance(leaves[0], Tensor):
+        return leaves[0]
+    return torch.stack(leaves) if leaves[0].ndim == 0 else torch.cat(leaves)

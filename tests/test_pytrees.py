@@ -1,0 +1,46 @@
+"""Inputs and outputs of any structure."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import pytest
+import torch
+
+from sekron_edge import pytrees
+from sekron_edge.errors import ConfigError
+
+Pair = namedtuple("Pair", "left right")
+ONE, TWO = torch.ones(2, 1), torch.zeros(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (ONE, ((ONE,), {})),
+        ((ONE, TWO), ((ONE, TWO), {})),
+        ([ONE, TWO], ((ONE, TWO), {})),
+        ({"left": ONE}, ((), {"left": ONE})),
+        (Pair(ONE, TWO), ((Pair(ONE, TWO),), {})),
+    ],
+    ids=["tensor", "tuple", "list", "dict", "named tuple"],
+)
+def test_inputs_say_how_a_model_is_called(inputs: object, expected: object) -> None:
+    assert pytrees.arguments(inputs) == expected
+
+
+def test_tensors_are_named_by_their_place() -> None:
+    tree = {"boxes": ONE, "features": [TWO, (ONE, 3)]}
+    assert list(pytrees.named_tensors(tree)) == ["boxes", "features.0", "features.1.0"]
+    assert list(pytrees.named_tensors(ONE, "input")) == ["input"]
+
+
+def test_batches_are_joined_leaf_by_leaf() -> None:
+    joined = pytrees.concatenated([{"a": ONE, "loss": ONE.sum()}, {"a": TWO, "loss": TWO.sum()}])
+    assert joined["a"].shape == (5, 1)
+    assert joined["loss"].tolist() == [2, 0]
+
+
+def test_batches_of_another_structure_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one structure"):
+        pytrees.concatenated([{"a": ONE}, [ONE]])
