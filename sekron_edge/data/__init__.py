@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sekron_edge.data._classification import CLASSIFICATION, ClassificationData, classification, softened_divergence
+from sekron_edge.data._image_folder import image_folder
 from sekron_edge.data._images import AugmentedImages, ImageData, collate
 from sekron_edge.data._photographs import CropPairs, Photographs, photographs
-from sekron_edge.data._sources import digits, fashion_mnist, image_folder, load_source
+from sekron_edge.data._preprocessing import Preprocessing
+from sekron_edge.data._sources import digits, fashion_mnist, load_source
 from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "CropPairs",
     "ImageData",
     "Photographs",
+    "Preprocessing",
     "SuperResolutionData",
     "classification",
     "collate",

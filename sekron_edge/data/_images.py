@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,51 @@ from sekron_edge.errors import DataError
 from sekron_edge.task import Normalization
 
 
+class UnreadImages(Protocol):
+    """Images of one shape that are read when they are indexed."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(N, C, H, W)``."""
+        ...
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Return uint8 ``(B, C, H, W)`` for indices ``(B,)``."""
+        ...
+
+    def select(self, index: Tensor) -> UnreadImages:
+        """Return some of the images, unread."""
+        ...
+
+
+Images = Tensor | UnreadImages
+"""uint8 ``(N, C, H, W)``: in memory, or read when needed."""
+
+
+def selected(images: Images, index: Tensor) -> Images:
+    """Return some of the images: unread ones are not read."""
+    return images[index] if isinstance(images, Tensor) else images.select(index)
+
+
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """A labelled set of images, split once into training and held-out data.
 
     Attributes:
-        train_images: uint8, ``(N, C, H, W)``.
+        train_images: uint8, ``(N, C, H, W)``, in memory or unread.
         train_targets: int64, ``(N,)``: indices into ``labels``.
         heldout_images: uint8, ``(M, C, H, W)``.
         heldout_targets: int64, ``(M,)``.
         labels: Names of the classes.
     """
 
-    train_images: Tensor
+    train_images: Images
     train_targets: Tensor
-    heldout_images: Tensor
+    heldout_images: Images
     heldout_targets: Tensor
     labels: tuple[str, ...]
 
@@ -38,10 +68,11 @@ class ImageData:
             ("train", self.train_images, self.train_targets),
             ("held-out", self.heldout_images, self.heldout_targets),
         ):
-            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+            dtype = images.dtype if isinstance(images, Tensor) else torch.uint8
+            if dtype != torch.uint8 or len(images.shape) != 4 or len(images) == 0:
                 raise DataError(
                     f"{split} images must be a non-empty uint8 tensor (N, C, H, W); "
-                    f"got {images.dtype} of shape {tuple(images.shape)}"
+                    f"got {dtype} of shape {tuple(images.shape)}"
                 )
             if targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
                 raise DataError(
@@ -69,7 +100,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     (``num_workers=0``) and seed that generator.
 
     Args:
-        images: uint8, ``(N, C, H, W)``.
+        images: uint8, ``(N, C, H, W)``, in memory or unread.
         targets: ``(N, ...)``.
         normalization: Applied to pixels in [0, 1]; one mean and std for each channel.
         shift: Largest random shift in pixels along each axis; 0 for none.
@@ -79,7 +110,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         targets: Tensor,
         normalization: Normalization,
         *,

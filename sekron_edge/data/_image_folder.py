@@ -1,0 +1,120 @@
+"""Images in one folder a class: in memory where they fit, else read when they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sekron_edge.data._classes import Classes
+from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._images import ImageData, Images
+from sekron_edge.data._pictures import MEMORY_BYTES, Pictures, StackedPictures
+from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing
+from sekron_edge.data._set_aside import balanced, set_aside
+from sekron_edge.errors import DataError
+from sekron_edge.files import whole_file
+
+
+def image_folder(
+    path: Path,
+    preprocessing: Preprocessing | None = None,
+    *,
+    classes: Path | None = None,
+    train: str | None = None,
+    heldout: str | None = None,
+    calibration_samples: int = 512,
+    seed: int = 0,
+    cache: Path | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> ImageData:
+    """Load images from ``train/<class>/`` and ``test/<class>/`` (or ``val``) of a folder, or of a zip of one.
+
+    Without training images, some of the held-out ones are set aside for calibration, evenly over the classes, and are
+    held out no longer. Images stay in memory if they take at most ``memory_bytes`` decoded, else each is read when it
+    is needed: the pixels are the same.
+
+    Args:
+        path: The folder or the zip.
+        preprocessing: Brings images to one shape; without it, all must have one.
+        classes: File with the folders' names in the order of the model's outputs, one on a line; the data may have
+            fewer. By default the classes are the folders in sorted order.
+        train: Folder of the training images; by default ``train``.
+        heldout: Folder of the held-out images; by default the first that exists of ``test``, ``val`` and the like.
+        calibration_samples: Images to set aside where there are no training images; at most half of all.
+        seed: Chooses those.
+        cache: Folder in which decoded images are kept for the next time, if they stay in memory.
+        memory_bytes: Most bytes of decoded images in memory.
+
+    Raises:
+        DataError: If an image is broken or of another size, a folder is none of the classes, or, without a file of
+            classes, a class is in only one of training and held-out images.
+    """
+    preprocessing = preprocessing or Preprocessing()
+    tree = FileTree(path)
+    splits = split_files(tree, train=train, heldout=heldout, usable=_is_of_a_class, form="images in <class>/")
+    found = tuple({_class_of(inside) for inside, _ in split} for split in (splits.train, splits.heldout))
+    if classes is None:
+        if splits.train and (odd := sorted(found[0] ^ found[1])):
+            raise DataError(
+                f"{path} must have images of every class in training and held-out images; only one has {odd}. "
+                "If these are some of the model's classes, name all in a file: data.classes"
+            )
+        known = Classes.in_order(found[1])
+    else:
+        known = Classes.from_file(classes)
+        known.require(found[0] | found[1], path, classes)
+
+    def part(files: Iterable[tuple[str, str]]) -> tuple[list[str], Tensor]:
+        listed = list(files)
+        targets = [known.index[_class_of(inside)] for inside, _ in listed]
+        return [name for _, name in listed], torch.tensor(targets, dtype=torch.int64)
+
+    names, targets = part(splits.heldout)
+    if splits.train:
+        parts = [part(splits.train), (names, targets)]
+    else:
+        count = set_aside(len(names), calibration_samples, path)
+        order = balanced(targets, len(targets), seed)
+        chosen = [order[:count].sort().values, order[count:].sort().values]
+        parts = [([names[int(index)] for index in one], targets[one]) for one in chosen]
+    pictures = [
+        StackedPictures(Pictures(tree, part, preprocessing.pixels, memory_bytes=memory_bytes)) for part, _ in parts
+    ]
+    images = _in_memory(pictures, tree, (preprocessing, [part for part, _ in parts]), cache, memory_bytes)
+    return ImageData(images[0], parts[0][1], images[1], parts[1][1], known.labels)
+
+
+def _is_of_a_class(inside: str) -> bool:
+    name = PurePosixPath(inside)
+    return len(name.parts) > 1 and name.suffix.lower() in SUFFIXES
+
+
+def _class_of(inside: str) -> str:
+    return PurePosixPath(inside).parts[0]
+
+
+def _in_memory(
+    pictures: list[StackedPictures], tree: FileTree, version: object, cache: Path | None, memory_bytes: int
+) -> list[Images]:
+    """Decode all images, or take them from the cache; leave them where they are if they are too many."""
+    shape = pictures[0].shape[1:]
+    if sum(map(len, pictures)) * shape.numel() > memory_bytes:
+        return [*pictures]
+    stored = None
+    if cache is not None:
+        key = hashlib.sha256(f"{tree.path.resolve()}\n{version}\n{tree.stamp()}".encode()).hexdigest()
+        stored = cache / f"images-{key[:24]}.npz"
+        if stored.is_file():
+            with np.load(stored, allow_pickle=False) as arrays:
+                return [torch.from_numpy(arrays[f"split{position}"]) for position in range(len(pictures))]
+    decoded = [split.decoded() for split in pictures]
+    if stored is not None:
+        with whole_file(stored) as temporary:
+            arrays = {f"split{position}": images.numpy() for position, images in enumerate(decoded)}
+            np.savez(temporary, allow_pickle=False, **arrays)
+    return [*decoded]

@@ -1,0 +1,122 @@
+"""From a file's bytes to the pixels that a model takes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sekron_edge.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Colours = Literal["rgb", "grey"]
+
+# More than 8 bits a value: Pillow would clip them to 255.
+_DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before its normalisation, in this order.
+
+    Attributes:
+        size: Resize to this height and width, whatever its shape was.
+        resize: Or: resize so that the shorter side has this many pixels, with the image's own aspect.
+        crop: Cut this height and width out of the centre.
+        interpolation: Of resizing; bilinear and bicubic are antialiased.
+        colours: ``rgb`` has three channels, ``grey`` has one.
+
+    Raises:
+        ConfigError: If size and resize are both given, or a number is not positive.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    crop: tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
+    colours: Colours = "rgb"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.resize is not None:
+            raise ConfigError(
+                f"size ({self.size[0]}x{self.size[1]}) and resize ({self.resize}) exclude each other: size gives "
+                "height and width, resize the shorter side"
+            )
+        if min(*(self.size or (1,)), *(self.crop or (1,)), self.resize or 1, 1) < 1:
+            raise ConfigError(f"size, resize and crop must be at least 1 pixel; got {self}")
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of every image; None if they are the image's own."""
+        return self.crop or self.size
+
+    def pixels(self, content: bytes, name: str) -> Tensor:
+        """Return a file's image as uint8 ``(C, H, W)``.
+
+        Args:
+            content: Of the file.
+            name: For messages.
+
+        Raises:
+            DataError: If it is no image, has more than 8 bits a value, or is smaller than the crop; names it.
+        """
+        picture = opened(content, name)
+        if picture.mode in _DEEP_MODES:
+            raise DataError(f"{name} has more than 8 bits a pixel ({picture.mode}); convert it to 8 bits")
+        return as_tensor(self.placed(picture.convert("RGB" if self.colours == "rgb" else "L"), name))
+
+    def placed(self, picture: Picture, name: str, interpolation: Interpolation | None = None) -> Picture:
+        """Return an image resized and cropped; masks are, without interpolation, by ``nearest``."""
+        from PIL import Image
+
+        how = Image.Resampling[(interpolation or self.interpolation).upper()]
+        if self.size is not None:
+            picture = picture.resize(self.size[::-1], how)
+        elif self.resize is not None:
+            short, long = sorted(picture.size)
+            # Rounded as torchvision does it.
+            longer = int(self.resize * long / short)
+            wide = picture.width >= picture.height
+            picture = picture.resize((longer, self.resize) if wide else (self.resize, longer), how)
+        if self.crop is None:
+            return picture
+        height, width = self.crop
+        if picture.height < height or picture.width < width:
+            raise DataError(
+                f"{name} is {picture.width}x{picture.height}, smaller than the crop {width}x{height}; "
+                "resize images first: set data.resize, or data.size"
+            )
+        top, left = round((picture.height - height) / 2.0), round((picture.width - width) / 2.0)
+        return picture.crop((left, top, left + width, top + height))
+
+
+def opened(content: bytes, name: str) -> Picture:
+    """Decode an image in its own mode.
+
+    Raises:
+        DataError: If it cannot be decoded; names it.
+    """
+    from PIL import Image
+
+    try:
+        picture = Image.open(BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
+    return picture
+
+
+def as_tensor(picture: Picture) -> Tensor:
+    """Return an image of 8 bits as uint8 ``(C, H, W)``."""
+    pixels = np.array(picture, dtype=np.uint8)
+    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1)
