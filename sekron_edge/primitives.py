@@ -63,6 +63,15 @@ class Conv:
         return self.in_shape[0] * self.out_channels * prod(self.out_spatial)
 
 
+class ChannelScale(Conv):
+    """A scale and a shift of each channel that exporters make a depthwise convolution of; not counted as MACs."""
+
+    @property
+    def macs(self) -> int:
+        """None: torch's counter and the literature count convolutions, linear layers and matrix products."""
+        return 0
+
+
 @dataclass(frozen=True)
 class ConvTranspose:
     """A transposed convolution: each input value meets each of its weights once.
@@ -115,6 +124,31 @@ class Linear:
     def out_elements(self) -> int:
         """Number of values written."""
         return self.rows * self.out_features
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """A product of matrices that no layer does: ``(batch, rows, inner)`` times ``(batch, inner, columns)``."""
+
+    batch: int
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.batch * self.rows * self.inner * self.columns
+
+    @property
+    def in_elements(self) -> int:
+        """Number of values read."""
+        return self.batch * self.inner * (self.rows + self.columns)
+
+    @property
+    def out_elements(self) -> int:
+        """Number of values written."""
+        return self.batch * self.rows * self.columns
 
 
 @dataclass(frozen=True)
@@ -228,7 +262,7 @@ class Copy:
         return prod(self.shape)
 
 
-Primitive = Conv | ConvTranspose | Linear | Permute | Reshape | Elementwise | Pool | Copy
+Primitive = Conv | ConvTranspose | Linear | MatMul | Permute | Reshape | Elementwise | Pool | Copy
 
 
 @dataclass(frozen=True)

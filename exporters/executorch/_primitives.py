@@ -14,7 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from sekron_edge.errors import ExportError
-from sekron_edge.primitives import Conv, ConvTranspose, Copy, Elementwise, Linear, Permute, Pool, Primitive, Reshape
+from sekron_edge.primitives import (
+    Conv,
+    ConvTranspose,
+    Copy,
+    Elementwise,
+    Linear,
+    MatMul,
+    Permute,
+    Pool,
+    Primitive,
+    Reshape,
+)
 
 _PRODUCTS = ("Convolution", "Fully Connected")
 # The tracer's clock counts whole microseconds, rounded down.
@@ -130,8 +141,8 @@ def _by_channel(channels: int) -> nn.Module:
 
 def _branch(primitive: Primitive) -> _Branch:
     match primitive:
-        case ConvTranspose():
-            raise ValueError("transposed convolutions are not timed; time the convolution that is like it")
+        case ConvTranspose() | MatMul():
+            raise ValueError(f"{type(primitive).__name__} is not timed: time the convolution or linear layer like it")
         case Conv(in_shape, out, kernel, stride, dilation, groups, _, padding):
             conv = nn.Conv2d(in_shape[1], out, kernel, stride, padding or 0, dilation, groups)  # type: ignore[arg-type]
             return _Product(conv, in_shape)

@@ -18,6 +18,7 @@ from sekron_edge.primitives import (
     Copy,
     Elementwise,
     Linear,
+    MatMul,
     Permute,
     Pool,
     Primitive,
@@ -75,10 +76,13 @@ class _Product:
 
 
 def kind(primitive: Primitive) -> str:
-    """Return the kind of operation, which has its own coefficients; transposed convolutions count as convolutions."""
+    """Return the kind of operation, which has its own coefficients.
+
+    Transposed convolutions count as convolutions, and products of two activations as linear layers.
+    """
     match primitive:
-        case Permute() | Reshape() | Linear() | Copy():
-            return type(primitive).__name__.lower()
+        case Permute() | Reshape() | Linear() | MatMul() | Copy():
+            return "linear" if isinstance(primitive, MatMul) else type(primitive).__name__.lower()
         case Elementwise():
             return primitive.function
         case Pool():
@@ -94,6 +98,8 @@ def kind(primitive: Primitive) -> str:
 def features(primitive: Primitive, tile: Tile, precision: str) -> tuple[float, ...]:
     """Return the terms that an operation's time adds up from; the first is the call, 1."""
     width = VALUE_BYTES[precision]
+    if isinstance(primitive, MatMul):
+        primitive = Linear(primitive.batch * primitive.rows, primitive.inner, primitive.columns)
     if isinstance(primitive, Conv | ConvTranspose | Linear):
         computing = _depthwise if kind(primitive) in ("depthwise", "large depthwise") else _product
         return computing(primitive, tile, width)

@@ -13,7 +13,7 @@ from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._moments import input_moments
-from sekron_edge.nn._operations import Operation, OperationGraph, layer_primitives, peak_elements
+from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._rebuilt import rebuilt_kernels
 from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
@@ -25,6 +25,7 @@ __all__ = [
     "FactorizedConv",
     "FactorizedLinear",
     "FakeQuantized",
+    "HiddenLayer",
     "Operation",
     "OperationGraph",
     "Step",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
@@ -21,7 +21,7 @@ class Operation:
     """An operation that a runtime runs in one go, or a layer's factors one after another.
 
     Attributes:
-        layer: Qualified name of the convolution or linear layer whose operation it is; None between layers.
+        layer: Qualified name of the layer whose operation it is, or the name of hidden weights; None between these.
         primitives: In order; none where the cost is unknown.
         in_shape: Of the first value that it reads.
         reads: Numbers of the values that it reads.
@@ -36,6 +36,25 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class HiddenLayer:
+    """Weights that operators multiply with outside of layers: they stay as they are.
+
+    Attributes:
+        kind: The class of the layer that would do the same, as ``Linear``; ``MatMul`` where there is none.
+        weight_shape: Of the constant that is multiplied with.
+        parameters: Number of parameters that the constant is computed from, and that belong to no layer.
+        reason: Why they stay as they are.
+        sources: Qualified names of the parameters that its constants are computed from.
+    """
+
+    kind: str
+    weight_shape: Shape
+    parameters: int
+    reason: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OperationGraph:
     """Operations in the order they run.
 
@@ -44,12 +63,14 @@ class OperationGraph:
         elements: Number of elements of each value.
         inputs: Values that exist at the beginning.
         outputs: Values that must exist at the end.
+        hidden: Weights that are multiplied with outside of layers, by a name that operations have as their ``layer``.
     """
 
     operations: tuple[Operation, ...]
     elements: Mapping[int, int]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    hidden: Mapping[str, HiddenLayer] = field(default_factory=dict)
 
     def held(self) -> list[int]:
         """Return for each operation the elements that live beside those it reads for the last time or writes."""

@@ -21,32 +21,48 @@ _CONVOLUTIONS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-# Their weights are scales, which nobody would expect to be factorized.
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.PReLU)
 
 
 def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return the layers that can be factorized, and why the other weighted leaves stay dense, by name.
+    """Return the layers that can be factorized, and why other convolutions and linear layers stay dense, by name.
 
-    A module that the model uses under several names appears once, under the first.
+    Subclasses count where they compute what their base does; others are what their graph says (`operations`). A module
+    that the model uses under several names appears once, under the first.
     """
     supported: dict[str, nn.Module] = {}
     refused: dict[str, str] = {}
+    holders = _holders(model)
     for name, module in model.named_modules():
-        if nn.utils.parametrize.is_parametrized(module, "weight"):
-            refused[name] = "its weight is parametrized; remove the parametrization first"
+        if not _is_plain(module):
             continue
-        if any(True for _ in module.children()) or module._parameters.get("weight") is None:
-            continue
-        if type(module) is nn.Linear or type(module) in _CONVOLUTIONS:
-            groups = getattr(module, "groups", 1)
-            if groups > 1 and groups == getattr(module, "in_channels", 0):
-                refused[name] = "depthwise: one input channel a group leaves nothing to factorize"
-            else:
-                supported[name] = module
-        elif not isinstance(module, _NORMS):
-            refused[name] = f"{type(module).__name__} is not supported"
+        others = [other for other in holders[id(module._parameters["weight"])] if other is not module]
+        groups = getattr(module, "groups", 1)
+        if others:
+            refused[name] = f"its weight is tied to that of another {type(others[0]).__name__}"
+        elif groups > 1 and groups == getattr(module, "in_channels", 0):
+            refused[name] = "depthwise: one input channel a group leaves nothing to factorize"
+        else:
+            supported[name] = module
     return supported, refused
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module computes just what a linear layer or a convolution of PyTorch computes from its own weight."""
+    base = next((base for base in (nn.Linear, *_CONVOLUTIONS) if isinstance(module, base)), None)
+    if base is None or not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return False
+    methods = ("forward", "_conv_forward")
+    return all(getattr(type(module), name, None) is getattr(base, name, None) for name in methods)
+
+
+def _holders(model: nn.Module) -> dict[int, list[nn.Module]]:
+    """Return the modules that hold each parameter, by the parameter's identity."""
+    holders: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append(module)
+    return holders
 
 
 def replace_layers(

@@ -10,16 +10,28 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
-from sekron_edge.errors import ExportError
+from sekron_edge import pytrees
+from sekron_edge.nn._capture import CapturedGraph, capture, shape_of, tensor_of
 from sekron_edge.nn._geometry import layer_weight
+from sekron_edge.nn._hidden import HiddenLayers
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
-from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.nn._operations import Operation, OperationGraph, factorized_primitives, layer_primitives
 from sekron_edge.nn._rewrite import supported_layers
-from sekron_edge.primitives import Conv, ConvTranspose, Copy, Elementwise, Linear, Permute, Pool, Primitive, Reshape
+from sekron_edge.nn._weight_operators import kind_of, product_primitives, weight_operator
+from sekron_edge.primitives import (
+    ChannelScale,
+    Conv,
+    ConvTranspose,
+    Copy,
+    Elementwise,
+    Linear,
+    Permute,
+    Pool,
+    Primitive,
+    Reshape,
+)
 from sekron_edge.structure import Factor, Shape, Structure
 
 _CLIPS = ("relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "clamp", "clamp_", "clamp_min")
@@ -40,21 +52,15 @@ _COPIES = (
 _IMAGE_AXES = 4
 
 
-def operations(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> OperationGraph:
+def operations(model: nn.Module, example_inputs: pytrees.Inputs) -> OperationGraph:
     """Trace a model in evaluation mode; its layers may be dense or compute with factors.
 
     Raises:
         ExportError: If torch.export cannot trace it, which every format's exporter needs.
     """
-    try:
-        with torch.no_grad(), evaluation_mode(model):
-            graph = torch.export.export(model, example_inputs).graph
-    except Exception as error:  # torch.export raises whatever its tracing raises
-        raise ExportError(
-            f"{type(model).__name__} cannot be traced by torch.export, which every export format needs: {error}"
-        ) from error
-    tracer = _Tracer(model)
-    for node in graph.nodes:
+    captured = capture(model, example_inputs)
+    tracer = _Tracer(model, captured)
+    for node in captured.graph.nodes:
         tracer.visit(node)
     return tracer.graph
 
@@ -62,13 +68,15 @@ def operations(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Operatio
 class _Tracer:
     """Walks a graph of ATen operators once."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, captured: CapturedGraph) -> None:
         supported, refused = supported_layers(model)
         modules = dict(model.named_modules(remove_duplicate=False))
         factorized = {n: m for n, m in modules.items() if isinstance(m, FactorizedConv | FactorizedLinear)}
         canonical = {id(modules[name]): name for name in reversed([*supported, *refused, *factorized])}
         self._leaves = {path: canonical[id(m)] for path, m in modules.items() if id(m) in canonical}
         self._modules = modules
+        self._captured = captured
+        self._hidden = HiddenLayers(model, captured)
         self._values: dict[fx.Node, int] = {}
         self._elements: dict[int, int] = {}
         self._operations: list[Operation] = []
@@ -79,12 +87,17 @@ class _Tracer:
 
     @property
     def graph(self) -> OperationGraph:
-        return OperationGraph(tuple(self._operations), self._elements, tuple(self._inputs), self._outputs)
+        hidden = self._hidden.layers(called={name for name in self._leaves.values() if name in self._layers})
+        return OperationGraph(tuple(self._operations), self._elements, tuple(self._inputs), self._outputs, hidden)
+
+    @property
+    def _layers(self) -> set[str | None]:
+        return {operation.layer for operation in self._operations}
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             # Parameters and buffers are not activations: they do not come and go.
-            if not node.name.startswith(("p_", "b_", "c_")):
+            if node in self._captured.inputs:
                 self._inputs.append(self._new(node))
         elif node.op == "output":
             self._outputs = tuple(self._read(node))
@@ -111,26 +124,32 @@ class _Tracer:
         if not sources:
             return  # this operator computes a weight from parameters
         module = self._modules[name]
-        shape = _shape(sources[0])
-        primitives: tuple[Primitive, ...] = ()
+        shape = shape_of(sources[0])
         if isinstance(module, FactorizedConv | FactorizedLinear):
             primitives = factorized_primitives(module, shape)
-        elif isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        else:
             weight = tuple(layer_weight(module).shape[1:])
             primitives = layer_primitives(Structure(factors=(Factor(shape=weight),), ranks={}), module, shape)
         self._calls[call] = len(self._operations)
         self._add(node, primitives, layer=name)
 
     def _between(self, node: fx.Node) -> None:
-        name = getattr(node.target, "_schema", None)
-        kind = "" if name is None else name.name.removeprefix("aten::")
+        kind = kind_of(node)
         read = self._read(node)
+        operator = weight_operator(node, self._captured)
+        if operator is not None:
+            self._add(node, product_primitives(node) or (), layer=self._hidden.name(node, operator))
+            return
         if not read or not isinstance(node.meta.get("val"), Tensor):
             if read:
                 self._values[node] = read[0]  # a list of parts, of which getitem takes one
             return
-        if kind in _VIEWS or name is None or self._merges(node, kind, read):
+        if kind in _VIEWS or not kind or self._merges(node, kind, read):
             self._values[node] = read[0]
+            return
+        products = product_primitives(node)
+        if products is not None:
+            self._add(node, products)
             return
         primitive = _primitive(node, kind, len(read))
         if primitive is None and kind in _RESHAPES:
@@ -166,21 +185,17 @@ class _Tracer:
         number = self._new(node)
         self._writers[number] = len(self._operations)
         source = next(value for value in node.all_input_nodes if value in self._values)
-        self._operations.append(Operation(layer, primitives, _shape(source), read, number))
-
-
-def _shape(node: fx.Node) -> Shape:
-    return tuple(int(size) for size in node.meta["val"].shape)
+        self._operations.append(Operation(layer, primitives, shape_of(source), read, number))
 
 
 def _size(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    return int(value.numel()) if isinstance(value, Tensor) else 0
+    value = tensor_of(node)
+    return 0 if value is None else int(value.numel())
 
 
 def _primitive(node: fx.Node, kind: str, operands: int) -> Primitive | None:
     """Return the primitive of an operator between layers; None where it is unknown, or moves nothing."""
-    shape, source = _shape(node), _shape(node.all_input_nodes[0])
+    shape, source = shape_of(node), shape_of(node.all_input_nodes[0])
     primitive: Primitive | None = None
     if kind in _CLIPS:
         primitive = Elementwise("clip", shape)
@@ -188,10 +203,10 @@ def _primitive(node: fx.Node, kind: str, operands: int) -> Primitive | None:
         primitive = Elementwise("curve", shape)
     elif kind == "batch_norm" and len(shape) == _IMAGE_AXES:
         # Where it does not fold into a layer before it, exporters make it a depthwise convolution.
-        primitive = Conv(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
+        primitive = ChannelScale(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
     elif kind in (*_SUMS, "batch_norm"):
         alike = sum(_size(value) == _size(node) for value in node.all_input_nodes)
-        primitive = Elementwise("add", shape, max(1, min(operands, alike)))
+        primitive = Elementwise("add", shape if len(shape) > 1 else (1, *shape, 1)[:2], max(1, min(operands, alike)))
     elif kind in _COPIES and len(shape) > 1:
         primitive = Copy(shape, operands)
     elif kind in ("permute", "transpose"):

@@ -20,12 +20,13 @@ from sekron_edge.primitives import (
     ConvTranspose,
     FileCosts,
     Linear,
+    MatMul,
     Permute,
     Primitive,
 )
 from sekron_edge.structure import Factor, Shape, Structure
 
-_WRITING = (Conv, ConvTranspose, Linear, Permute)
+_WRITING = (Conv, ConvTranspose, Linear, MatMul, Permute)
 
 
 class CostModel(Protocol):
@@ -111,13 +112,33 @@ def _with_peak(
     return cost.model_copy(update={"peak_bytes": peak * VALUE_BYTES[target.precision]})
 
 
-def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
-    """Price a layer that stays as it is. Other layers than convolutions cost parameters; their time is in the rest."""
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
-        return layer_cost(whole, layer, calls, target)
-    parameters = sum(parameter.numel() for parameter in layer.parameters())
-    return _cost(parameters, [], max(call.held for call in calls), target)
+def refused_cost(layer: nn.Module, calls: Sequence[Call], target: Pricing, *, elsewhere: int = 0) -> LayerCost:
+    """Price a linear layer or a convolution that stays as it is.
+
+    Args:
+        layer: The layer.
+        calls: All its calls.
+        target: Its prices.
+        elsewhere: Number of its weights that another layer has as well, and that are counted there.
+    """
+    whole = Structure(factors=(Factor(shape=tuple(layer_weight(layer).shape[1:])),), ranks={})
+    cost = layer_cost(whole, layer, calls, target)
+    shared = round(elsewhere * WEIGHT_BYTES[target.precision])
+    return cost.model_copy(
+        update={"parameters": cost.parameters - elsewhere, "artifact_bytes": cost.artifact_bytes - shared}
+    )
+
+
+def hidden_cost(name: str, graph: OperationGraph, target: Pricing) -> LayerCost:
+    """Price weights that are no layer's, over all operations with them."""
+    own = [
+        (operation.primitives, held, kept)
+        for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True)
+        if operation.layer == name
+    ]
+    peak = max(peak_elements(*each) for each in own)
+    primitives = [primitive for run, _, _ in own for primitive in run]
+    return _cost(graph.hidden[name].parameters, primitives, peak, target)
 
 
 def rest_cost(parameters: int, graph: OperationGraph, target: Pricing) -> LayerCost:

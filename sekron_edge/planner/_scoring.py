@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sekron_edge.budget import Budget, LayerCost, planned_resource, total
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
-from sekron_edge.nn import layer_weight, operations, replace_layers, supported_layers
+from sekron_edge.nn import OperationGraph, layer_weight, operations, replace_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._costs import (
@@ -20,6 +20,7 @@ from sekron_edge.planner._costs import (
     Prices,
     Pricing,
     calls_of,
+    hidden_cost,
     refused_cost,
     rest_cost,
     weight_shape,
@@ -241,17 +242,18 @@ def score_for_all(
         UnsupportedLayerError: As `score`.
         ExportError: As `score`.
     """
-    supported, refused = supported_layers(model)
-    modules = dict(model.named_modules())
-    names = [*supported, *refused]
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
+    supported, refused = _choices(model, graph)
+    modules = dict(model.named_modules())
+    names = [*supported, *refused]
     prices = Prices(targets)
     moments: Mapping[str, Tensor] = {} if calibration is None else calibration.moments(supported)
 
     def scored(name: str) -> list[LayerScores]:
         if name in refused:
-            return [_refused(name, modules[name], calls[name], target, refused[name]) for target in targets]
+            elsewhere = tied[name]
+            return [_refused(name, modules[name], calls[name], target, refused[name], elsewhere) for target in targets]
         try:
             return _score_layer(
                 name,
@@ -266,9 +268,11 @@ def score_for_all(
 
     # A layer that never runs costs nothing. The largest layers take longest, so they come first.
     running = [name for name in names if name in calls]
+    tied = _counted_elsewhere(modules, running)
     by_size = sorted(running, key=lambda name: -prod(weight_shape(modules[name])))
     of = dict(zip(by_size, each_on_a_thread(scored, by_size), strict=True))
     by_layer = [of[name] for name in running]
+    by_layer += [[_hidden(name, graph, target) for target in targets] for name in graph.hidden]
     counted = sum(layers[0].candidates[0].cost.parameters for layers in by_layer)
     others = sum(parameter.numel() for parameter in model.parameters()) - counted
     return [
@@ -283,11 +287,46 @@ def score_for_all(
     ]
 
 
-def _refused(name: str, layer: nn.Module, calls: Sequence[Call], target: Pricing, reason: str) -> LayerScores:
-    cost = refused_cost(layer, calls, target)
+def _choices(model: nn.Module, graph: OperationGraph) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Return the layers that can be factorized, and why others stay dense, by name."""
+    supported, refused = supported_layers(model)
+    elsewhere = {id(model.get_parameter(source)) for hidden in graph.hidden.values() for source in hidden.sources}
+    for name in [name for name, layer in supported.items() if id(layer.get_parameter("weight")) in elsewhere]:
+        del supported[name]
+        refused[name] = "its weight is also used through a function"
+    return supported, refused
+
+
+def _counted_elsewhere(modules: Mapping[str, nn.Module], running: Sequence[str]) -> dict[str, int]:
+    """Return the number of each layer's weights that a layer before it has as well, and that are counted there."""
+    seen: set[int] = set()
+    counted = {}
+    for name in running:
+        weight = modules[name].get_parameter("weight")
+        counted[name] = weight.numel() if id(weight) in seen else 0
+        seen.add(id(weight))
+    return counted
+
+
+def _hidden(name: str, graph: OperationGraph, target: Pricing) -> LayerScores:
+    hidden = graph.hidden[name]
     return LayerScores(
         name=name,
-        kind=type(layer).__name__.removeprefix("Parametrized"),
+        kind=hidden.kind,
+        weight_shape=hidden.weight_shape,
+        considered=1,
+        candidates=(Candidate(family=DENSE, structure=None, cost=hidden_cost(name, graph, target)),),
+        refused=hidden.reason,
+    )
+
+
+def _refused(
+    name: str, layer: nn.Module, calls: Sequence[Call], target: Pricing, reason: str, elsewhere: int
+) -> LayerScores:
+    cost = refused_cost(layer, calls, target, elsewhere=elsewhere)
+    return LayerScores(
+        name=name,
+        kind=type(layer).__name__,
         weight_shape=weight_shape(layer),
         considered=1,
         candidates=(Candidate(family=DENSE, structure=None, cost=cost),),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import ExportError
 from sekron_edge.nn import FactorizedConv, operations, peak_elements, replace_layers
-from sekron_edge.primitives import Conv, Elementwise, Linear, Pool, Reshape
+from sekron_edge.primitives import ChannelScale, Conv, Elementwise, Linear, Pool, Reshape
 from sekron_edge.structure import full, tucker2
 from tests.narrowing import layer_at
 
@@ -77,7 +77,7 @@ def test_a_norm_that_nothing_can_take_is_priced_by_itself() -> None:
     graph = operations(model, X)
     norm, layer = graph.operations
     assert norm.layer is None
-    assert norm.primitives == (Conv((1, 16, 8, 8), 16, (1, 1), (1, 1), (1, 1), 16, (8, 8), (0, 0)),)
+    assert norm.primitives == (ChannelScale((1, 16, 8, 8), 16, (1, 1), (1, 1), (1, 1), 16, (8, 8), (0, 0)),)
     assert layer.layer == "2"
 
 

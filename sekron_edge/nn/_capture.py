@@ -1,0 +1,103 @@
+"""A model's graph through torch.export, and what is constant in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from sekron_edge import pytrees
+from sekron_edge.errors import ExportError
+from sekron_edge.nn._modes import evaluation_mode
+
+_LONGEST_CAUSE = 400
+
+
+class CapturedGraph:
+    """The ATen operators that a model runs on inputs of certain shapes, in evaluation mode.
+
+    Attributes:
+        graph: In the order they run.
+        names: The qualified names of parameters and buffers, by their placeholders.
+    """
+
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        signature = exported.graph_signature
+        targets: Mapping[str, str] = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        self.graph: fx.Graph = exported.graph
+        given = set(signature.user_inputs)
+        placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self.names: dict[fx.Node, str] = {node: targets[node.name] for node in placeholders if node.name in targets}
+        self.inputs: list[fx.Node] = [node for node in placeholders if node.name in given]
+        self.parameters = {node for node in self.names if node.name in signature.inputs_to_parameters}
+        self._values: dict[str, Any] = {**exported.state_dict, **exported.constants}
+        self._constants: set[fx.Node] = set(placeholders) - set(self.inputs)
+        for node in self.graph.nodes:
+            known = all(source in self._constants for source in node.all_input_nodes)
+            if node.op == "get_attr" or (node.op == "call_function" and known):
+                self._constants.add(node)
+
+    def is_constant(self, node: fx.Node) -> bool:
+        """Return whether a value is the same for all inputs: a parameter, a buffer, or computed from these alone."""
+        return node in self._constants
+
+    def sources(self, node: fx.Node) -> list[fx.Node]:
+        """Return the placeholders of the parameters and buffers that a constant is computed from."""
+        if node in self.names:
+            return [node]
+        return list(dict.fromkeys(source for each in node.all_input_nodes for source in self.sources(each)))
+
+    def value(self, node: fx.Node) -> Any:
+        """Compute a constant."""
+        if node in self.names:
+            return self._values[self.names[node]]
+        assert node.op == "call_function"
+        assert callable(node.target)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.value)
+        return node.target(*args, **kwargs)
+
+
+def capture(model: nn.Module, inputs: pytrees.Inputs) -> CapturedGraph:
+    """Trace a model in evaluation mode.
+
+    Args:
+        model: Left as it was.
+        inputs: As `pytrees.arguments` takes them; the graph is for their shapes.
+
+    Raises:
+        ExportError: If torch.export cannot trace it, which every format's exporter needs.
+    """
+    args, kwargs = pytrees.arguments(inputs)
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            return CapturedGraph(torch.export.export(model, args, kwargs))
+    except Exception as error:  # torch.export raises whatever its tracing raises
+        raise ExportError(
+            f"{type(model).__name__} cannot be traced by torch.export, which every export format needs: "
+            f"{_shortened(str(error))}"
+        ) from error
+
+
+def _shortened(cause: str) -> str:
+    """Return the beginning of a message: some hold whole graphs, or weights."""
+    return cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]} ..."
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of a node's tensor, or of the first of its tensors."""
+    value = tensor_of(node)
+    return () if value is None else tuple(int(size) for size in value.shape)
+
+
+def tensor_of(node: fx.Node) -> Tensor | None:
+    """Return a node's tensor as it was traced, without values; the first one of several."""
+    value = node.meta.get("val")
+    if isinstance(value, tuple | list):
+        value = next((each for each in value if isinstance(each, Tensor)), None)
+    return value if isinstance(value, Tensor) else None
