@@ -7,6 +7,7 @@ module that the user's model shares stays shared.
 
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.nn._equalize import equalize_labels_
+from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
@@ -32,6 +33,7 @@ __all__ = [
     "approximate_layers",
     "equalize_labels_",
     "evaluation_mode",
+    "expose_layers",
     "factorize",
     "factorize_layer",
     "fold_batch_norms_",

@@ -171,6 +171,11 @@ class _Factorized(nn.Module):
         groups = [FactorizedTensor(self.structure, values).reconstruct() for values in zip(*factors, strict=True)]
         return joined_weight(groups, transposed=self.geometry.transposed)
 
+    @property
+    def weight(self) -> Tensor:
+        """The result of `reconstruct`, for a model's code that looks at a weight's type, device or shape."""
+        return self.reconstruct()
+
     def _kernel(self) -> Tensor:
         """Return the result of `reconstruct`, in the factors' own precision even where PyTorch mixes precisions."""
         with torch.autocast(self.weights[0].device.type, enabled=False):
