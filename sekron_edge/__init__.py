@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sekron_edge.budget import Budget
     from sekron_edge.devices import DeviceProfile, load_profile
     from sekron_edge.measurement import Measurement, measure
-    from sekron_edge.nn import factorize, replace_layers
+    from sekron_edge.nn import expose_layers, factorize, replace_layers
     from sekron_edge.pipeline import Compressed, compress, plan
     from sekron_edge.planner import Plan, decompose, score
     from sekron_edge.structure import Factor, Structure
@@ -44,6 +44,7 @@ _HOME = {
     "decompose_tensor": "tensor",
     "evaluate": "training",
     "export": "artifacts",
+    "expose_layers": "nn",
     "factorize": "nn",
     "finetune": "training",
     "load_profile": "devices",
@@ -73,6 +74,7 @@ __all__ = [
     "decompose_tensor",
     "evaluate",
     "export",
+    "expose_layers",
     "factorize",
     "finetune",
     "load_profile",

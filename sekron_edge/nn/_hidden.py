@@ -73,7 +73,7 @@ class HiddenLayers:
     def _reason(self, operator: WeightOperator) -> str:
         captured, weight = self._captured, operator.weight
         if operator.kind in RECURRENCES:
-            reason = f"{operator.kind} runs its matrices within one operator; see sekron_edge.nn.expose_layers"
+            reason = f"{operator.kind} runs its matrices within one operator; see sekron_edge.expose_layers"
         elif operator.kind == "MatMul":
             reason = "a matrix product with a parameter, not a layer: write it as nn.Linear to have it compressed"
         elif not operator.is_layer:
@@ -87,5 +87,5 @@ class HiddenLayers:
         elif operator.is_depthwise:
             reason = "depthwise: one input channel a group leaves nothing to factorize"
         else:
-            reason = "it is used through a function, not called as a layer; see sekron_edge.nn.expose_layers"
+            reason = "it is used through a function, not called as a layer; see sekron_edge.expose_layers"
         return reason

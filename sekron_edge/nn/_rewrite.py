@@ -153,7 +153,10 @@ def _replaced(
     replacements: dict[nn.Module, nn.Module] = {}
     for name, structure in structures.items():
         if name not in modules:
-            raise ConfigError(f"the model has no layer {name!r}")
+            raise ConfigError(
+                f"the model has no layer {name!r}; where a model uses weights outside of layers, plans are for what "
+                "sekron_edge.expose_layers returns"
+            )
         layer = modules[name]
         try:
             replacements[layer] = replacement(name, layer, structure)

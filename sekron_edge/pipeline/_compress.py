@@ -14,6 +14,7 @@ from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.bundle import Manifest, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
+from sekron_edge.nn import expose_layers
 from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._delivery import deliver, describe, golden
 from sekron_edge.pipeline._finish import finish
@@ -82,7 +83,7 @@ def plan(
     target = Target.choose(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
-    job = Job(model, example_inputs, task, target, budget=budget, seed=seed)
+    job = Job(expose_layers(model, example_inputs), example_inputs, task, target, budget=budget, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         return plan_of(job, work=work or Path(folder), progress=progress or LogProgress())
 
@@ -146,7 +147,7 @@ def compress(
         measured_on=measured_on,
     )
     job = Job(
-        model,
+        expose_layers(model, example_inputs),
         example_inputs,
         task,
         target,

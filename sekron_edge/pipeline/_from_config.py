@@ -14,6 +14,7 @@ from sekron_edge import files
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
+from sekron_edge.nn import expose_layers
 from sekron_edge.pipeline._compress import Compressed, compress_job
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._context import contexts_for
@@ -107,9 +108,10 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
     for target in targets:
         require_known_latency(target, config.budget)
     task = load_task(config)
+    inputs = example_inputs(task)
     job = Job(
-        trained_model(config, task, progress),
-        example_inputs(task),
+        expose_layers(trained_model(config, task, progress), inputs),
+        inputs,
         task,
         targets[0],
         budget=config.budget,

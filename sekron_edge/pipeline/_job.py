@@ -21,7 +21,7 @@ class Job:
     """Everything that decides the result of a job.
 
     Attributes:
-        model: Trained; left untouched.
+        model: Trained, with its layers exposed (`sekron_edge.expose_layers`); left untouched.
         example_inputs: One tensor per input, a batch of 1; their shapes become the artifacts'.
         task: What the model is for.
         target: The device, and the formats that are delivered for it.

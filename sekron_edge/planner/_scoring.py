@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sekron_edge.budget import Budget, LayerCost, planned_resource, total
 from sekron_edge.errors import ConfigError, UnsupportedLayerError
-from sekron_edge.nn import OperationGraph, layer_weight, operations, replace_layers, supported_layers
+from sekron_edge.nn import OperationGraph, expose_layers, layer_weight, operations, replace_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._costs import (
@@ -157,10 +157,13 @@ def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | N
             them the factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
 
     Raises:
-        ConfigError: If the plan names a layer that the model does not have.
+        ConfigError: If the plan names a layer that the model does not have. Jobs plan copies of models with layers
+            exposed: without calibration data, give the result of `sekron_edge.expose_layers`.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
     structures = plan.structures()
+    if calibration is not None and not structures.keys() <= dict(model.named_modules()).keys():
+        model = expose_layers(model, tuple(values[:1] for values in calibration))
     moments = None if calibration is None else Calibration(model, calibration).moments(structures)
     return replace_layers(model, structures, moments=moments)
 
