@@ -49,7 +49,7 @@ from sekron_edge.pipeline import (
 from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator, decompose, measure_sensitivity, score
 from sekron_edge.primitives import Primitive
 from sekron_edge.task import Task
-from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+from sekron_edge.training import TrainConfig, calibration_batches, evaluate, finetune, reestimate_batch_norm
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 _QUICK_IN_BF16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
@@ -167,7 +167,7 @@ class _Network:
             _joined(list(alone.values())),
             calibration,
             divergence=task.distillation,
-            settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+            settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
         )
         families = {family: union.only(members) for family, members in _FAMILIES.items()} | {_UNION: union}
         settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed, **precision})
@@ -252,7 +252,7 @@ def _reached(network: _Network, family: str, point: str, plan: Plan, seed: int |
     stored = files.cache_folder() / f"family-{_key(network, plan, config)}.json"
     if not stored.is_file():
         start = decompose(network.model, plan, calibration=(network.calibration,))
-        start = reestimate_batch_norm(start, network.task.calibration)
+        start = reestimate_batch_norm(start, calibration_batches(network.task))
         small = finetune(start, network.teacher, network.task, config=config, progress=False)
         before, blocks_before = _heldout_scores(start, network.task)
         after, blocks_after = _heldout_scores(small, network.task)

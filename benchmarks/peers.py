@@ -43,7 +43,7 @@ from sekron_edge.pipeline import (
 )
 from sekron_edge.planner import decompose
 from sekron_edge.task import Task
-from sekron_edge.training import TrainConfig, evaluate, finetune, reestimate_batch_norm
+from sekron_edge.training import TrainConfig, calibration_batches, evaluate, finetune, reestimate_batch_norm
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 _NETWORKS = {"ResNet on Fashion-MNIST": "fashion_mnist", "ResNet-20 on CIFAR-10": "cifar_resnet"}
@@ -212,7 +212,7 @@ def _reached(network: _Network, method: str, share: float, peers: dict[str, Comp
 
 def _distilled(network: _Network, model: nn.Module, share: float, stored: Path) -> _Reached:
     task = network.task
-    start = reestimate_batch_norm(model, task.calibration)
+    start = reestimate_batch_norm(model, calibration_batches(task))
     small = finetune(start, network.model, task, config=network.config, progress=False)
     artifact = network.exported(small)
     path = stored.with_suffix(artifact.path.suffix)

@@ -6,7 +6,7 @@ keyword arguments. Each argument, and the output, may be any pytree. Leaves that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -58,6 +58,28 @@ def _key(part: Any) -> Any:
 def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Return a pytree with a function of each tensor; other leaves stay."""
     return pytree.tree_map_only(Tensor, function, tree)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Return the number of samples in batched inputs: the length of their first tensor.
+
+    Raises:
+        ConfigError: If there is no tensor with a batch axis.
+    """
+    batched = next((tensor for tensor in tensors(inputs) if tensor.ndim), None)
+    if batched is None:
+        raise ConfigError("inputs must hold a tensor with a batch axis; they hold none")
+    return len(batched)
+
+
+def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    """Yield batched inputs in pieces of up to ``size`` samples.
+
+    A tensor whose first axis is not as long as the batch has no batch axis, and is in every piece.
+    """
+    count = batch_size(inputs)
+    for start in range(0, count, size):
+        yield map_tensors(lambda x, at=start: x[at : at + size] if x.ndim and len(x) == count else x, inputs)
 
 
 def concatenated(trees: list[Any]) -> Any:

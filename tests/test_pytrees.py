@@ -44,3 +44,13 @@ def test_batches_are_joined_leaf_by_leaf() -> None:
 def test_batches_of_another_structure_are_refused() -> None:
     with pytest.raises(ConfigError, match="one structure"):
         pytrees.concatenated([{"a": ONE}, [ONE]])
+
+
+def test_batched_inputs_are_cut_along_the_batch_and_what_is_the_same_for_all_is_in_every_piece() -> None:
+    inputs = {"x": (torch.arange(10), torch.arange(20).reshape(10, 2)), "grid": torch.ones(3), "scale": torch.tensor(2)}
+    pieces = list(pytrees.batches(inputs, 4))
+    assert [pytrees.batch_size(piece) for piece in pieces] == [4, 4, 2]
+    assert all(torch.equal(piece["grid"], inputs["grid"]) and piece["scale"] == 2 for piece in pieces)
+    assert torch.equal(torch.cat([piece["x"][1] for piece in pieces]), inputs["x"][1])
+    with pytest.raises(ConfigError, match="a tensor with a batch axis"):
+        pytrees.batch_size({"scale": torch.tensor(2)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil, prod
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution, padding_ends
 from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.pytrees import Inputs, call
 from sekron_edge.tensor import gram_matrix
 
 _CHUNK_VALUES = 16_000_000
@@ -22,7 +23,7 @@ _ROWS_A_VALUE = 32
 _FEWEST_ROWS = 16_384
 
 
-def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def input_moments(model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return ``E[x x^T]`` over the patches that each layer multiplies with its weight.
 
     With it, the mean squared change of a layer's output is ``tr(dW Sigma dW^T)`` for a change ``dW`` of its weight. In
@@ -30,7 +31,7 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
 
     Args:
         model: Run once in evaluation mode; left as it was.
-        inputs: Calibration data, one tensor ``(batch, ...)`` for each input of the model.
+        inputs: Calibration data, batched, in the form of `sekron_edge.pytrees.call`.
         layers: Linear layers, convolutions and transposed convolutions of the model, by name.
 
     Returns:
@@ -54,7 +55,7 @@ def input_moments(model: nn.Module, inputs: Sequence[Tensor], layers: Mapping[st
     ]
     try:
         with torch.no_grad(), evaluation_mode(model):
-            model(*inputs)
+            call(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,7 +17,7 @@ from sekron_edge.pipeline._scores import scores_for
 from sekron_edge.pipeline._trials import Bench
 from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator
 from sekron_edge.task import Task
-from sekron_edge.training import reestimate_batch_norm
+from sekron_edge.training import calibration_batches, reestimate_batch_norm
 
 # Plans are compared on more samples than factors are refined for, because whole models differ by less than layers.
 _EVALUATED_SAMPLES = 1024
@@ -84,7 +84,7 @@ def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
     return PlanEvaluator(
         calibration,
         divergence=task.divergence or task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
         evaluated_on=(calibration_inputs(task, _EVALUATED_SAMPLES),),
     )
 

@@ -13,7 +13,7 @@ from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import Plan, decompose
 from sekron_edge.quantization import QuantizationReport, report_quantization
-from sekron_edge.training import evaluate, finetune, reestimate_batch_norm
+from sekron_edge.training import calibration_batches, evaluate, finetune, reestimate_batch_norm
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
 def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Module:
     with progress.busy("decomposing the layers for the least error of their outputs"):
         small = decompose(job.model, plan, calibration=(job.calibration_inputs,))
-    small = reestimate_batch_norm(small, job.task.calibration)
+    small = reestimate_batch_norm(small, calibration_batches(job.task))
     if not plan.structures():
         return small
     epochs = job.finetuning.epochs

@@ -24,8 +24,9 @@ from sekron_edge.planner import (
     score_for_all,
     with_sensitivity_of,
 )
+from sekron_edge.pytrees import tensors
 from sekron_edge.task import Task
-from sekron_edge.training import reestimate_batch_norm
+from sekron_edge.training import calibration_batches, reestimate_batch_norm
 
 # Raised when the same inputs score differently.
 _SCORING = 5
@@ -86,19 +87,18 @@ def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task,
         scores,
         calibration,
         divergence=task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, task.calibration),
+        settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
         progress=lambda done, total: progress.step("measuring sensitivity", done, total),
     )
 
 
 def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
-    (inputs,) = calibration.inputs
     return files.fingerprint(
         __version__,
         _SCORING,
         state_fingerprint(job.model),
         [tuple(value.shape) for value in job.example_inputs],
-        inputs.numpy().tobytes(),
+        [value.numpy().tobytes() for value in tensors(calibration.inputs)],
         latency.model_dump_json(),
         job.target.precision,
         asdict(job.target.file_costs),

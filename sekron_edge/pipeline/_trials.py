@@ -20,6 +20,7 @@ from sekron_edge.measurement import Conditions, Measurement, this_machine
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Calibration, Plan, decompose
+from sekron_edge.pytrees import batches
 
 # Trials measure the cost of a plan, which the scales of its activations do not change.
 _TRIAL_CALIBRATION = 8
@@ -57,7 +58,7 @@ class Bench:
     def __init__(self, job: Job, calibration: Calibration, work: Path) -> None:
         self._job = job
         self._target = job.target
-        self._calibration = tuple(values[:_TRIAL_CALIBRATION] for values in calibration.inputs)
+        self._calibration = next(batches(calibration.inputs, _TRIAL_CALIBRATION))
         self._work = work
         self.dense = self._export(job.model, "dense")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from sekron_edge.nn import input_moments
+from sekron_edge.pytrees import Inputs
 
 
 class Calibration:
@@ -17,12 +18,12 @@ class Calibration:
 
     Args:
         model: The original; left as it was.
-        inputs: One tensor ``(batch, ...)`` for each input of the model; never held-out data.
+        inputs: Batched, in the form of `sekron_edge.pytrees.call`; never held-out data.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.model = model
-        self.inputs = tuple(inputs)
+        self.inputs = inputs
         self._moments: Mapping[str, Tensor] | None = None
         self._asked: set[str] = set()
 

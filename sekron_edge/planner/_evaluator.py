@@ -13,6 +13,7 @@ from sekron_edge.nn import approximate_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._plan import Plan
 from sekron_edge.planner._scoring import ModelScores
+from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches, call, concatenated
 
 
 class PlanEvaluator:
@@ -30,9 +31,9 @@ class PlanEvaluator:
         self,
         calibration: Calibration,
         *,
-        divergence: Callable[[Tensor, Tensor], Tensor],
+        divergence: Callable[[Outputs, Outputs], Tensor],
         settle: Callable[[nn.Module], nn.Module] = lambda model: model,
-        evaluated_on: Sequence[Tensor] | None = None,
+        evaluated_on: Inputs | None = None,
     ) -> None:
         self._calibration = calibration
         self._divergence = divergence
@@ -47,11 +48,10 @@ class PlanEvaluator:
         near = self._settle(approximate_layers(self._calibration.model, plan.structures(), moments=moments)).eval()
         return float(self._divergence(self._outputs(near), self._reference))
 
-    def _outputs(self, model: nn.Module) -> Tensor:
-        size = len(self._calibration.inputs[0])
-        batches = zip(*(torch.split(values, size) for values in self._evaluated_on), strict=True)
+    def _outputs(self, model: nn.Module) -> Outputs:
+        size = batch_size(self._calibration.inputs)
         with torch.inference_mode():
-            return torch.cat([model(*batch) for batch in batches])
+            return concatenated([call(model, batch) for batch in batches(self._evaluated_on, size)])
 
     def best(self, plans: Sequence[Plan]) -> Plan:
         """Return the plan that diverges least, with its divergence; the first one where several are equal."""

@@ -30,6 +30,7 @@ from sekron_edge.planner._families import DENSE
 from sekron_edge.planner._plan import LayerChoice, Plan
 from sekron_edge.planner._solver import solve
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
+from sekron_edge.pytrees import Inputs, batches
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import each_on_a_thread
 
@@ -147,14 +148,14 @@ class ModelScores(BaseModel):
         )
 
 
-def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | None = None) -> nn.Module:
+def decompose(model: nn.Module, plan: Plan, *, calibration: Inputs | None = None) -> nn.Module:
     """Return a copy of ``model`` with the layers of a plan.
 
     Args:
         model: Left untouched.
         plan: Made for this model.
-        calibration: Real inputs, one tensor ``(batch, ...)`` for each input of the model; never held-out data. With
-            them the factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
+        calibration: Real inputs, batched, in the form of `sekron_edge.pytrees.call`; never held-out data. With them
+            the factors are refined for the error of the layers' outputs: a much better start for fine-tuning.
 
     Raises:
         ConfigError: If the plan names a layer that the model does not have. Jobs plan copies of models with layers
@@ -163,7 +164,7 @@ def decompose(model: nn.Module, plan: Plan, *, calibration: Sequence[Tensor] | N
     """
     structures = plan.structures()
     if calibration is not None and not structures.keys() <= dict(model.named_modules()).keys():
-        model = expose_layers(model, tuple(values[:1] for values in calibration))
+        model = expose_layers(model, next(batches(calibration, 1)))
     moments = None if calibration is None else Calibration(model, calibration).moments(structures)
     return replace_layers(model, structures, moments=moments)
 
@@ -197,7 +198,7 @@ def score(
     *,
     precision: str = "fp32",
     file_costs: FileCosts = WEIGHTS_ALONE,
-    calibration: Sequence[Tensor] | None = None,
+    calibration: Inputs | None = None,
     families: Collection[str] | None = None,
 ) -> ModelScores:
     """Price every candidate of every layer, and its error.
@@ -211,7 +212,7 @@ def score(
         cost_model: The target's.
         precision: Decides the bytes of a value.
         file_costs: Bytes of operations in the artifact beside their weights; by default none.
-        calibration: Real inputs, one tensor ``(batch, ...)`` for each input of the model; never held-out data.
+        calibration: Real inputs, batched, in the form of `sekron_edge.pytrees.call`; never held-out data.
         families: Names of the families to offer; those that are offered by default if None.
 
     Raises:

@@ -12,6 +12,7 @@ from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
+from sekron_edge.pytrees import Outputs, call
 
 # The tried candidate has at most this share of the dense layer's MACs.
 _SHARE = 0.5
@@ -24,7 +25,7 @@ def measure_sensitivity(
     scores: ModelScores,
     calibration: Calibration,
     *,
-    divergence: Callable[[Tensor, Tensor], Tensor],
+    divergence: Callable[[Outputs, Outputs], Tensor],
     settle: Callable[[nn.Module], nn.Module] = lambda model: model,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelScores:
@@ -41,11 +42,11 @@ def measure_sensitivity(
         progress: Called with the number of finished layers, and of all layers.
     """
     with torch.inference_mode():
-        reference = calibration.model(*calibration.inputs)
+        reference = call(calibration.model, calibration.inputs)
 
     def diverged(near: nn.Module) -> float:
         with torch.inference_mode():
-            return float(divergence(settle(near).eval()(*calibration.inputs), reference))
+            return float(divergence(call(settle(near).eval(), calibration.inputs), reference))
 
     moments = calibration.moments([layer.name for layer in scores.layers if _tried(layer)])
     measured = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sekron_edge.training._batchnorm import reestimate_batch_norm
+from sekron_edge.training._batchnorm import calibration_batches, reestimate_batch_norm
 from sekron_edge.training._config import FinetuneConfig, TrainConfig
 from sekron_edge.training._training import CHECKPOINT_NAME, evaluate, finetune, train
 
@@ -10,6 +10,7 @@ __all__ = [
     "CHECKPOINT_NAME",
     "FinetuneConfig",
     "TrainConfig",
+    "calibration_batches",
     "evaluate",
     "finetune",
     "reestimate_batch_norm",

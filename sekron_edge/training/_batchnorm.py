@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 
 import torch
@@ -10,14 +11,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from sekron_edge.data import collate
-from sekron_edge.task import Samples
+from sekron_edge.pytrees import Inputs, call, map_tensors
+from sekron_edge.task import Task
 
 
-def reestimate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int = 256) -> nn.Module:
-    """Return a copy of ``model`` whose batch-norm statistics are those of ``samples``.
+def calibration_batches(task: Task, *, size: int = 256) -> Iterator[Inputs]:
+    """Yield a task's calibration inputs, batch by batch; an incomplete last batch is left out if there are others."""
+    samples = task.calibration
+    whole = len(samples) > size  # type: ignore[arg-type]
+    for batch in DataLoader(samples, size, collate_fn=collate, drop_last=whole, generator=torch.Generator()):
+        yield batch if task.loss is None else batch[0]
 
-    The statistics are the plain mean over batches; an incomplete last batch is left out if there are others. Everything
-    except batch norm runs in evaluation mode.
+
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:
+    """Return a copy of ``model`` whose batch-norm statistics are the plain mean of those of ``batches``.
+
+    Everything except batch norm runs in evaluation mode.
+
+    Args:
+        model: Left untouched.
+        batches: Inputs in the form of `sekron_edge.pytrees.call`; read only if the model has statistics.
     """
     copy = deepcopy(model)
     norms = [module for module in copy.modules() if isinstance(module, _BatchNorm)]
@@ -31,13 +44,11 @@ def reestimate_batch_norm(model: nn.Module, samples: Samples, *, batch_size: int
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    whole = len(samples) > batch_size  # type: ignore[arg-type]
-    loader = DataLoader(samples, batch_size, collate_fn=collate, drop_last=whole, generator=torch.Generator())
     parameter = next(copy.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     with torch.no_grad():
-        for inputs, _ in loader:
-            copy(inputs.to(device))
+        for inputs in batches:
+            call(copy, map_tensors(lambda values: values.to(device), inputs))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, mode in training.items():

@@ -20,7 +20,15 @@ from torch import nn
 
 from sekron_edge.data import classification, digits
 from sekron_edge.errors import ConfigError
-from sekron_edge.training import CHECKPOINT_NAME, TrainConfig, evaluate, finetune, reestimate_batch_norm, train
+from sekron_edge.training import (
+    CHECKPOINT_NAME,
+    TrainConfig,
+    calibration_batches,
+    evaluate,
+    finetune,
+    reestimate_batch_norm,
+    train,
+)
 from tests.narrowing import layer_at, present
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
@@ -139,7 +147,7 @@ def test_batch_norm_is_computed_anew_on_a_copy() -> None:
     task = classification(digits(), calibration_samples=100)
     model = make_model().eval()
     before = state(model)
-    fresh = reestimate_batch_norm(model, task.calibration)
+    fresh = reestimate_batch_norm(model, calibration_batches(task))
     assert same(before, state(model))
     norm = layer_at(fresh, "1", nn.BatchNorm2d)
     inputs = torch.stack([task.calibration[i][0] for i in range(100)])
