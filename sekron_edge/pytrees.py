@@ -73,13 +73,16 @@ def batch_size(inputs: Inputs) -> int:
 
 
 def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Yield batched inputs in pieces of up to ``size`` samples.
+    """Return batched inputs in pieces of up to ``size`` samples.
 
     A tensor whose first axis is not as long as the batch has no batch axis, and is in every piece.
     """
     count = batch_size(inputs)
-    for start in range(0, count, size):
-        yield map_tensors(lambda x, at=start: x[at : at + size] if x.ndim and len(x) == count else x, inputs)
+
+    def piece(start: int) -> Inputs:
+        return map_tensors(lambda x: x[start : start + size] if x.ndim and len(x) == count else x, inputs)
+
+    return map(piece, range(0, count, size))
 
 
 def concatenated(trees: list[Any]) -> Any:

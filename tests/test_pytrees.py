@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,11 @@ def test_batches_of_another_structure_are_refused() -> None:
 
 
 def test_batched_inputs_are_cut_along_the_batch_and_what_is_the_same_for_all_is_in_every_piece() -> None:
-    inputs = {"x": (torch.arange(10), torch.arange(20).reshape(10, 2)), "grid": torch.ones(3), "scale": torch.tensor(2)}
+    inputs: dict[str, Any] = {
+        "x": (torch.arange(10), torch.arange(20).reshape(10, 2)),
+        "grid": torch.ones(3),
+        "scale": torch.tensor(2),
+    }
     pieces = list(pytrees.batches(inputs, 4))
     assert [pytrees.batch_size(piece) for piece in pieces] == [4, 4, 2]
     assert all(torch.equal(piece["grid"], inputs["grid"]) and piece["scale"] == 2 for piece in pieces)

@@ -18,6 +18,7 @@ from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, l
 from sekron_edge.nn._rebuilt import rebuilt_kernels
 from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
+from sekron_edge.nn._state import tied_names, untied_state, whole_state
 from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.nn._trace import operations
 
@@ -49,4 +50,7 @@ __all__ = [
     "schedule",
     "separate_batch_norms_",
     "supported_layers",
+    "tied_names",
+    "untied_state",
+    "whole_state",
 ]

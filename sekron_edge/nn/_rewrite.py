@@ -49,7 +49,8 @@ def supported_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module computes just what a linear layer or a convolution of PyTorch computes from its own weight."""
     base = next((base for base in (nn.Linear, *_CONVOLUTIONS) if isinstance(module, base)), None)
-    if base is None or not isinstance(module._parameters.get("weight"), nn.Parameter):
+    weight = module._parameters.get("weight")
+    if base is None or weight is None or nn.parameter.is_lazy(weight):
         return False
     methods = ("forward", "_conv_forward")
     return all(getattr(type(module), name, None) is getattr(base, name, None) for name in methods)

@@ -14,7 +14,7 @@ from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.bundle import Manifest, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.nn import expose_layers
+from sekron_edge.nn import expose_layers, untied_state
 from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._delivery import deliver, describe, golden
 from sekron_edge.pipeline._finish import finish
@@ -193,7 +193,7 @@ def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Co
     deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
     manifest = describe(job, finished, deliveries)
     _require_kept(manifest, work)
-    manifest = pack(manifest, chosen, golden(finished.model, job.task), finished.model.state_dict(), out)
+    manifest = pack(manifest, chosen, golden(finished.model, job.task), untied_state(finished.model), out)
     work.remove()
     return Compressed(out, manifest, chosen, finished.model)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
 
+from sekron_edge import references
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
@@ -26,10 +27,19 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """``factory``: ``package.module:name`` or ``file.py:name``; ``weights``: safetensors, or a torch state dict."""
+    """The model.
+
+    Attributes:
+        factory: ``package.module:name`` or ``file.py:name``: a function or a class.
+        args: Its keyword arguments.
+        weights: A file of safetensors or of ``torch.save``: a state dict, or a checkpoint that holds one.
+        weights_key: The state dict to take, where a checkpoint holds several that fit, as ``ema``.
+    """
 
     factory: str
+    args: dict[str, Any] = Field(default_factory=dict)
     weights: ConfigPath | None = None
+    weights_key: str | None = None
 
 
 class TargetSection(_Section):
@@ -96,9 +106,7 @@ def load_config(path: Path) -> JobConfig:
         raise ConfigError(f"{path}: " + "; ".join(_describe(problem, form) for problem in error.errors())) from error
     folder = path.resolve().parent
     model, data, target = _located(config.model, folder), _located(config.data, folder), config.target
-    reference, _, name = model.factory.rpartition(":")
-    if reference.endswith(".py"):
-        model = model.model_copy(update={"factory": f"{folder / reference}:{name}"})
+    model = model.model_copy(update={"factory": references.located(model.factory, folder)})
     if target.profile.endswith(".toml"):
         target = target.model_copy(update={"profile": str(folder / target.profile)})
     return config.model_copy(update={"model": model, "data": data, "target": target})

@@ -14,13 +14,14 @@ from sekron_edge import files
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
-from sekron_edge.nn import expose_layers
+from sekron_edge.nn import expose_layers, untied_state
+from sekron_edge.pipeline._checkpoints import load_weights
 from sekron_edge.pipeline._compress import Compressed, compress_job
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
-from sekron_edge.pipeline._models import load_model, load_weights, state_fingerprint
+from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._planning import frontier_for, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint, example_inputs
@@ -156,13 +157,13 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
     if section.weights is not None:
         if settings is not None:
             raise ConfigError("model.weights and a [train] section exclude each other: remove one")
-        return load_model(section.factory, section.weights)
+        return load_model(section.factory, section.weights, args=section.args, weights_key=section.weights_key)
     if settings is None:
         raise ConfigError("the model has no weights: give model.weights, or a [train] section to train it with")
     settings = settings.model_copy(update={"seed": config.seed})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = load_model(section.factory)
+        model = load_model(section.factory, args=section.args)
     key = files.fingerprint(
         state_fingerprint(model),
         data_fingerprint(calibration_inputs(task), task),
@@ -179,7 +180,7 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
             model, task, config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive
         )
         with files.whole_file(stored) as temporary:
-            save_file(trained.state_dict(), str(temporary))
+            save_file(untied_state(trained), str(temporary))
         files.remove_folder(checkpoints)
     # The model is read back even if it was just trained: a resumed job must start from the same bits and strides.
     load_weights(model, stored)

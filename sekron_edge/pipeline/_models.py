@@ -1,94 +1,93 @@
-"""Models by reference, and their weights; never a pickle."""
+"""Models by reference."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import pickle
-import sys
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
+from sekron_edge import references
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import fingerprint
+from sekron_edge.pipeline._checkpoints import load_weights
 
-_SHOWN = 3
 
-
-def load_model(reference: str, weights: Path | None = None) -> nn.Module:
+def load_model(
+    reference: str,
+    weights: Path | None = None,
+    *,
+    args: Mapping[str, Any] | None = None,
+    weights_key: str | None = None,
+) -> nn.Module:
     """Make a model, in evaluation mode.
 
     Args:
-        reference: ``package.module:factory`` or ``path/to/file.py:factory``; the factory takes no arguments.
-        weights: A state dict: ``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads.
+        reference: ``package.module:factory`` or ``path/to/file.py:factory``: a function or a class.
+        weights: A checkpoint, as `load_weights` takes it.
+        args: Keyword arguments of the factory.
+        weights_key: Of `load_weights`.
 
     Raises:
-        ConfigError: If there is no such module or factory, its result is not a module, or the weights do not fit.
+        ConfigError: If there is no such module or factory, it does not take the arguments, its result is not a module,
+            or the weights do not fit.
     """
-    model = _factory(reference)()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"{reference} must return a torch.nn.Module, it returned {type(model).__name__}")
+    factory = references.load(reference, "a model")
+    _require_arguments(factory, reference, args or {})
+    with references.errors_in(reference, "making the model"):
+        made = factory(**(args or {}))
+    model = required_module(made, reference)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, key=weights_key)
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into a model.
+def required_module(model: object, what: str) -> nn.Module:
+    """Return a model, if it can be changed and exported.
 
     Raises:
-        ConfigError: If the file cannot be read, or its names or shapes are not the model's.
+        ConfigError: If it is not a ``torch.nn.Module``, or a TorchScript module.
     """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(str(path))
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError(
-            f"weights {path} cannot be read (safetensors, or a plain torch state dict): {error}"
+            f"{what} gives a TorchScript module ({type(model).__name__}), whose layers cannot be changed: give the "
+            "torch.nn.Module that it was scripted or traced from"
+        )
+    if isinstance(model, torch.export.ExportedProgram):
+        raise ConfigError(f"{what} gives an ExportedProgram: give the torch.nn.Module that it was exported from")
+    if isinstance(model, Mapping):
+        raise ConfigError(
+            f"{what} gives a {type(model).__name__}, as a state dict is: give a torch.nn.Module, and the state dict's "
+            "file as its weights"
+        )
+    if isinstance(model, type) or not isinstance(model, nn.Module):
+        raise ConfigError(f"{what} must give a torch.nn.Module; it gave {type(model).__name__}")
+    return model
+
+
+def _require_arguments(factory: object, reference: str, args: Mapping[str, Any]) -> None:
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise ConfigError(
+            f"{reference} is a {type(factory).__name__}, not a factory: name a function or a class that makes the model"
+        )
+    signature = _signature(factory)
+    try:
+        if signature is not None:
+            signature.bind(**args)
+    except TypeError as error:
+        raise ConfigError(
+            f"{reference} takes {signature}, and model.args gives {', '.join(args) or 'nothing'}: {error}"
         ) from error
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
-        raise ConfigError(f"weights {path} are not of this {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(state)
 
 
-def _factory(reference: str) -> Any:
-    where, _, name = reference.rpartition(":")
-    if not where or not name:
-        raise ConfigError(f"a model must be 'package.module:factory' or 'file.py:factory', got {reference!r}")
-    if where.endswith(".py"):
-        path = Path(where)
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path} to make a model from")
-        spec = importlib.util.spec_from_file_location(f"_sekron_edge_model_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # Dataclasses and torch.export look their module up by name.
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"no module {where!r} to make a model from: {error}") from error
-    if not hasattr(module, name):
-        raise ConfigError(f"{where} has no {name!r} to make a model with")
-    return getattr(module, name)
+def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(factory)
+    except (TypeError, ValueError):  # of a builtin
+        return None
 
 
 def state_fingerprint(model: nn.Module) -> str:

@@ -193,7 +193,7 @@ def _choice(layer: LayerScores, pick: Candidate) -> LayerChoice:
 
 def score(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: Inputs,
     cost_model: CostModel,
     *,
     precision: str = "fp32",
@@ -208,7 +208,7 @@ def score(
 
     Args:
         model: Traced on the example inputs in ``eval`` mode; left as it was.
-        example_inputs: Costs are for their shapes.
+        example_inputs: Costs are for their shapes; in the form of `sekron_edge.pytrees.call`.
         cost_model: The target's.
         precision: Decides the bytes of a value.
         file_costs: Bytes of operations in the artifact beside their weights; by default none.
@@ -227,7 +227,7 @@ def score(
 
 def score_for_all(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: Inputs,
     targets: Sequence[Pricing],
     *,
     calibration: Calibration | None = None,

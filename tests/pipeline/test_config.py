@@ -99,18 +99,18 @@ def test_what_a_model_cannot_be_made_from_is_named(network: Path) -> None:
     (folder / "broken.safetensors").write_bytes(b"nothing")
     torch.save(nn.Linear(3, 2), folder / "pickled.pt")
     for reference, weights, message in [
-        (f"{network}:number", None, "must return a torch.nn.Module, it returned int"),
+        (f"{network}:number", None, "must give a torch.nn.Module; it gave int"),
         (f"{network}:absent", None, "has no 'absent'"),
         (f"{folder}/no.py:make", None, "no file"),
         ("no_such_package:make", None, "no module 'no_such_package'"),
-        ("net", None, "must be 'package.module:factory'"),
+        ("net", None, "must be 'package.module:name'"),
         (
             f"{network}:make",
             "other.safetensors",
             r"1 missing \(bias\); 1 unknown \(scale\); 1 of another",
         ),
         (f"{network}:make", "broken.safetensors", "cannot be read"),
-        (f"{network}:make", "pickled.pt", "cannot be read"),
+        (f"{network}:make", "pickled.pt", "hold more than tensors"),
     ]:
         with pytest.raises(ConfigError, match=message):
             load_model(reference, None if weights is None else folder / weights)
