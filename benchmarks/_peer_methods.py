@@ -159,6 +159,7 @@ def structured_pruning(model: nn.Module, task: Task) -> Compress:
         )  # fmt: skip
         for _ in range(_PRUNING_STEPS):
             own.zero_grad()
+            assert task.loss is not None
             task.loss(own(inputs), targets).backward()
             pruner.step()
         own.zero_grad()

@@ -47,9 +47,15 @@ def calibration_batches(
             f"{exporter}: int8 takes the ranges of activations from calibration data, and there is none; give some "
             "hundred real inputs that are not held out"
         )
+    total = len(calibration[0])
+    # An input whose example has another length than the batch is the same for all samples.
+    shared = [v.shape == e.shape and len(e) != batch for v, e in zip(calibration, example_inputs, strict=False)]
     shapes = [tuple(value.shape[1:]) for value in calibration]
     wanted = [tuple(value.shape[1:]) for value in example_inputs]
     if shapes != wanted:
         raise ConfigError(f"{exporter}: calibration samples must have the shapes {wanted} of the inputs, got {shapes}")
-    count = min(map(len, calibration)) // batch
-    return (tuple(v[index * batch : (index + 1) * batch] for v in calibration) for index in range(count))
+    pairs = list(zip(calibration, shared, strict=True))
+    return (
+        tuple(value if same else value[start : start + batch] for value, same in pairs)
+        for start in range(0, total - batch + 1, batch)
+    )

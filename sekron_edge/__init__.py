@@ -14,6 +14,7 @@ from sekron_edge._version import __version__ as __version__
 if TYPE_CHECKING:
     from sekron_edge.artifacts import Artifact, export
     from sekron_edge.budget import Budget
+    from sekron_edge.data import unlabelled
     from sekron_edge.devices import DeviceProfile, load_profile
     from sekron_edge.measurement import Measurement, measure
     from sekron_edge.nn import expose_layers, factorize, replace_layers
@@ -52,6 +53,7 @@ _HOME = {
     "plan": "pipeline",
     "replace_layers": "nn",
     "score": "planner",
+    "unlabelled": "data",
     "verify": "verification",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "plan",
     "replace_layers",
     "score",
+    "unlabelled",
     "verify",
 ]
 

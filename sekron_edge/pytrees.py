@@ -60,6 +60,29 @@ def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     return pytree.tree_map_only(Tensor, function, tree)
 
 
+def in_single(tree: Any) -> Any:
+    """Return a pytree with tensors of other float types in float32, in which models are exported."""
+    return map_tensors(lambda value: value.float() if value.is_floating_point() else value, tree)
+
+
+def first(inputs: Inputs) -> Inputs:
+    """Return the first sample of batched inputs, as a batch of 1."""
+    return next(batches(inputs, 1))
+
+
+def restored(leaves: list[Tensor], like: Any) -> Any:
+    """Return tensors in the structure of a pytree that has as many; its other leaves are taken as they are.
+
+    Raises:
+        ConfigError: If the numbers differ.
+    """
+    found, spec = pytree.tree_flatten(like)
+    if sum(isinstance(leaf, Tensor) for leaf in found) != len(leaves):
+        raise ConfigError(f"{len(leaves)} tensors do not fit the structure {spec}")
+    given = iter(leaves)
+    return pytree.tree_unflatten([next(given) if isinstance(leaf, Tensor) else leaf for leaf in found], spec)
+
+
 def batch_size(inputs: Inputs) -> int:
     """Return the number of samples in batched inputs: the length of their first tensor.
 

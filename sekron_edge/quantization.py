@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from sekron_edge import pytrees
 from sekron_edge.nn import FakeQuantized, equalize_labels_
 from sekron_edge.verification import compare
 
@@ -86,30 +87,34 @@ class QuantizationReport(BaseModel):
         return f"{said}; with {', '.join(self.keep_float)} in float it would be {self.kept_snr_db:.1f} dB"
 
 
-def simulated(model: nn.Module, calibration: Tensor) -> FakeQuantized:
+def simulated(model: nn.Module, calibration: pytrees.Inputs) -> FakeQuantized:
     """Return a copy of a model that rounds as its int8 files do: factors rescaled, ranges from the calibration data.
 
     Args:
         model: In any mode; left as it was.
-        calibration: Real inputs ``(samples, ...)``, never held-out data.
+        calibration: Real inputs, batched, in the form of `sekron_edge.pytrees.call`; never held-out data.
     """
     copy = deepcopy(model).eval()
-    equalize_labels_(copy, [(calibration,)])
-    return FakeQuantized(copy, [(calibration,)]).eval()
+    equalize_labels_(copy, [calibration])
+    return FakeQuantized(copy, [calibration]).eval()
 
 
 def report_quantization(
-    model: nn.Module, calibration: Tensor, *, float_errors: Mapping[str, float] | None = None, trained: bool = False
+    model: nn.Module,
+    calibration: pytrees.Inputs,
+    *,
+    float_errors: Mapping[str, float] | None = None,
+    trained: bool = False,
 ) -> QuantizationReport:
     """Round every layer by itself, then all together, and report the effect on the model's output.
 
     Args:
         model: In any mode; left as it was.
-        calibration: Real inputs ``(samples, ...)``, never held-out data; ranges are of all, figures of the first 64.
+        calibration: As for `simulated`; ranges are of all, figures of the first 64.
         float_errors: Relative errors of layers that were decomposed, by name.
         trained: Whether the model was trained against rounding.
     """
-    rounding, inputs = simulated(model, calibration), calibration[:_SAMPLES]
+    rounding, inputs = simulated(model, calibration), next(pytrees.batches(calibration, _SAMPLES))
     expected = _run(rounding.model, inputs)
     together = _snr(expected, _run(rounding, inputs))
     errors = float_errors or {}
@@ -120,7 +125,7 @@ def report_quantization(
         layers.append(LayerQuantization(name=name, float_error=errors.get(name), snr_db=alone))
     keep, kept = _worth_keeping(rounding, layers, expected, inputs, together)
     return QuantizationReport(
-        samples=len(inputs), snr_db=together, layers=tuple(layers), keep_float=keep, kept_snr_db=kept,
+        samples=pytrees.batch_size(inputs), snr_db=together, layers=tuple(layers), keep_float=keep, kept_snr_db=kept,
         trained=trained,
     )  # fmt: skip
 
@@ -129,7 +134,7 @@ def _worth_keeping(
     rounding: FakeQuantized,
     layers: Sequence[LayerQuantization],
     expected: Sequence[Tensor],
-    inputs: Tensor,
+    inputs: pytrees.Inputs,
     all_db: float,
 ) -> tuple[tuple[str, ...], float]:
     """Leave the costliest layers in float, one after another, until half of the noise is gone."""
@@ -142,10 +147,9 @@ def _worth_keeping(
     return (), all_db
 
 
-def _run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+def _run(model: nn.Module, inputs: pytrees.Inputs) -> list[Tensor]:
     with torch.no_grad():
-        outputs = model(inputs)
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+        return pytrees.tensors(pytrees.call(model, inputs))
 
 
 def _snr(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:

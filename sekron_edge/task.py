@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sekron_edge.pytrees import Outputs
+
 if TYPE_CHECKING:
     import torchmetrics
 
-# Pairs; not said as `tuple[Tensor, Tensor]`, which `torch.utils.data.TensorDataset` is not for a type checker.
-Samples = Dataset[tuple[Tensor, ...]]
+# Pairs of inputs and target, any pytrees (`sekron_edge.pytrees`); inputs alone where a task has no labels.
+Samples = Dataset[Any]
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,18 @@ class Task:
 
     Attributes:
         name: ``classification``, or the user's own word.
-        train: Samples for training and distillation, ``(input, target)``; may augment.
+        train: Samples for training and distillation, ``(inputs, target)``, any pytrees; may augment. Inputs say how the
+            model is called (`sekron_edge.pytrees`). Read when they are needed.
         calibration: Samples for calibration and sensitivity: a part of the training data without
             augmentation. Never held-out data.
         heldout: Samples for final figures only.
-        loss: ``(outputs, targets) -> scalar``: the supervised loss.
+        loss: ``(outputs, targets) -> scalar``: the supervised loss. None: the samples have no labels, and are inputs
+            alone (`sekron_edge.data.unlabelled`).
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
         divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for its
             users; chooses among plans. None: that of distillation, which may compare more than users see.
-        metric: Makes a new torchmetrics metric; higher is better.
+        metric: Makes a new torchmetrics metric of outputs and targets; higher is better. Without labels the targets are
+            the original's outputs.
         metric_name: The metric's name in reports.
         metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
         labels: Names of the classes, empty where there are none.
@@ -49,11 +54,11 @@ class Task:
     train: Samples
     calibration: Samples
     heldout: Samples
-    loss: Callable[[Tensor, Tensor], Tensor]
-    distillation: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Outputs, Any], Tensor] | None
+    distillation: Callable[[Outputs, Outputs], Tensor]
     metric: Callable[[], torchmetrics.Metric]
     metric_name: str
     metric_unit: str = "%"
     labels: tuple[str, ...] = ()
     normalization: Normalization | None = None
-    divergence: Callable[[Tensor, Tensor], Tensor] | None = None
+    divergence: Callable[[Outputs, Outputs], Tensor] | None = None

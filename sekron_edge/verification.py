@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from sekron_edge import pytrees
 from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
+from sekron_edge.nn import flattened, outputs_for
 from sekron_edge.task import Task
 
 _SCORED_TOGETHER = 64
@@ -62,9 +65,10 @@ class Comparison(BaseModel):
     Attributes:
         samples: Number of inputs.
         max_error, mean_error: Of the absolute differences.
-        snr_db: ``10 log10(sum y^2 / sum (y - y')^2)``, at most 200.
+        snr_db: ``10 log10(sum y^2 / sum (y - y')^2)``, at most 200; of several outputs, the lowest.
         agreement: Share of decisions that are the same: of samples, or of their places, whose largest output is at the
             same class. None where outputs decide nothing.
+        output: The output with that ratio; None if there is one only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +78,7 @@ class Comparison(BaseModel):
     mean_error: float
     snr_db: float
     agreement: float | None
+    output: str | None = None
 
     def within(self, tolerance: Tolerance) -> bool:
         """Return whether the tolerance is kept; one of several samples may always be a tie that falls the other way."""
@@ -83,7 +88,8 @@ class Comparison(BaseModel):
 
     def __str__(self) -> str:
         agreed = "" if self.agreement is None else f", {self.agreement:.2%} of decisions agree"
-        return f"max error {self.max_error:.3g}, signal-to-noise {self.snr_db:.1f} dB{agreed}"
+        where = "" if self.output is None else f" ({self.output})"
+        return f"max error {self.max_error:.3g}, signal-to-noise {self.snr_db:.1f} dB{where}{agreed}"
 
 
 class MetricPair(BaseModel):
@@ -118,52 +124,75 @@ class Check(BaseModel):
     metric: MetricPair | None = None
 
 
-def compare(expected: Sequence[Array], actual: Sequence[Array], *, classes: int = 0) -> Comparison:
+def compare(
+    expected: Sequence[Array], actual: Sequence[Array], *, classes: int | None = 0, names: Sequence[str] = ()
+) -> Comparison:
     """Compare outputs, each ``(batch, ...)``. A value in ``actual`` that is not finite counts as infinitely wrong.
+
+    Each output is compared by itself, so that a small one does not hide behind a large one: the lowest ratio counts.
+    Outputs of integers are decisions.
 
     Args:
         expected: Outputs of the model.
         actual: Outputs of the artifact.
         classes: Number of the task's classes: a first output ``(batch, classes, ...)`` decides at each place. A first
-            output ``(batch, values)`` decides in any case.
+            output ``(batch, values)`` decides in any case, except where this is None: then no floats decide.
+        names: Of the outputs.
+
+    Raises:
+        VerificationError: If there are other outputs, or an output has another shape.
     """
-    signal = noise = total = largest = 0.0
+    if len(expected) != len(actual):
+        raise VerificationError(f"the artifact gives {len(actual)} outputs, the model {len(expected)}")
+    ratios: list[float] = []
+    equal: list[float] = []
+    total = largest = 0.0
     count = 0
     for wanted, got in zip(expected, actual, strict=True):
         if wanted.shape != got.shape:
             raise VerificationError(f"the artifact gives an output of shape {got.shape}, the model {wanted.shape}")
         wide = wanted.astype(np.float64)
         error = np.nan_to_num(np.abs(got.astype(np.float64) - wide), nan=np.inf, posinf=np.inf)
-        signal += float(np.square(wide).sum())
-        noise += float(np.square(error).sum())
         total += float(error.sum())
         largest = max(largest, float(error.max(initial=0.0)))
         count += error.size
-    # Zeros for zeros are perfect; errors where zeros are expected have no signal at all.
-    ratio = math.inf if noise == 0 else signal / noise
-    snr = _PERFECT_DB if ratio == math.inf else (10 * math.log10(ratio) if ratio > 0 else -_PERFECT_DB)
-    agreement = None
+        if wanted.dtype.kind == "f":
+            ratios.append(_decibels(float(np.square(wide).sum()), float(np.square(error).sum())))
+        else:
+            ratios.append(_PERFECT_DB)
+            equal.append(float((error == 0).mean()))
     first = expected[0]
-    if first.ndim > 1 and first.shape[1] > 1 and (first.ndim == 2 or first.shape[1] == classes):
-        agreement = float((expected[0].argmax(1) == actual[0].argmax(1)).mean())
+    decides = first.ndim > 1 and first.shape[1] > 1 and first.dtype.kind == "f" and classes is not None
+    if decides and (first.ndim == 2 or first.shape[1] == classes):
+        equal.append(float((expected[0].argmax(1) == actual[0].argmax(1)).mean()))
+    worst = int(np.argmin(ratios))
     return Comparison(
         samples=expected[0].shape[0],
         max_error=min(largest, np.finfo(np.float64).max),
         mean_error=min(total / max(count, 1), np.finfo(np.float64).max),
-        snr_db=max(-_PERFECT_DB, min(snr, _PERFECT_DB)),
-        agreement=agreement,
+        snr_db=ratios[worst],
+        agreement=min(equal, default=None),
+        output=(names[worst] if names else f"output {worst}") if len(expected) > 1 else None,
     )
+
+
+def _decibels(signal: float, noise: float) -> float:
+    """Return a ratio that JSON can express: zeros for zeros are perfect, errors where zeros belong have no signal."""
+    if noise == 0:
+        return _PERFECT_DB
+    ratio = signal / noise
+    return -_PERFECT_DB if ratio == 0 else max(-_PERFECT_DB, min(10 * math.log10(ratio), _PERFECT_DB))
 
 
 def verify(
     artifact: Artifact,
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: pytrees.Inputs,
     *,
     task: Task | None = None,
-    targets: Tensor | None = None,
+    targets: Any = None,
     tolerance: Tolerance | None = None,
-    calibration: Sequence[Tensor] | None = None,
+    calibration: pytrees.Inputs | None = None,
     seed: int = 0,
 ) -> Check:
     """Run an artifact and compare it to its PyTorch source.
@@ -172,10 +201,10 @@ def verify(
         artifact: Run in its runtime on this machine (or in a reference evaluator). Where that is impossible, the file
             that it was compiled from is run, and the check is of that file.
         model: The source of the artifact; compared in evaluation mode, left as it was.
-        inputs: Real inputs, one tensor ``(batch, ...)`` for each input of the model; the batch is a multiple of the
+        inputs: Real inputs, batched, as the model takes them (`sekron_edge.pytrees`); the batch is a multiple of the
             artifact's.
         task: With ``targets``, the artifact's metric is compared to the model's.
-        targets: Of the inputs, ``(batch, ...)``.
+        targets: Of the inputs.
         tolerance: By default that of the precision, in ``TOLERANCES``.
         calibration: The inputs that the artifact was calibrated on; in int8 they help to find the first layer that
             differs.
@@ -186,32 +215,37 @@ def verify(
             or says that the file is not what the model exports to.
         ConfigError: If there are no inputs.
     """
-    if not inputs or not len(inputs[0]):
+    if not pytrees.tensors(inputs) or not pytrees.batch_size(inputs):
         raise ConfigError("verification needs at least one real input")
+    original = model
+    model, real = flattened(model, inputs)
+    samples = None if calibration is None else pytrees.tensors(pytrees.in_single(calibration))
     allowed = tolerance or TOLERANCES[artifact.precision]
     artifact = artifact.runnable
     session = get_exporter(artifact.format).load(artifact)
     generator = torch.Generator().manual_seed(seed)
-    noise = [_noise_like(value.float(), generator) for value in inputs]
-    classes = 0 if task is None else len(task.labels)
+    noise = [_noise_like(value, generator) for value in real]
+    like = outputs_for(original, pytrees.first(pytrees.in_single(inputs)))
+    names = list(pytrees.named_tensors(like))
+    classes = _classes(task, targets)
     compared = {}
     outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
-    for kind, values, least in (("real inputs", list(inputs), allowed), ("noise", noise, allowed.of_outputs())):
+    for kind, values, least in (("real inputs", list(real), allowed), ("noise", noise, allowed.of_outputs())):
         actual = predict(session, artifact, [value.numpy() for value in values])
-        outputs[kind] = _outputs(model, values), actual
-        compared[kind] = compare(*outputs[kind], classes=classes)
+        outputs[kind] = _outputs(model, values, artifact), actual
+        compared[kind] = compare(*outputs[kind], classes=classes, names=names)
         if not compared[kind].within(least):
             raise VerificationError(
                 f"{artifact.path.name} does not compute what its model computes: on {kind} {compared[kind]}, where "
-                f"{least} must hold. {_blame(artifact, model, values, least, calibration, classes)}"
+                f"{least} must hold. {_blame(artifact, model, values, least, samples, classes)}"
             )
     metric = None
     if task is not None and targets is not None:
-        metric = _metric(task, targets, *outputs["real inputs"])
+        metric = _metric(task, targets, like, *outputs["real inputs"])
         if metric.model - metric.artifact > allowed.metric:
             raise VerificationError(
                 f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
-                f"{_blame(artifact, model, list(inputs), allowed, calibration, classes)}"
+                f"{_blame(artifact, model, list(real), allowed, samples, classes)}"
             )
     return Check(
         artifact_sha256=artifact.sha256,
@@ -225,19 +259,34 @@ def verify(
     )
 
 
+def _classes(task: Task | None, targets: Any) -> int | None:
+    """Return the number of classes that outputs decide among; None where the targets are values, not classes."""
+    if any(value.is_floating_point() for value in pytrees.tensors(targets)):
+        return None
+    return 0 if task is None else len(task.labels)
+
+
 def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
-    """Return noise with the mean and the spread of real inputs, within their range: int8 has no values beyond it."""
+    """Return noise with the mean and the spread of real inputs, within their range: int8 has no values beyond it.
+
+    Integers mean something each, as the number of a word: they are the real ones in another order.
+    """
+    if not real.is_floating_point():
+        return real.flatten()[torch.randperm(real.numel(), generator=generator)].reshape(real.shape)
     noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
     return noise.clamp(real.min(), real.max())
 
 
-def score_artifact(artifact: Artifact, task: Task, *, samples: int | None = None) -> float:
+def score_artifact(
+    artifact: Artifact, task: Task, *, like: pytrees.Outputs | None = None, samples: int | None = None
+) -> float:
     """Return the task's metric of an artifact on held-out samples, run in its runtime on this machine.
 
     Args:
         artifact: It, or the file that it was compiled from, is run; samples that do not fill its last batch are left
             out.
         task: Its held-out data and metric are used.
+        like: Outputs of the model that was exported: the metric sees their structure. None: the first output alone.
         samples: Most samples, spread over all; by default all.
     """
     artifact = artifact.runnable
@@ -251,17 +300,28 @@ def score_artifact(artifact: Artifact, task: Task, *, samples: int | None = None
         chosen, batch * _SCORED_TOGETHER, collate_fn=collate, generator=torch.Generator().manual_seed(0)
     )
     for inputs, targets in loader:
-        whole = len(inputs) - len(inputs) % batch
+        size = pytrees.batch_size(inputs)
+        whole = size - size % batch
         if whole:
-            outputs = predict(session, artifact, [inputs[:whole].numpy()])
-            metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets[:whole])
+            given = [value.numpy() for value in pytrees.tensors(next(pytrees.batches(inputs, whole)))]
+            outputs = predict(session, artifact, given)
+            restored = _restored(outputs[:1], torch.zeros(1)) if like is None else _restored(outputs, like)
+            metric.update(restored, next(pytrees.batches(targets, whole)))
     return float(metric.compute())
 
 
-def _metric(task: Task, targets: Tensor, expected: Sequence[Array], actual: Sequence[Array]) -> MetricPair:
+def _restored(outputs: Sequence[Array], like: pytrees.Outputs) -> pytrees.Outputs:
+    """Return outputs in the structure of a model's own."""
+    values = [torch.from_numpy(each.astype(np.float32) if each.dtype.kind == "f" else each) for each in outputs]
+    return pytrees.restored(values, like)
+
+
+def _metric(
+    task: Task, targets: Any, like: pytrees.Outputs, expected: Sequence[Array], actual: Sequence[Array]
+) -> MetricPair:
     def value(outputs: Sequence[Array]) -> float:
         metric = task.metric()
-        metric.update(torch.from_numpy(outputs[0].astype(np.float32)), targets)
+        metric.update(_restored(outputs, like), targets)
         return float(metric.compute())
 
     return MetricPair(name=task.metric_name, model=value(expected), artifact=value(actual))
@@ -286,11 +346,20 @@ class _Tap(nn.Module):
         return seen[0]
 
 
-def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
+def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> list[Array]:
+    """Return a model's outputs; in batches of the artifact's size, if they are not one for each sample."""
     evaluated = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        result = evaluated(*inputs)
-    results = result if isinstance(result, tuple) else (result,)
+    total = len(inputs[0])
+
+    def run(values: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            result = evaluated(*values)
+        return list(result) if isinstance(result, tuple) else [result]
+
+    results = run(inputs)
+    size = artifact.inputs[0].shape[0]
+    if total > size and any(not value.ndim or len(value) != total for value in results):
+        results = list(pytrees.concatenated([run(piece) for piece in pytrees.batches(list(inputs), size)]))
     return [value.numpy() for value in results]
 
 
@@ -319,11 +388,11 @@ def _blame(
     inputs: Sequence[Tensor],
     allowed: Tolerance,
     calibration: Sequence[Tensor] | None,
-    classes: int,
+    classes: int | None,
 ) -> str:
     """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
     batch = artifact.inputs[0].shape[0]
-    example = tuple(value[:batch] for value in inputs)
+    example = tuple(next(pytrees.batches(list(inputs), batch)))
     exporter = get_exporter(artifact.format)
 
     def differs(candidate: nn.Module) -> bool:
@@ -331,7 +400,7 @@ def _blame(
             path = Path(folder) / f"part{exporter.suffix}"
             part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
-        return not compare(_outputs(candidate, inputs), actual, classes=classes).within(allowed)
+        return not compare(_outputs(candidate, inputs, artifact), actual, classes=classes).within(allowed)
 
     try:
         if not differs(model):

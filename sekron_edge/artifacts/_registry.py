@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sekron_edge.artifacts._artifact import Array, Artifact, Precision
+from sekron_edge.artifacts._artifact import Array, Artifact, Precision, TensorSpec
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
     DeviceExporter,
@@ -23,6 +23,8 @@ from sekron_edge.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     import torch
+
+    from sekron_edge import pytrees
 
 ENTRY_POINT_GROUP = "sekron_edge.exporters"
 _VARIANT = ":"
@@ -126,41 +128,53 @@ def adopt(file: Path, *, format: str, folder: Path) -> Artifact:
 
 def export(
     model: torch.nn.Module,
-    example_inputs: tuple[torch.Tensor, ...],
+    example_inputs: pytrees.Inputs,
     *,
     format: str,
     precision: Precision = "fp32",
     out: str | Path,
     name: str = "model",
-    calibration: Sequence[torch.Tensor] | None = None,
+    calibration: pytrees.Inputs | None = None,
 ) -> Artifact:
     """Export a model as ``out/NAME_PRECISION.SUFFIX``.
 
     Args:
         model: Any module; exported in ``eval`` mode, left untouched.
-        example_inputs: One tensor an input; their shapes become the artifact's.
+        example_inputs: As the model takes them (`sekron_edge.pytrees`); their shapes become the artifact's. An artifact
+            takes the tensors in them one by one, and gives those of the outputs; floats are float32.
         format: ``executorch``, ``coreml``, ``litert``, or that of an installed plug-in.
         precision: One of the format's precisions.
         out: Folder to write to, made if absent.
         name: Stem of the file.
-        calibration: Real inputs, one tensor ``(samples, ...)`` an input of the model, never held-out data; int8
-            activations take their scales from them.
+        calibration: Real inputs, batched, in the same form, never held-out data; int8 activations take their scales
+            from them.
 
     Raises:
         ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data.
         ExportError: If the conversion fails.
     """
+    from sekron_edge import pytrees
+    from sekron_edge.nn import flattened
+
     exporter = get_exporter(format)
     if precision not in exporter.precisions:
         raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
-    return exporter.export(model, example_inputs, precision=precision, path=path, calibration=calibration)
+    flat, inputs = flattened(model, example_inputs)
+    samples = None if calibration is None else pytrees.tensors(pytrees.in_single(calibration))
+    return exporter.export(flat, inputs, precision=precision, path=path, calibration=samples)
+
+
+def _is_shared(spec: TensorSpec, array: Array, batch: int) -> bool:
+    """Whether an input has no batch axis: it is the same for all samples."""
+    return array.shape == spec.torch_shape and array.shape[:1] != (batch,)
 
 
 def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Run a session on inputs in PyTorch's layout; outputs come back in PyTorch's layout.
 
-    The batch of ``inputs`` may be any multiple of the artifact's own batch: it is run in pieces.
+    The batch of ``inputs`` may be any multiple of the artifact's own batch: it is run in pieces. An input of the
+    artifact's own shape whose length is not that of the batch is the same for all pieces.
 
     Raises:
         ExportError: If the number of inputs, or a shape, is not the artifact's.
@@ -174,7 +188,8 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
     pieces = []
     for start in range(0, total, batch):
         piece = [
-            spec.from_torch(array[start : start + batch]) for spec, array in zip(artifact.inputs, inputs, strict=True)
+            spec.from_torch(array if _is_shared(spec, array, batch) else array[start : start + batch])
+            for spec, array in zip(artifact.inputs, inputs, strict=True)
         ]
         pieces.append(session.run(piece))
     return tuple(

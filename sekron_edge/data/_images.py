@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from sekron_edge.errors import DataError
+from sekron_edge.pytrees import in_single
 from sekron_edge.task import Normalization
 
 
@@ -183,9 +184,25 @@ def _reflected(index: Tensor, size: int) -> Tensor:
     return torch.where(index >= size, 2 * (size - 1) - index, index)
 
 
-def collate(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return a batch of ``__getitems__`` as it is; stack a list of samples."""
-    if isinstance(batch, tuple) and isinstance(batch[0], Tensor):
-        return batch[0], batch[1]
-    inputs, targets = default_collate(list(batch))
-    return inputs, targets
+def collate(batch: Any) -> Any:
+    """Make one batch of samples, floats in float32.
+
+    Every tensor of a list of samples, any pytrees, is stacked. What is no list is a batch, made by a data set's own
+    ``__getitems__``; so it may hold tensors that are the same for all samples.
+
+    Raises:
+        DataError: If samples differ in structure or shape.
+    """
+    if not isinstance(batch, list):
+        return in_single(batch)
+    try:
+        return in_single(default_collate(batch))
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise DataError(f"samples must be alike in structure and shape to make a batch: {error}") from error
+
+
+def batch_of(samples: Any, indices: Sequence[int]) -> Any:
+    """Return some samples of a data set as one batch."""
+    if hasattr(samples, "__getitems__"):
+        return collate(samples.__getitems__(list(indices)))
+    return collate([samples[index] for index in indices])

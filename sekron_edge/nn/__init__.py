@@ -9,6 +9,7 @@ from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.nn._equalize import equalize_labels_
 from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized
+from sekron_edge.nn._flat import FlatModel, flattened, outputs_for
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
@@ -27,6 +28,7 @@ __all__ = [
     "FactorizedConv",
     "FactorizedLinear",
     "FakeQuantized",
+    "FlatModel",
     "HiddenLayer",
     "Operation",
     "OperationGraph",
@@ -37,6 +39,7 @@ __all__ = [
     "expose_layers",
     "factorize",
     "factorize_layer",
+    "flattened",
     "fold_batch_norms_",
     "initialize_factors_",
     "input_moments",
@@ -44,6 +47,7 @@ __all__ = [
     "layer_primitives",
     "layer_weight",
     "operations",
+    "outputs_for",
     "peak_elements",
     "rebuilt_kernels",
     "replace_layers",

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sekron_edge import pytrees
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 
 _LEAST = 1e-4  # of the largest range; smaller ranges carry no information
 
 
-def equalize_labels_(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
+def equalize_labels_(model: nn.Module, batches: Iterable[pytrees.Inputs]) -> None:
     """Rescale the factors of every layer so that ranges on real inputs are alike. In floats, outputs stay the same.
 
     Args:
@@ -37,7 +38,7 @@ def equalize_labels_(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) ->
     try:
         with torch.no_grad():
             for batch in batches:
-                model(*batch)
+                pytrees.call(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -52,7 +52,7 @@ def outputs_of(model: nn.Module, inputs: pytrees.Inputs) -> pytrees.Outputs:
     """Run a model in evaluation mode, as it is exported, in float32; it is left as it was."""
     with torch.no_grad(), evaluation_mode(model), torch.random.fork_rng(devices=[]), _as_exported():
         torch.manual_seed(0)
-        return pytrees.call(model, pytrees.map_tensors(_single, inputs))
+        return pytrees.call(model, pytrees.in_single(inputs))
 
 
 @contextmanager
@@ -64,10 +64,6 @@ def _as_exported() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-def _single(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def attentions(model: nn.Module, inputs: pytrees.Inputs) -> Iterator[Change]:
@@ -129,7 +125,7 @@ def _called(model: nn.Module, inputs: pytrees.Inputs, *kinds: type[nn.Module]) -
 
 def functional_weights(model: nn.Module, inputs: pytrees.Inputs) -> Iterator[Change]:
     """Yield layers for modules that are just one, and for parameters that are handed to functions."""
-    captured = capture(model, pytrees.map_tensors(_single, inputs))
+    captured = capture(model, pytrees.in_single(inputs))
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = {modules[name] for name in (*supported, *refused)}

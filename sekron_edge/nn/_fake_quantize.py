@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sekron_edge import pytrees
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._modes import evaluation_mode
@@ -46,7 +47,7 @@ class FakeQuantized(nn.Module):
         calibration: Batches of real inputs, never held-out data.
     """
 
-    def __init__(self, model: nn.Module, calibration: Iterable[tuple[Tensor, ...]]) -> None:
+    def __init__(self, model: nn.Module, calibration: Iterable[pytrees.Inputs]) -> None:
         super().__init__()
         self.model = model
         observing = _Observing()
@@ -54,22 +55,20 @@ class FakeQuantized(nn.Module):
             for batch in calibration:
                 observing.place = 0
                 with observing:
-                    outputs = model(*batch)
-                for value in outputs if isinstance(outputs, tuple) else (outputs,):
+                    outputs = pytrees.call(model, batch)
+                for value in filter(torch.is_floating_point, pytrees.tensors(outputs)):
                     observing.see(value)
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(observing.ranges))
         self._layer_of = tuple(observing.layers)
         self._exact: frozenset[str | None] = frozenset()
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> pytrees.Outputs:
         """Run the model with rounding."""
         rounding = _Rounding(self._rounded_value, self._rounded_weight)
         with rounding:
-            outputs = self.model(*inputs)
-        if isinstance(outputs, tuple):
-            return tuple(map(rounding.value, outputs))
-        return rounding.value(outputs)
+            outputs = self.model(*args, **kwargs)
+        return pytrees.map_tensors(lambda out: rounding.value(out) if out.is_floating_point() else out, outputs)
 
     @contextmanager
     def without(self, layers: Iterable[str | None]) -> Iterator[None]:
@@ -129,7 +128,7 @@ class _Rounding(TorchFunctionMode):
         return rounded
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        if func in _WEIGHT_AXIS and len(args) > 1:
+        if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
             weight = self._weight(self._place, args[1], _WEIGHT_AXIS[func])
             args = (self.value(args[0]), weight, *args[2:])
         elif _joins(func, args):
@@ -157,7 +156,7 @@ class _Observing(TorchFunctionMode):
         self.place += 1
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        if func in _WEIGHT_AXIS and len(args) > 1:
+        if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
             self.see(args[0])
         elif _joins(func, args):
             for value in args[:2]:

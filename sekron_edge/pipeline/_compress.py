@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
+from sekron_edge import pytrees
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.bundle import Manifest, pack
 from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.nn import expose_layers, untied_state
+from sekron_edge.nn import untied_state
 from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._delivery import deliver, describe, golden
 from sekron_edge.pipeline._finish import finish
@@ -42,7 +43,7 @@ class Compressed:
 
 def plan(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: pytrees.Inputs,
     profile: DeviceProfile | str,
     *,
     task: Task,
@@ -62,7 +63,8 @@ def plan(
 
     Args:
         model: Left untouched.
-        example_inputs: One tensor per input; their shapes become the artifact's.
+        example_inputs: A batch of 1, as the model takes them (`sekron_edge.pytrees`): a tensor, a tuple of arguments,
+            or a dict of keyword arguments, any pytrees. Their shapes become the artifact's.
         profile: The device, or its id.
         task: Its calibration data decides how much each layer's error costs.
         budget: By default half of the dense model's latency.
@@ -83,14 +85,14 @@ def plan(
     target = Target.choose(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
-    job = Job(expose_layers(model, example_inputs), example_inputs, task, target, budget=budget, seed=seed)
+    job = Job.prepared(model, example_inputs, task, target, budget=budget, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         return plan_of(job, work=work or Path(folder), progress=progress or LogProgress())
 
 
 def compress(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: pytrees.Inputs,
     *,
     profile: DeviceProfile | str,
     task: Task,
@@ -113,7 +115,8 @@ def compress(
 
     Args:
         model: Trained; left untouched.
-        example_inputs: One tensor per input, a batch of 1; their shapes become the artifacts'.
+        example_inputs: A batch of 1, as the model takes them (`sekron_edge.pytrees`): a tensor, a tuple of arguments,
+            or a dict of keyword arguments, any pytrees. Their shapes become the artifacts'.
         profile: The device, or its id.
         task: What the model is for.
         out: Folder of the bundle; it appears whole, or not at all.
@@ -146,8 +149,8 @@ def compress(
         runs=runs,
         measured_on=measured_on,
     )
-    job = Job(
-        expose_layers(model, example_inputs),
+    job = Job.prepared(
+        model,
         example_inputs,
         task,
         target,
@@ -193,7 +196,7 @@ def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Co
     deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
     manifest = describe(job, finished, deliveries)
     _require_kept(manifest, work)
-    manifest = pack(manifest, chosen, golden(finished.model, job.task), untied_state(finished.model), out)
+    manifest = pack(manifest, chosen, golden(finished.model, job), untied_state(finished.model), out)
     work.remove()
     return Compressed(out, manifest, chosen, finished.model)
 

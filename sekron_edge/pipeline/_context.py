@@ -73,7 +73,7 @@ def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContex
         latencies = [latency_model_of(job.target) for job in jobs]
     for latency in latencies:
         progress.say(f"latency model: {latency.source}")
-    calibration = Calibration(jobs[0].model, (jobs[0].calibration_inputs,))
+    calibration = Calibration(jobs[0].model, jobs[0].calibration_inputs)
     scores = scores_for(jobs, calibration, latencies, progress=progress)
     evaluator = evaluator_for(calibration, jobs[0].task)
     return [PlanningContext(job, calibration, own, evaluator) for job, own in zip(jobs, scores, strict=True)]
@@ -85,7 +85,7 @@ def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
         calibration,
         divergence=task.divergence or task.distillation,
         settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
-        evaluated_on=(calibration_inputs(task, _EVALUATED_SAMPLES),),
+        evaluated_on=calibration_inputs(task, _EVALUATED_SAMPLES),
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sekron_edge import pytrees
 from sekron_edge.artifacts import Artifact, Precision, TensorSpec, export, get_exporter
 from sekron_edge.budget import Evidence
 from sekron_edge.bundle import (
@@ -19,20 +20,19 @@ from sekron_edge.bundle import (
     Golden,
     Manifest,
     PixelNormalization,
-    Score,
     check_promises,
     delivery_evidence,
 )
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
 from sekron_edge.measurement import Measurement
+from sekron_edge.nn import outputs_for
 from sekron_edge.pipeline._finish import Finished
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._samples import heldout_samples
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._trials import measure_pair
-from sekron_edge.task import Task
 from sekron_edge.verification import Check, score_artifact, verify
 
 _VERIFIED_SAMPLES = 512
@@ -69,11 +69,11 @@ def _delivered(
     finished: Finished,
     format: str,
     precision: Precision,
-    verified_on: tuple[Tensor, Tensor],
+    verified_on: tuple[pytrees.Inputs, Any],
     work: Path,
     progress: Progress,
 ) -> Delivery:
-    calibration = (job.calibration_inputs,)
+    calibration = job.calibration_inputs
 
     def exported(model: nn.Module, name: str) -> Artifact:
         return export(
@@ -92,7 +92,7 @@ def _delivered(
     samples = None if few else _SCORED_ELSEWHERE
     before = after = score = dense_score = None
     if measurable or (check is not None and precision == "int8"):
-        score, dense_score = _scored(dense, artifact, samples, job.task, finished.score, progress)
+        score, dense_score = _scored(dense, artifact, samples, job, finished, progress)
     if measurable:
         before, after = _measured(dense, artifact, job.target, progress)
     return Delivery(
@@ -112,26 +112,27 @@ def _delivered(
 
 
 def _checked(
-    artifact: Artifact, model: nn.Module, job: Job, verified_on: tuple[Tensor, Tensor]
+    artifact: Artifact, model: nn.Module, job: Job, verified_on: tuple[pytrees.Inputs, Any]
 ) -> tuple[Check | None, str]:
     """Verify an artifact on held-out samples; if nothing here runs it, return the reason."""
     inputs, targets = verified_on
-    calibration = (job.calibration_inputs,)
     try:
-        return verify(artifact, model, [inputs], task=job.task, targets=targets, calibration=calibration), ""
+        check = verify(artifact, model, inputs, task=job.task, targets=targets, calibration=job.calibration_inputs)
+        return check, ""
     except NotRunnableError as error:
         return None, str(error)
 
 
 def _scored(
-    dense: Artifact, artifact: Artifact, samples: int | None, task: Task, shown_as: Score, progress: Progress
+    dense: Artifact, artifact: Artifact, samples: int | None, job: Job, finished: Finished, progress: Progress
 ) -> tuple[float, float]:
     """Score an artifact and the dense one on ``samples`` held-out samples, or on all."""
     name = artifact.path.name
     with progress.busy(f"scoring {name} and the dense model's on held-out data"):
-        score, dense_score = (score_artifact(one, task, samples=samples) for one in (artifact, dense))
-    shown = shown_as.shown
-    progress.say(f"{name}: held-out {task.metric_name} {shown(score)}, dense {shown(dense_score)}")
+        like = outputs_for(finished.model, job.example_inputs)
+        score, dense_score = (score_artifact(one, job.task, like=like, samples=samples) for one in (artifact, dense))
+    shown = finished.score.shown
+    progress.say(f"{name}: held-out {job.task.metric_name} {shown(score)}, dense {shown(dense_score)}")
     return score, dense_score
 
 
@@ -179,9 +180,7 @@ def _budgeted_evidence(finished: Finished, deliveries: Sequence[Delivery], targe
 
 def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> Manifest:
     """Return the manifest: everything that the bundle holds and promises."""
-    with torch.no_grad():
-        output = finished.model(*job.example_inputs)
-    outputs = output if isinstance(output, tuple) else (output,)
+    outputs = outputs_for(finished.model, job.example_inputs)
     plan, target, task = finished.plan, job.target, job.task
     normalization = task.normalization
     packages = {package: v for delivery in deliveries for package, v in delivery.artifact.versions.items()}
@@ -210,17 +209,22 @@ def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> 
     )
 
 
-def golden(model: nn.Module, task: Task) -> Golden:
-    """Return real inputs and the PyTorch model's outputs for them."""
-    inputs, _ = heldout_samples(task, _GOLDEN_SAMPLES)
-    with torch.no_grad():
-        output = model(inputs)
-    outputs = output if isinstance(output, tuple) else (output,)
-    return Golden((inputs.numpy(),), tuple(value.numpy() for value in outputs))
+def golden(model: nn.Module, job: Job) -> Golden:
+    """Return real inputs and the PyTorch model's outputs for them, tensor by tensor."""
+    inputs, _ = heldout_samples(job.task, _GOLDEN_SAMPLES)
+    samples = [pytrees.tensors(outputs_for(model, one)) for one in pytrees.batches(inputs, 1)]
+    outputs = pytrees.tensors(pytrees.concatenated(samples))
+    return Golden(tuple(each.numpy() for each in pytrees.tensors(inputs)), tuple(each.numpy() for each in outputs))
 
 
-def _specs(name: str, tensors: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
+def _specs(name: str, tree: Any) -> tuple[TensorSpec, ...]:
+    """Describe tensors by their place in a pytree; one alone, or in a plain tuple, by its number."""
+    named = pytrees.named_tensors(tree, "0")
     return tuple(
-        TensorSpec(name=f"{name}_{index}", shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."))
-        for index, value in enumerate(tensors)
+        TensorSpec(
+            name=f"{name}_{place}" if place.isdigit() else place,
+            shape=tuple(value.shape),
+            dtype=str(value.dtype).removeprefix("torch."),
+        )
+        for place, value in named.items()
     )

@@ -45,7 +45,7 @@ def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
 
 def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Module:
     with progress.busy("decomposing the layers for the least error of their outputs"):
-        small = decompose(job.model, plan, calibration=(job.calibration_inputs,))
+        small = decompose(job.model, plan, calibration=job.calibration_inputs)
     small = reestimate_batch_norm(small, calibration_batches(job.task))
     if not plan.structures():
         return small

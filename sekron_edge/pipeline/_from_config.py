@@ -14,7 +14,7 @@ from sekron_edge import files
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
-from sekron_edge.nn import expose_layers, untied_state
+from sekron_edge.nn import untied_state
 from sekron_edge.pipeline._checkpoints import load_weights
 from sekron_edge.pipeline._compress import Compressed, compress_job
 from sekron_edge.pipeline._config import JobConfig
@@ -109,10 +109,9 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
     for target in targets:
         require_known_latency(target, config.budget)
     task = load_task(config)
-    inputs = example_inputs(task)
-    job = Job(
-        expose_layers(trained_model(config, task, progress), inputs),
-        inputs,
+    job = Job.prepared(
+        trained_model(config, task, progress),
+        example_inputs(task),
         task,
         targets[0],
         budget=config.budget,

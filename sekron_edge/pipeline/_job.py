@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from sekron_edge import pytrees
 from sekron_edge.budget import HALF_THE_TIME, Budget
-from sekron_edge.pipeline._models import state_fingerprint
+from sekron_edge.data import referenced
+from sekron_edge.errors import ConfigError
+from sekron_edge.nn import expose_layers, outputs_for
+from sekron_edge.pipeline._models import required_module, state_fingerprint
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint
 from sekron_edge.pipeline._target import Target
 from sekron_edge.quantization import QuantizationConfig
@@ -22,7 +27,7 @@ class Job:
 
     Attributes:
         model: Trained, with its layers exposed (`sekron_edge.expose_layers`); left untouched.
-        example_inputs: One tensor per input, a batch of 1; their shapes become the artifacts'.
+        example_inputs: A batch of 1, in the form of `sekron_edge.pytrees.call`; their shapes become the artifacts'.
         task: What the model is for.
         target: The device, and the formats that are delivered for it.
         budget: What the artifact must keep.
@@ -33,7 +38,7 @@ class Job:
     """
 
     model: nn.Module
-    example_inputs: tuple[Tensor, ...]
+    example_inputs: pytrees.Inputs
     task: Task
     target: Target
     budget: Budget = HALF_THE_TIME
@@ -42,8 +47,33 @@ class Job:
     name: str = "model"
     seed: int = 0
 
+    @classmethod
+    def prepared(
+        cls, model: nn.Module, example_inputs: pytrees.Inputs, task: Task, target: Target, **settings: Any
+    ) -> Job:
+        """Return the job of a user's model.
+
+        Args:
+            model: Any module; left untouched. The job has a copy with its layers exposed.
+            example_inputs: As the model takes them; floats become float32.
+            task: Without labels, the model's outputs become the targets.
+            target: The device and its formats.
+            **settings: The other attributes.
+
+        Raises:
+            ConfigError: If the model is no module, does not take the inputs, or gives no tensors.
+            ExportError: If torch.export cannot trace it.
+        """
+        module = required_module(model, "the model")
+        if not isinstance(task, Task):
+            raise ConfigError(f"the task must be a sekron_edge.Task, which holds data and metric; got {task!r}")
+        inputs = pytrees.in_single(example_inputs)
+        exposed = expose_layers(module, inputs)
+        outputs_for(exposed, inputs)
+        return cls(exposed, inputs, referenced(task, exposed), target, **settings)
+
     @cached_property
-    def calibration_inputs(self) -> Tensor:
+    def calibration_inputs(self) -> pytrees.Inputs:
         """The task's calibration inputs as one batch, collated once."""
         return calibration_inputs(self.task)
 

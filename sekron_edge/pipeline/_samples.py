@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
-from sekron_edge.data import collate
+from sekron_edge import pytrees
+from sekron_edge.data import batch_of, calibration_batch
 from sekron_edge.files import fingerprint
 from sekron_edge.task import Task
 
 _CALIBRATION_SAMPLES = 256
 
 
-def calibration_inputs(task: Task, samples: int = _CALIBRATION_SAMPLES) -> Tensor:
+def calibration_inputs(task: Task, samples: int = _CALIBRATION_SAMPLES) -> pytrees.Inputs:
     """Return up to ``samples`` calibration inputs as one batch."""
     count = min(samples, len(task.calibration))  # type: ignore[arg-type]
-    inputs, _ = collate([task.calibration[index] for index in range(count)])
-    return inputs
+    return calibration_batch(task, range(count))
 
 
-def heldout_samples(task: Task, samples: int) -> tuple[Tensor, Tensor]:
-    """Return up to ``samples`` held-out samples, spread over all of them, as one batch of inputs and targets."""
+def heldout_samples(task: Task, samples: int) -> tuple[pytrees.Inputs, Any]:
+    """Return up to ``samples`` held-out samples of a task with targets, spread over all, as one batch of both."""
     total = len(task.heldout)  # type: ignore[arg-type]
     chosen = range(0, total, max(1, total // samples))[:samples]
-    return collate([task.heldout[index] for index in chosen])
+    inputs, targets = batch_of(task.heldout, chosen)
+    return inputs, targets
 
 
-def example_inputs(task: Task) -> tuple[Tensor, ...]:
-    """Return one calibration input, as a batch of 1."""
-    return (task.calibration[0][0].unsqueeze(0),)
+def example_inputs(task: Task) -> pytrees.Inputs:
+    """Return the inputs of one calibration sample, as a batch of 1, as the model's arguments."""
+    args, kwargs = pytrees.arguments(calibration_batch(task, range(1)))
+    return kwargs or args
 
 
-def data_fingerprint(inputs: Tensor, task: Task) -> str:
+def data_fingerprint(inputs: pytrees.Inputs, task: Task) -> str:
     """Hash a task's calibration inputs: they change with the data, their normalisation and their seed."""
-    return fingerprint(inputs.numpy().tobytes(), len(task.train))  # type: ignore[arg-type]
+    return fingerprint(*(value.numpy().tobytes() for value in pytrees.tensors(inputs)), len(task.train))  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
         __version__,
         _SCORING,
         state_fingerprint(job.model),
-        [tuple(value.shape) for value in job.example_inputs],
+        [tuple(value.shape) for value in tensors(job.example_inputs)],
         [value.numpy().tobytes() for value in tensors(calibration.inputs)],
         latency.model_dump_json(),
         job.target.precision,

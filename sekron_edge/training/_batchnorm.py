@@ -8,19 +8,17 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
 
-from sekron_edge.data import collate
+from sekron_edge.data import calibration_batch
 from sekron_edge.pytrees import Inputs, call, map_tensors
 from sekron_edge.task import Task
 
 
 def calibration_batches(task: Task, *, size: int = 256) -> Iterator[Inputs]:
     """Yield a task's calibration inputs, batch by batch; an incomplete last batch is left out if there are others."""
-    samples = task.calibration
-    whole = len(samples) > size  # type: ignore[arg-type]
-    for batch in DataLoader(samples, size, collate_fn=collate, drop_last=whole, generator=torch.Generator()):
-        yield batch if task.loss is None else batch[0]
+    count = len(task.calibration)  # type: ignore[arg-type]
+    for start in range(0, max(1, count - size + 1), size):
+        yield calibration_batch(task, range(start, min(start + size, count)))
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Inputs]) -> nn.Module:

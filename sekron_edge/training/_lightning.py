@@ -11,6 +11,8 @@ from lightning import LightningModule
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from sekron_edge import pytrees
+from sekron_edge.data import batch_of
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import whole_file
 from sekron_edge.task import Task
@@ -87,16 +89,17 @@ class Training(LightningModule):
         self._order.epoch = self.current_epoch
         torch.manual_seed(self._config.seed * 1000 + self.current_epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Any], batch_index: int) -> Tensor:
         """Return the loss of a batch."""
         inputs, targets = batch
         if self._channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        outputs = _in_single(self.student(inputs))
+        outputs = _in_single(pytrees.call(self.student, inputs))
+        assert self._task.loss is not None
         loss = self._task.loss(outputs, targets)
         for teacher in self._teacher:
             with torch.no_grad():
-                reference = _in_single(teacher(inputs))
+                reference = _in_single(pytrees.call(teacher, inputs))
             alpha = self._config.alpha
             loss = alpha * self._task.distillation(outputs, reference) + (1 - alpha) * loss
         if not torch.isfinite(loss):
@@ -112,10 +115,10 @@ class Training(LightningModule):
         """Start a new metric."""
         self._metric = self._task.metric().to(self.device)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: tuple[Any, Any], batch_index: int) -> None:
         """Count a batch of the calibration data."""
         del batch_index
-        self._metric.update(_in_single(self.student(batch[0])), batch[1])
+        self._metric.update(_in_single(pytrees.call(self.student, batch[0])), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         """Stop if the metric has not improved for long enough."""
@@ -167,15 +170,15 @@ class Training(LightningModule):
         }
 
 
-def _in_single(outputs: Tensor) -> Tensor:
+def _in_single(outputs: pytrees.Outputs) -> pytrees.Outputs:
     """Return outputs of mixed precision in float32, because losses are sums of small differences."""
-    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+    return pytrees.map_tensors(lambda out: out.float() if out.dtype == torch.bfloat16 else out, outputs)
 
 
 def _takes_channels_last(model: nn.Module, task: Task) -> bool:
     """Return whether images may be laid out channels-last, which trains faster but breaks ``view``."""
-    inputs = task.calibration[0][0].unsqueeze(0)
-    if inputs.ndim != 4:
+    inputs, _ = batch_of(task.calibration, [0])
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
         return False
     copy: nn.Module = deepcopy(model).cpu().eval()
     copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

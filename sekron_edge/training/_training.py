@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sekron_edge.data import collate
+from sekron_edge import pytrees
+from sekron_edge.data import collate, referenced
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.nn import evaluation_mode, rebuilt_kernels
 from sekron_edge.task import Samples, Task
@@ -41,8 +42,9 @@ def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size
     device = torch.device("cpu") if parameter is None else parameter.device
     metric = task.metric().to(device)
     with torch.inference_mode(), evaluation_mode(model):
-        for inputs, targets in _loader(splits[split], batch_size):
-            metric.update(model(inputs.to(device)), targets.to(device))
+        for batch in _loader(splits[split], batch_size):
+            inputs, targets = pytrees.map_tensors(lambda value: value.to(device), batch)
+            metric.update(pytrees.call(model, inputs), targets)
         return float(metric.compute())
 
 
@@ -67,8 +69,12 @@ def train(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the loss is no longer finite, or the checkpoint is of other settings.
+        ConfigError: If the task has no labels, the loss is no longer finite, or the checkpoint is of other settings.
     """
+    if task.loss is None:
+        raise ConfigError(
+            f"task {task.name!r} has no labels to train on: give the model's weights, or a task with a loss"
+        )
     return _fit(model, None, task, config or TrainConfig(), checkpoints, resume, progress)
 
 
@@ -87,10 +93,10 @@ def finetune(
     The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those of `train`; the
     default settings are those of `FinetuneConfig`. Neither model is modified.
     """
-    return _fit(student, teacher, task, config or FinetuneConfig(), checkpoints, resume, progress)
+    return _fit(student, teacher, referenced(task, teacher), config or FinetuneConfig(), checkpoints, resume, progress)
 
 
-def _loader(samples: Samples, batch_size: int, order: EpochOrder | None = None) -> DataLoader[tuple[torch.Tensor, ...]]:
+def _loader(samples: Samples, batch_size: int, order: EpochOrder | None = None) -> DataLoader[Any]:
     # The loader's own generator keeps it from drawing on the global one, which augmentation uses.
     size = len(samples)  # type: ignore[arg-type]
     if size == 0:

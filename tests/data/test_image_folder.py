@@ -144,6 +144,7 @@ def test_classes_come_in_the_order_of_a_file_and_may_be_some_of_the_models(tmp_p
     task = load(folder, size=8, classes=classes)
     assert task.labels == ("cow", "ant", "n01", "bee")
     assert sorted(int(task.heldout[index][1]) for index in range(2)) == [1, 2]
+    assert task.loss is not None
     assert float(task.loss(torch.eye(4)[[2, 1]] * 99, torch.tensor([2, 1]))) == pytest.approx(0)
     metric = task.metric()
     metric.update(torch.eye(4)[[2, 3]], torch.tensor([2, 1]))

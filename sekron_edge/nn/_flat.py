@@ -1,0 +1,82 @@
+"""Models of any pytrees as models of tensors: several tensors in, several out, as files of models have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sekron_edge import pytrees
+from sekron_edge.errors import ConfigError
+from sekron_edge.nn._modes import evaluation_mode
+
+
+class FlatModel(nn.Module):
+    """Takes the tensors of a model's inputs one by one, and gives those of its outputs as a tuple.
+
+    Args:
+        model: Called as `sekron_edge.pytrees.call` does; not copied.
+        inputs: Their structure, and the values of leaves that are no tensors.
+    """
+
+    def __init__(self, model: nn.Module, inputs: pytrees.Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._leaves, self._spec = pytree.tree_flatten(inputs)
+        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        self._places = [place for place, leaf in enumerate(pytree.tree_leaves(inputs)) if isinstance(leaf, Tensor)]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Call the model."""
+        leaves = list(self._leaves)
+        for place, value in zip(self._places, given, strict=True):
+            leaves[place] = value
+        outputs = pytrees.call(self.model, pytree.tree_unflatten(leaves, self._spec))
+        # Files have no scalars.
+        return tuple(out.reshape(1) if out.ndim == 0 else out for out in pytrees.tensors(outputs))
+
+
+def flattened(model: nn.Module, inputs: pytrees.Inputs) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return a model that takes tensors and gives a tensor or a tuple of them, and its inputs, floats in float32.
+
+    The model itself is returned where it is such a model.
+
+    Args:
+        model: Run once on the first sample of ``inputs``.
+        inputs: In the form of `sekron_edge.pytrees.call`, batched.
+
+    Raises:
+        ConfigError: If the inputs or the outputs hold no tensor, or the model does not take the inputs.
+    """
+    inputs = pytrees.in_single(inputs)
+    flat = tuple(pytrees.tensors(inputs))
+    if not flat:
+        raise ConfigError(f"inputs must hold a tensor; got {type(inputs).__name__}")
+    args, kwargs = pytrees.arguments(inputs)
+    outputs = outputs_for(model, pytrees.first(inputs))
+    plain_inputs = not kwargs and all(isinstance(value, Tensor) for value in args)
+    given = outputs if isinstance(outputs, tuple) else (outputs,)
+    if plain_inputs and all(isinstance(value, Tensor) and value.ndim for value in given):
+        return model, flat
+    return FlatModel(model, inputs), flat
+
+
+def outputs_for(model: nn.Module, inputs: pytrees.Inputs) -> Any:
+    """Return a model's outputs, in evaluation mode; the model is left as it was.
+
+    Raises:
+        ConfigError: If the model does not take the inputs, or its outputs hold no tensor.
+    """
+    shapes = ", ".join(str(tuple(value.shape)) for value in pytrees.tensors(inputs))
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            outputs = pytrees.call(model, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} does not take inputs of shape {shapes}: {str(error).strip()[:300]}"
+        ) from error
+    if not pytrees.tensors(outputs):
+        raise ConfigError(f"{type(model).__name__} must give tensors; it gave {type(outputs).__name__}")
+    return outputs

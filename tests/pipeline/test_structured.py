@@ -1,0 +1,189 @@
+"""Networks with several inputs and outputs of any structure: exported, verified, and in jobs without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import sekron_edge as se
+from sekron_edge import pytrees
+from sekron_edge.artifacts import Precision
+from sekron_edge.bundle import read_manifest, verify_bundle
+from sekron_edge.data import output_agreement, output_divergence, unlabelled
+from sekron_edge.errors import ConfigError, VerificationError
+from sekron_edge.training import train
+
+
+class Detector(nn.Module):
+    """Two images and a grid without a batch axis in, named outputs of different sizes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(32, 32, 3, padding=1)
+        self.scores = nn.Conv2d(32, 4, 1)
+        self.boxes = nn.Conv2d(32, 8, 1)
+
+    def forward(self, left: Tensor, right: Tensor, *, grid: Tensor) -> dict[str, Any]:
+        pair = torch.cat([self.stem(left).relu(), self.stem(right).relu()], 1)
+        y = torch.relu(self.body(pair)) + pair
+        boxes = self.boxes(y) * torch.cat([grid, grid])
+        return {"logits": self.scores(y).mean((2, 3)), "boxes": [boxes, boxes.mean((2, 3))], "version": 3}
+
+
+class Pairs(Dataset[dict[str, Tensor]]):
+    """Inputs alone; batches are made here, because the grid has no batch axis."""
+
+    def __init__(self, count: int) -> None:
+        random = torch.Generator().manual_seed(count)
+        self.images = torch.rand(count, 2, 3, 16, 16, generator=random)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"left": self.images[index, 0], "right": self.images[index, 1], "grid": grid()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        chosen = self.images[list(indices)]
+        return {"left": chosen[:, 0], "right": chosen[:, 1], "grid": grid()}
+
+
+def grid() -> Tensor:
+    return torch.linspace(0.5, 1.5, 8).reshape(1, 8, 1).expand(4, 8, 8).clone()
+
+
+@pytest.fixture(autouse=True)
+def rough_calibration(calibrated: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrated(tmp_path / "cache")
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def detector() -> nn.Module:
+    torch.manual_seed(0)
+    return Detector().eval()
+
+
+FORMATS: list[tuple[str, Precision]] = [
+    ("litert", "fp32"), ("litert", "int8"), ("executorch", "fp32"), ("coreml", "fp32"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "precision"), FORMATS)
+def test_any_structure_is_exported_and_each_output_verified(
+    format: str, precision: Precision, detector: nn.Module, tmp_path: Path
+) -> None:
+    samples = Pairs(16)
+    inputs = samples.__getitems__(range(16))
+    example = pytrees.first(inputs)
+    artifact = se.export(
+        detector, example, format=format, precision=precision, out=tmp_path, calibration=inputs
+    )  # fmt: skip
+    assert len(artifact.inputs) == 3
+    assert len(artifact.outputs) == 3
+    check = se.verify(artifact, detector, inputs)
+    assert check.real.output in ("logits", "boxes.0", "boxes.1")
+    other = Detector().eval()
+    other.load_state_dict(detector.state_dict())
+    other.get_parameter("scores.bias").data += 3
+    with pytest.raises(VerificationError, match="logits"):
+        se.verify(artifact, other, inputs)
+
+
+@pytest.mark.slow
+def test_a_job_without_labels_keeps_the_originals_outputs(detector: nn.Module, tmp_path: Path) -> None:
+    task = unlabelled(Pairs(24), calibration=Pairs(12), heldout=Pairs(8))
+    done = se.compress(
+        detector,
+        pytrees.first(Pairs(1).__getitems__([0])),
+        profile="host",
+        task=task,
+        out=tmp_path / "bundle",
+        formats=["litert"],
+        precisions=["fp32", "int8"],
+        budget=se.Budget(macs="0.6x"),
+        runs=4,
+        finetuning=se.FinetuneConfig(epochs=2, batch_size=8, threads=1),
+    )
+    manifest = read_manifest(done.bundle)
+    assert manifest.kept
+    assert [spec.name for spec in manifest.inputs] == ["left", "right", "grid"]
+    assert [spec.name for spec in manifest.outputs] == ["logits", "boxes.0", "boxes.1"]
+    assert manifest.score.metric == "agreement with the original"
+    assert manifest.score.dense == pytest.approx(1)
+    assert 0.5 < manifest.score.delivered <= 1
+    assert len(verify_bundle(done.bundle).comparisons) == 2
+    assert isinstance(done.model(*[], **Pairs(1).__getitems__([0])), dict)
+
+
+class Two(nn.Module):
+    """Two positional inputs, a tuple of outputs, one of them a scalar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.layer(x) * y
+        return z, z.mean()
+
+
+@pytest.mark.parametrize("format", ["litert", "executorch", "coreml"])
+def test_scalar_outputs_and_inputs_in_other_precisions(format: str, tmp_path: Path) -> None:
+    model = Two().eval()
+    inputs = [torch.randn(4, 8, dtype=torch.float64), torch.randn(4, 8).half()]
+    artifact = se.export(model, [value[:1] for value in inputs], format=format, out=tmp_path)
+    assert [spec.dtype for spec in artifact.inputs] == ["float32", "float32"]
+    se.verify(artifact, model, inputs)
+
+
+class Words(nn.Module):
+    """Numbers of words in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.table(words).mean(1))
+        return logits
+
+
+@pytest.mark.parametrize("format", ["litert", "executorch", "coreml"])
+def test_integers_as_inputs(format: str, tmp_path: Path) -> None:
+    model, words = Words().eval(), torch.randint(0, 20, (4, 6))
+    artifact = se.export(model, words[:1], format=format, out=tmp_path)
+    se.verify(artifact, model, words)
+
+
+def test_a_model_that_does_not_take_its_inputs_is_said(detector: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Detector does not take inputs of shape \(1, 3, 8, 8\)"):
+        se.export(detector, torch.zeros(1, 3, 8, 8), format="litert", out=tmp_path)
+    with pytest.raises(ConfigError, match="must give tensors; it gave NoneType"):
+        se.export(Nothing(), torch.zeros(1), format="litert", out=tmp_path)
+    with pytest.raises(ConfigError, match="no labels to train on"):
+        train(detector, unlabelled(Pairs(2)))
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> None:
+        del x
+
+
+def test_a_small_output_counts_like_a_large_one() -> None:
+    reference = {"large": torch.ones(2, 100), "small": torch.ones(2, 1), "logits": torch.eye(2) * 9}
+    near = {**reference, "small": torch.zeros(2, 1)}
+    assert float(output_divergence(reference, reference)) == pytest.approx(0, abs=1e-6)
+    assert float(output_divergence(near, reference)) == pytest.approx(1 / 3, abs=1e-5)
+    metric = output_agreement()
+    metric.update(near, reference)
+    metric.update(reference, reference)
+    assert float(metric.compute()) == pytest.approx((1 + 0.5 + 1) / 3)
