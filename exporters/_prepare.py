@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import torch
 
 from sekron_edge.errors import ConfigError, ExportError
-from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_
+from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_, with_weights_computed
 
 
 def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
@@ -21,7 +20,7 @@ def prepared(model: torch.nn.Module, exporter: str) -> torch.nn.Module:
     Raises:
         ExportError: If a parameter or buffer holds NaN; names it.
     """
-    evaluated = copy.deepcopy(model).eval()
+    evaluated = with_weights_computed(model).eval()
     fold_batch_norms_(evaluated)
     separate_batch_norms_(evaluated)
     for name, tensor in chain(evaluated.named_parameters(), evaluated.named_buffers()):

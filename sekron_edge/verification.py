@@ -19,7 +19,7 @@ from sekron_edge import pytrees
 from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
 from sekron_edge.data import collate
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
-from sekron_edge.nn import flattened, outputs_for
+from sekron_edge.nn import flattened, outputs_for, unfused_attention
 from sekron_edge.task import Task
 
 _SCORED_TOGETHER = 64
@@ -352,7 +352,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> 
     total = len(inputs[0])
 
     def run(values: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), unfused_attention():
             result = evaluated(*values)
         return list(result) if isinstance(result, tuple) else [result]
 

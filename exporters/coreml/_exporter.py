@@ -29,6 +29,7 @@ from sekron_edge.artifacts import (
 from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 
+from .._canonical import COREML, canonical
 from .._prepare import calibration_batches, prepared
 from . import on_device
 
@@ -82,7 +83,8 @@ class CoreMLExporter:
             equalize_labels_(evaluated, batches)
         with files.whole_folder(path) as temporary:
             with converting(model, self.name):
-                _convert(evaluated, example_inputs, precision, batches).save(str(temporary))
+                plain = canonical(evaluated, example_inputs, COREML)
+                _convert(plain, example_inputs, precision, batches).save(str(temporary))
             # Written for ExecuTorch's debugger; Core ML never reads it, and it may outweigh a small model.
             (temporary / _DEBUGGING).unlink(missing_ok=True)
             _make_reproducible(temporary)

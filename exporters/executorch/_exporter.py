@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +24,9 @@ from sekron_edge.artifacts import (
 from sekron_edge.errors import ExportError, NotRunnableError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
-from sekron_edge.silence import silenced
+from sekron_edge.silence import last_words, silenced
 
+from .._canonical import EXECUTORCH, canonical
 from .._prepare import calibration_batches, prepared
 from . import on_device
 from ._android import ExecutorRunner
@@ -34,6 +36,7 @@ from ._targets import SDK, TARGETS, computing_share
 _MAGIC = b"ET12"
 # ExecuTorch's Error::NotFound, of a backend, and Error::OperatorMissing, as its Python binding writes them.
 _ABSENT = ("0x:20", "0x:14")
+_MISSING = re.compile(r"Missing operator: \[\d+\] (\S+)")
 # ExecuTorch names types by the number of PyTorch's ScalarType.
 _TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 11: "bool"}
 
@@ -88,7 +91,7 @@ class ExecuTorchExporter:
         if precision == "int8":
             batches = list(calibration_batches(calibration, example_inputs, self.name))
             equalize_labels_(evaluated, batches)
-        return self._lowered(evaluated, batches, precision, path)
+        return self._lowered(canonical(evaluated, example_inputs, EXECUTORCH), batches, precision, path)
 
     def _lowered(
         self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
@@ -176,13 +179,19 @@ def _program(path: Path) -> Any:
 
 
 def _method(program: Any, path: Path) -> Any:
-    try:
-        with reading(path, "ExecuTorch", (RuntimeError, ValueError)):
+    with silenced() as spoken:
+        try:
             return program.load_method(on_device.METHOD)
-    except ExportError as error:
-        if str(error).endswith(_ABSENT):
-            raise _NoBackendError from error
-        raise
+        except (RuntimeError, ValueError) as error:
+            missing = sorted(set(_MISSING.findall(last_words(spoken))))
+            if missing and all(name.startswith("aten::") for name in missing):  # others are a backend's own
+                raise ExportError(
+                    f"{path}: this ExecuTorch has no kernel for {', '.join(missing)}, which its delegate does not take "
+                    "either: write the model without, or build the runtime with them"
+                ) from error
+            if str(error).endswith(_ABSENT):
+                raise _NoBackendError from error
+            raise ExportError(f"{path} cannot be read by ExecuTorch, export it again: {error}") from error
 
 
 def _set_threads(threads: int) -> None:

@@ -14,6 +14,7 @@ from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
 
+from .._canonical import LITERT, canonical
 from .._prepare import calibration_batches, prepared
 from ._compact import compact
 from ._quantize import in_own_layout, quantized_model, with_small_weights
@@ -78,7 +79,7 @@ def write_tflite(
     images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
     image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
     with converting(model, exporter):
-        _convert(evaluated, example_inputs, images, image_results, path)
+        _convert(canonical(evaluated, example_inputs, LITERT), example_inputs, images, image_results, path)
         if batches is not None:
             specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
             samples = ([value.numpy() for value in batch] for batch in batches)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_LONGEST_CAUSE = 1000
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether something can be used here, and if not, why and what to do; the versions of what it stands on."""
@@ -81,12 +84,18 @@ def converting(model: torch.nn.Module, exporter: str, doing: str = "converting")
     Raises:
         ExportError: If it fails: names the format, the model and the cause, with the end of what was said.
     """
-    with silenced() as spoken:
+    from sekron_edge.nn import unfused_attention
+
+    with silenced() as spoken, unfused_attention():
         try:
             yield
+        except ExportError:
+            raise
         except Exception as error:  # converters raise whatever their passes raise
+            cause = str(error)
+            cause = cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]} ..."
             raise ExportError(
-                f"{exporter}: {doing} {type(model).__name__} failed: {error}\n{last_words(spoken)}"
+                f"{exporter}: {doing} {type(model).__name__} failed: {cause}\n{last_words(spoken)}"
             ) from error
 
 

@@ -177,7 +177,7 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
     artifact's own shape whose length is not that of the batch is the same for all pieces.
 
     Raises:
-        ExportError: If the number of inputs, or a shape, is not the artifact's.
+        ExportError: If the number of inputs, or a shape, is not the artifact's, or the runtime fails.
     """
     if len(inputs) != len(artifact.inputs):
         raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
@@ -191,7 +191,10 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
             spec.from_torch(array if _is_shared(spec, array, batch) else array[start : start + batch])
             for spec, array in zip(artifact.inputs, inputs, strict=True)
         ]
-        pieces.append(session.run(piece))
+        try:
+            pieces.append(session.run(piece))
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"{artifact.path.name} fails when it runs in {session.runtime}: {error}") from error
     return tuple(
         spec.to_torch(np.concatenate([piece[index] for piece in pieces])) for index, spec in enumerate(artifact.outputs)
     )

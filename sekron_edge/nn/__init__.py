@@ -6,14 +6,15 @@ module that the user's model shares stays shared.
 """
 
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
+from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._equalize import equalize_labels_
-from sekron_edge.nn._expose import expose_layers
+from sekron_edge.nn._expose import expose_layers, with_weights_computed
 from sekron_edge.nn._fake_quantize import FakeQuantized
 from sekron_edge.nn._flat import FlatModel, flattened, outputs_for
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
-from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._rebuilt import rebuilt_kernels
@@ -24,6 +25,7 @@ from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.nn._trace import operations
 
 __all__ = [
+    "CapturedGraph",
     "ConvGeometry",
     "FactorizedConv",
     "FactorizedLinear",
@@ -34,6 +36,7 @@ __all__ = [
     "OperationGraph",
     "Step",
     "approximate_layers",
+    "capture",
     "equalize_labels_",
     "evaluation_mode",
     "expose_layers",
@@ -55,6 +58,8 @@ __all__ = [
     "separate_batch_norms_",
     "supported_layers",
     "tied_names",
+    "unfused_attention",
     "untied_state",
     "whole_state",
+    "with_weights_computed",
 ]

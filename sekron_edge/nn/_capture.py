@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from sekron_edge import pytrees
 from sekron_edge.errors import ExportError
-from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 
 _LONGEST_CAUSE = 400
 
@@ -19,11 +19,13 @@ class CapturedGraph:
     """The ATen operators that a model runs on inputs of certain shapes, in evaluation mode.
 
     Attributes:
+        exported: What torch.export gave.
         graph: In the order they run.
         names: The qualified names of parameters and buffers, by their placeholders.
     """
 
     def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        self.exported = exported
         signature = exported.graph_signature
         targets: Mapping[str, str] = {
             **signature.inputs_to_parameters,
@@ -75,7 +77,7 @@ def capture(model: nn.Module, inputs: pytrees.Inputs) -> CapturedGraph:
     """
     args, kwargs = pytrees.arguments(inputs)
     try:
-        with torch.no_grad(), evaluation_mode(model):
+        with torch.no_grad(), evaluation_mode(model), unfused_attention():
             return CapturedGraph(torch.export.export(model, args, kwargs))
     except Exception as error:  # torch.export raises whatever its tracing raises
         raise ExportError(

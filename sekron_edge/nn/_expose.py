@@ -38,8 +38,7 @@ def expose_layers(model: nn.Module, inputs: pytrees.Inputs) -> nn.Module:
     Raises:
         ExportError: If torch.export cannot trace the model.
     """
-    exposed = _in_single(_copied(model))
-    _compute_once(exposed)
+    exposed = _in_single(with_weights_computed(model))
     expected = outputs_of(exposed, inputs)
     for changes in (attentions, recurrences, functional_weights):
         exposed = _changed(exposed, inputs, expected, changes)
@@ -78,6 +77,13 @@ def _is_same(model: nn.Module, inputs: pytrees.Inputs, expected: pytrees.Outputs
     return all(torch.allclose(got, wanted, equal_nan=True, **_SAME) for got, wanted in pairs)
 
 
+def with_weights_computed(model: nn.Module) -> nn.Module:
+    """Return a copy whose weights are values: what parametrizations and norms of weights compute is computed once."""
+    copied = _copied(model)
+    _compute_once(copied)
+    return copied
+
+
 def _copied(model: nn.Module) -> nn.Module:
     """Copy a model; weights that hooks computed, which PyTorch does not copy, become plain values."""
     computed = {
@@ -103,10 +109,21 @@ def _compute_once(model: nn.Module) -> None:
     with torch.no_grad(), evaluation_mode(model):
         for module in list(model.modules()):
             if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                _drop_parametrizations(module)
             for hook in list(module._forward_pre_hooks.values()):
                 if isinstance(hook, WeightNorm):
                     remove_weight_norm(module, hook.name)
                 elif isinstance(hook, SpectralNorm):
                     remove_spectral_norm(module, hook.name)
+
+
+def _drop_parametrizations(module: nn.Module) -> None:
+    """Keep what a module's parametrizations compute as its parameters.
+
+    ``remove_parametrizations`` takes the computed attribute from the class, which the module that was copied shares.
+    """
+    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
+    module.__class__ = type(module).__bases__[0]
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from sekron_edge.errors import UnsupportedLayerError
 from sekron_edge.nn._attention import ProjectedAttention
 from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._functional import FunctionalWeight
-from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 from sekron_edge.nn._recurrence import MOST_STEPS, Recurrent, UnrolledRecurrence
 from sekron_edge.nn._rewrite import supported_layers
 from sekron_edge.nn._weight_operators import WeightOperator, weight_operator
@@ -50,20 +49,9 @@ class Change:
 
 def outputs_of(model: nn.Module, inputs: pytrees.Inputs) -> pytrees.Outputs:
     """Run a model in evaluation mode, as it is exported, in float32; it is left as it was."""
-    with torch.no_grad(), evaluation_mode(model), torch.random.fork_rng(devices=[]), _as_exported():
+    with torch.no_grad(), evaluation_mode(model), torch.random.fork_rng(devices=[]), unfused_attention():
         torch.manual_seed(0)
         return pytrees.call(model, pytrees.in_single(inputs))
-
-
-@contextmanager
-def _as_exported() -> Iterator[None]:
-    """Keep PyTorch's fused kernel for transformers off: it is not in exported graphs, and zeroes padded places."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def attentions(model: nn.Module, inputs: pytrees.Inputs) -> Iterator[Change]:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from sekron_edge import pytrees
 from sekron_edge.errors import ConfigError
-from sekron_edge.nn._modes import evaluation_mode
+from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 
 
 class FlatModel(nn.Module):
@@ -57,7 +57,7 @@ def flattened(model: nn.Module, inputs: pytrees.Inputs) -> tuple[nn.Module, tupl
     args, kwargs = pytrees.arguments(inputs)
     outputs = outputs_for(model, pytrees.first(inputs))
     plain_inputs = not kwargs and all(isinstance(value, Tensor) for value in args)
-    given = outputs if isinstance(outputs, tuple) else (outputs,)
+    given = outputs if type(outputs) is tuple else (outputs,)  # a named tuple is a structure of its own
     if plain_inputs and all(isinstance(value, Tensor) and value.ndim for value in given):
         return model, flat
     return FlatModel(model, inputs), flat
@@ -71,7 +71,7 @@ def outputs_for(model: nn.Module, inputs: pytrees.Inputs) -> Any:
     """
     shapes = ", ".join(str(tuple(value.shape)) for value in pytrees.tensors(inputs))
     try:
-        with torch.no_grad(), evaluation_mode(model):
+        with torch.no_grad(), evaluation_mode(model), unfused_attention():
             outputs = pytrees.call(model, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
         raise ConfigError(

@@ -62,6 +62,7 @@ def check(model: nn.Module, inputs: pytrees.Inputs) -> nn.Module:
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
         operations(changed, inputs)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    torch.testing.assert_close(outputs(model, inputs), expected)
     return exposed
 
 

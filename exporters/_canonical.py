@@ -1,0 +1,210 @@
+"""One form of all models for all converters: operators that some of them do not know become plainer ones.
+
+A model without such operators is converted as it is, through its own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from sekron_edge.errors import ExportError
+from sekron_edge.nn import CapturedGraph, capture
+
+from . import _rewrites as plain
+from ._rewrites import Rewrite
+
+aten = torch.ops.aten
+_Table = Mapping[torch._ops.OpOverload, Rewrite]
+
+# Known to none, or wrongly.
+_COMMON: _Table = {
+    aten.add.Tensor: plain.added,
+    aten.add_.Tensor: plain.added,
+    aten.sub.Tensor: plain.subtracted,
+    aten.sub_.Tensor: plain.subtracted,
+    aten.rsub.Tensor: plain.subtracted_from,
+    aten.rsub.Scalar: plain.subtracted_from,
+    aten.addmm.default: plain.matrix_added,
+    aten.baddbmm.default: plain.matrix_added,
+    aten.addcmul.default: plain.product_added,
+    aten.addcdiv.default: plain.quotient_added,
+    aten.lerp.Scalar: plain.interpolated,
+    aten.lerp.Tensor: plain.interpolated,
+    aten.pad.default: plain.padded,
+    aten.rrelu.default: plain.leaky_in_evaluation,
+    aten.avg_pool2d.default: plain.mean_of_windows,
+    aten.channel_shuffle.default: plain.shuffled_channels,
+    aten.unfold.default: plain.sliding,
+    aten.alias.default: plain.same,
+    aten.conv1d.padding: plain.convolution_that_keeps_the_size,
+    aten.conv2d.padding: plain.convolution_that_keeps_the_size,
+}
+_COREML: _Table = {
+    aten.__and__.Tensor: plain.both,
+    aten.__or__.Tensor: plain.either,
+    aten.__xor__.Tensor: plain.one_of,
+    aten.trunc.default: plain.truncated,
+    aten.hardtanh.default: plain.clipped,
+    aten.hardtanh_.default: plain.clipped,
+    aten.celu.default: plain.celu,
+    aten.log_sigmoid.default: plain.log_sigmoid,
+    aten.rms_norm.default: plain.rms_norm,
+    aten.new_ones.default: plain.new_ones,
+    aten.adaptive_avg_pool3d.default: plain.mean_of_parts,
+    aten.upsample_nearest3d.vec: plain.nearest,
+    aten._upsample_nearest_exact1d.vec: plain.nearest_exact,
+    aten._upsample_nearest_exact2d.vec: plain.nearest_exact,
+    aten.upsample_trilinear3d.vec: plain.trilinear,
+    aten.upsample_bicubic2d.vec: plain.bicubic,
+    aten.cosine_similarity.default: plain.cosine,
+    aten.var.correction: plain.variance,
+    aten.std.correction: plain.deviation,
+    aten.var_mean.correction: plain.variance_and_mean,
+    aten.unsafe_split.Tensor: torch.split,
+}
+_EXECUTORCH: _Table = {
+    aten.conv3d.default: plain.convolution_over_three_axes,
+    aten.conv3d.padding: plain.convolution_over_three_axes,
+    aten.avg_pool3d.default: plain.mean_of_volumes,
+    aten.max_pool3d.default: plain.largest_of_volumes,
+    aten.adaptive_max_pool1d.default: plain.largest_of_parts,
+    aten.adaptive_max_pool2d.default: plain.largest_of_parts,
+}
+_LITERT: _Table = {
+    aten.conv_transpose1d.default: plain.transposed_convolution,
+    aten.conv_transpose2d.input: plain.transposed_convolution,
+    aten.conv_transpose3d.input: plain.transposed_convolution,
+}
+# Composite operators of PyTorch that no converter but one knows: taken apart as PyTorch itself does.
+_COMPOSITES = (
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "bilinear",
+    "kron", "embedding_bag",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Converter:
+    """What a converter needs.
+
+    Attributes:
+        name: In errors.
+        rewrites: Operators that it must not see, each with a plainer form.
+        refused: Operators that it has no form of, by name, in words.
+    """
+
+    name: str
+    rewrites: _Table
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+_THREE_AXES = "a transposed convolution over three axes"
+COREML = Converter("coreml", {**_COMMON, **_COREML})
+EXECUTORCH = Converter("executorch", {**_COMMON, **_EXECUTORCH}, {"conv_transpose3d": _THREE_AXES})
+LITERT = Converter("litert", {**_COMMON, **_LITERT}, {"conv_transpose3d": _THREE_AXES})
+
+
+def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], converter: Converter) -> nn.Module:
+    """Return a model with plainer operators in the place of those in a table; itself if it has none of them.
+
+    Args:
+        model: In evaluation mode; left untouched.
+        example_inputs: The result takes these shapes.
+        converter: What converts it next.
+
+    Raises:
+        ExportError: If torch.export cannot trace the model, or it has an operator that the converter has no form of.
+    """
+    captured = capture(model, example_inputs)
+    _require_known(captured, converter)
+    rewrites = converter.rewrites
+    present = {node.target for node in captured.graph.nodes if node.op == "call_function"}
+    composites = _composites(present)
+    if not composites and not any(
+        op in present and _applies(op, captured.graph, rewrite) for op, rewrite in rewrites.items()
+    ):
+        return model
+    # What composites are made of may need rewriting as well.
+    table = {
+        op: rewrite for op, rewrite in rewrites.items() if op not in present or _is_safe(op, captured.graph, rewrite)
+    }
+    with torch.no_grad():
+        exported = captured.exported.run_decompositions({**table, **composites})
+    return _Fixed(exported.module(check_guards=False))
+
+
+def _require_known(captured: CapturedGraph, converter: Converter) -> None:
+    for node in captured.graph.nodes:
+        name = getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
+        if name in converter.refused:
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            where = f" (layer {stack[-1][0]!r})" if stack and stack[-1][0] else ""
+            raise ExportError(
+                f"{converter.name} has no form of {name}, {converter.refused[name]}{where}: write it otherwise"
+            )
+
+
+class _Fixed(nn.Module):
+    """A graph for evaluation only, which refuses to be told so again."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+        self.training = False
+
+    def train(self, mode: bool = True) -> _Fixed:
+        """Stay in evaluation mode."""
+        del mode
+        return self
+
+    def forward(self, *inputs: torch.Tensor) -> object:
+        """Run the graph."""
+        return self.program(*inputs)
+
+
+def _applies(op: object, graph: fx.Graph, rewrite: Rewrite) -> bool:
+    """Whether a rewrite changes any of an operator's nodes: many are plain already."""
+    nodes = [node for node in graph.nodes if node.target is op]
+    return _is_safe(op, graph, rewrite) and any(_tried(node, rewrite) is not NotImplemented for node in nodes)
+
+
+def _is_safe(op: object, graph: fx.Graph, rewrite: Rewrite) -> bool:
+    """Whether nobody uses what a rewrite does not compute: indices of the largest."""
+    if rewrite is not plain.largest_of_parts:
+        return True
+    users = [user for node in graph.nodes if node.target is op for user in node.users]
+    return not any(user.args[1:2] == (1,) and user.users for user in users)
+
+
+def _tried(node: fx.Node, rewrite: Rewrite) -> object:
+    """Apply a rewrite to tensors without values."""
+
+    def empty(source: fx.Node) -> Any:
+        value = source.meta.get("val")
+        return torch.empty_like(value, device="meta") if isinstance(value, torch.Tensor) else value
+
+    args, kwargs = fx.map_arg((node.args, node.kwargs), empty)
+    try:
+        return rewrite(*args, **kwargs)
+    except (RuntimeError, NotImplementedError):  # a rewrite mixes in tensors with values: it changes something
+        return None
+
+
+def _composites(present: Iterable[object]) -> dict[torch._ops.OpOverload, Rewrite]:
+    """Return PyTorch's own decompositions of the composite operators that are present."""
+    composite = [
+        op
+        for op in present
+        if isinstance(op, torch._ops.OpOverload) and op._schema.name.removeprefix("aten::") in _COMPOSITES
+    ]
+    if not composite:
+        return {}
+    known = torch.export.default_decompositions()
+    missing = [str(op) for op in composite if op not in known]
+    if missing:
+        raise ExportError(f"{', '.join(missing)} cannot be written with plainer operators")
+    return {op: known[op] for op in composite}
