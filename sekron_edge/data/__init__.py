@@ -1,38 +1,57 @@
-"""Image data: its sources, its batches, and the built-in tasks made from it."""
+"""Data, read when they are needed, and the built-in tasks made from them."""
 
 from __future__ import annotations
 
-from sekron_edge.data._classification import CLASSIFICATION, ClassificationData, classification, softened_divergence
+from sekron_edge.data._audio import AUDIO, AudioData, Sounds
+from sekron_edge.data._classification import CLASSIFICATION, ClassificationData, classification
+from sekron_edge.data._denoising import DENOISING, DenoisingData, NoisyCrops, denoising
 from sekron_edge.data._image_folder import image_folder
 from sekron_edge.data._images import AugmentedImages, ImageData, batch_of, collate
-from sekron_edge.data._photographs import CropPairs, Photographs, photographs
+from sekron_edge.data._labelled import labelled
+from sekron_edge.data._log_mel import LogMel
+from sekron_edge.data._outputs import softened_divergence
+from sekron_edge.data._photographs import CropPairs, Crops, Photographs, photographs
 from sekron_edge.data._preprocessing import Preprocessing
+from sekron_edge.data._segmentation import SEGMENTATION, SegmentationData, segmentation
 from sekron_edge.data._sources import digits, fashion_mnist, load_source
 from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
 from sekron_edge.data._unlabelled import calibration_batch, output_agreement, output_divergence, referenced, unlabelled
 
 __all__ = [
+    "AUDIO",
     "CLASSIFICATION",
+    "DENOISING",
+    "SEGMENTATION",
     "SUPER_RESOLUTION",
+    "AudioData",
     "AugmentedImages",
     "ClassificationData",
     "CropPairs",
+    "Crops",
+    "DenoisingData",
     "ImageData",
+    "LogMel",
+    "NoisyCrops",
     "Photographs",
     "Preprocessing",
+    "SegmentationData",
+    "Sounds",
     "SuperResolutionData",
     "batch_of",
     "calibration_batch",
     "classification",
     "collate",
+    "denoising",
     "digits",
     "fashion_mnist",
     "image_folder",
+    "labelled",
     "load_source",
     "output_agreement",
     "output_divergence",
     "photographs",
     "referenced",
+    "segmentation",
     "softened_divergence",
     "super_resolution",
     "unlabelled",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from sekron_edge.data._image_folder import image_folder
 from sekron_edge.data._images import AugmentedImages, ImageData, Images, selected
+from sekron_edge.data._labelled import labelled
 from sekron_edge.data._photographs import require_photographs_for_super_resolution
 from sekron_edge.data._section import PixelSection
 from sekron_edge.data._set_aside import balanced
@@ -22,7 +21,7 @@ from sekron_edge.task import Normalization, Task
 from sekron_edge.task_kinds import ConfigPath, TaskKind
 
 if TYPE_CHECKING:
-    import torchmetrics
+    pass
 
 _NAME = "classification"
 
@@ -91,25 +90,16 @@ def classification(
     """
     if calibration_samples < 1:
         raise DataError(f"calibration_samples must be at least 1; got {calibration_samples}")
-    if not temperature > 0:
-        raise DataError(f"temperature must be positive; got {temperature}")
     if normalization is None:
         normalization = _pixel_statistics(data.train_images)
     chosen = balanced(data.train_targets, calibration_samples, seed)
-    return Task(
-        name=_NAME,
-        train=AugmentedImages(
-            data.train_images, data.train_targets, normalization, shift=augment_shift, flip=augment_flip
-        ),
-        calibration=AugmentedImages(selected(data.train_images, chosen), data.train_targets[chosen], normalization),
-        heldout=AugmentedImages(data.heldout_images, data.heldout_targets, normalization),
-        loss=F.cross_entropy,
-        distillation=partial(softened_divergence, temperature=temperature),
-        metric=partial(_accuracy, len(data.labels)),
-        metric_name="accuracy",
+    return labelled(
+        AugmentedImages(data.train_images, data.train_targets, normalization, shift=augment_shift, flip=augment_flip),
+        AugmentedImages(selected(data.train_images, chosen), data.train_targets[chosen], normalization),
+        AugmentedImages(data.heldout_images, data.heldout_targets, normalization),
         labels=data.labels,
         normalization=normalization,
-        divergence=partial(softened_divergence, temperature=1.0),
+        temperature=temperature,
     )
 
 
@@ -146,31 +136,6 @@ def _images(section: ClassificationData, seed: int, cache: Path) -> ImageData:
 
 
 CLASSIFICATION = TaskKind(_NAME, ClassificationData, _load)
-
-
-def _accuracy(classes: int) -> torchmetrics.Metric:
-    from torchmetrics.classification import MulticlassAccuracy
-
-    return MulticlassAccuracy(num_classes=classes, average="micro")
-
-
-def softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """Return ``T^2 KL(teacher || student)`` of softened outputs, the mean over the batch.
-
-    This is Hinton's distillation loss: the teacher's distribution is the reference.
-
-    Args:
-        student: ``(batch, classes)``, or ``(batch, classes, ...)`` for a class at each place: what the places diverge
-            by is added up.
-        teacher: Of the same shape.
-        temperature: Softens both.
-    """
-    return temperature**2 * F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
 
 
 def _pixel_statistics(images: Images) -> Normalization:

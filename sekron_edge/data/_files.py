@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -102,6 +102,8 @@ def split_files(
     heldout: str | None = None,
     usable: Callable[[str], bool],
     form: str,
+    top: Iterable[str] = (),
+    moved: Callable[[str], str] = str,
 ) -> Splits:
     """Find the training and the held-out files.
 
@@ -112,11 +114,14 @@ def split_files(
             ``validation`` with usable files, else everything where there is no training folder.
         usable: Whether a name inside its split is one of the files that are wanted.
         form: How files must be laid out, for the message.
+        top: Folders that may stand above the splits.
+        moved: Name in which the split's folder comes first, of a name where it may come later.
 
     Raises:
         DataError: If a folder that is asked for has no such files, or nothing is held out.
     """
-    names = _inside_one_folder(tree.names, {*TRAIN_FOLDERS, *HELDOUT_FOLDERS, *filter(None, (train, heldout))})
+    folders = {*TRAIN_FOLDERS, *HELDOUT_FOLDERS, *top, *filter(None, (train, heldout))}
+    names = [(moved(inside), name) for inside, name in _inside_one_folder(tree.names, folders)]
 
     def files(folder: str) -> tuple[tuple[str, str], ...]:
         prefix = f"{folder.strip('/')}/"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sekron_edge.data._classes import Classes
+from sekron_edge.data._file_tensors import MEMORY_BYTES, FileTensors, StackedImages
 from sekron_edge.data._files import FileTree, split_files
 from sekron_edge.data._images import ImageData, Images
-from sekron_edge.data._pictures import MEMORY_BYTES, Pictures, StackedPictures
 from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing
 from sekron_edge.data._set_aside import balanced, set_aside
 from sekron_edge.errors import DataError
@@ -83,7 +83,7 @@ def image_folder(
         chosen = [order[:count].sort().values, order[count:].sort().values]
         parts = [([names[int(index)] for index in one], targets[one]) for one in chosen]
     pictures = [
-        StackedPictures(Pictures(tree, part, preprocessing.pixels, memory_bytes=memory_bytes)) for part, _ in parts
+        StackedImages(FileTensors(tree, part, preprocessing.pixels, memory_bytes=memory_bytes)) for part, _ in parts
     ]
     images = _in_memory(pictures, tree, (preprocessing, [part for part, _ in parts]), cache, memory_bytes)
     return ImageData(images[0], parts[0][1], images[1], parts[1][1], known.labels)
@@ -99,7 +99,7 @@ def _class_of(inside: str) -> str:
 
 
 def _in_memory(
-    pictures: list[StackedPictures], tree: FileTree, version: object, cache: Path | None, memory_bytes: int
+    pictures: list[StackedImages], tree: FileTree, version: object, cache: Path | None, memory_bytes: int
 ) -> list[Images]:
     """Decode all images, or take them from the cache; leave them where they are if they are too many."""
     shape = pictures[0].shape[1:]

@@ -116,6 +116,21 @@ def opened(content: bytes, name: str) -> Picture:
     return picture
 
 
+def size_of(content: bytes, name: str) -> tuple[int, int]:
+    """Return an image's height and width; its pixels are not decoded.
+
+    Raises:
+        DataError: If it is no image; names it.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(content)) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
+
+
 def as_tensor(picture: Picture) -> Tensor:
     """Return an image of 8 bits as uint8 ``(C, H, W)``."""
     pixels = np.array(picture, dtype=np.uint8)

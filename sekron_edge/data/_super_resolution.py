@@ -30,7 +30,7 @@ class SuperResolutionData(DataSection):
 
     Attributes:
         source: ``photographs``.
-        path: Folder with images in ``train`` and ``test``; by default those of scikit-learn and scikit-image.
+        path: Folder or zip with images in ``train`` and ``test``; by default those of scikit-learn and scikit-image.
         size: Height and width of the model's output, in pixels; by default 64.
         calibration_samples: Number of crops of the training photographs for calibration; the same number is held out.
     """
@@ -83,7 +83,7 @@ def super_resolution(
 def _load(section: SuperResolutionData, /, *, seed: int, cache: Path) -> Task:  # noqa: ARG001
     require_photographs_for_super_resolution(_NAME, section.source)
     return super_resolution(
-        photographs(section.path),
+        photographs(section.path, seed=seed),
         crop=section.size or _CROP,
         calibration_samples=section.calibration_samples,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution, padding_ends
 from sekron_edge.nn._modes import evaluation_mode
-from sekron_edge.pytrees import Inputs, call
+from sekron_edge.pytrees import Inputs, batch_size, batches, call
 from sekron_edge.tensor import gram_matrix
 
 _CHUNK_VALUES = 16_000_000
@@ -21,9 +21,12 @@ _CHUNK_VALUES = 16_000_000
 # layer of 27 inputs an error was 3 % off.
 _ROWS_A_VALUE = 32
 _FEWEST_ROWS = 16_384
+_WIDEST = 8192
 
 
-def input_moments(model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def input_moments(
+    model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module], *, at_once: int | None = None
+) -> dict[str, Tensor]:
     """Return ``E[x x^T]`` over the patches that each layer multiplies with its weight.
 
     With it, the mean squared change of a layer's output is ``tr(dW Sigma dW^T)`` for a change ``dW`` of its weight. In
@@ -32,34 +35,53 @@ def input_moments(model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Modu
     Args:
         model: Run once in evaluation mode; left as it was.
         inputs: Calibration data, batched, in the form of `sekron_edge.pytrees.call`.
-        layers: Linear layers, convolutions and transposed convolutions of the model, by name.
+        layers: Linear layers, convolutions and transposed convolutions of the model, by name. Those that multiply more
+            than 8192 inputs at a time are left out: their moments would not fit in memory.
+        at_once: Samples that run through the model at once; by default all.
 
     Returns:
         ``(groups, C / groups * prod(kernel), same)`` in float64 for each layer that ran.
     """
+    total = batch_size(inputs)
+    at_once = total if at_once is None else min(at_once, total)
+    narrow = {name: layer for name, layer in layers.items() if _width(layer) <= _WIDEST}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     places = torch.Generator().manual_seed(0)
 
+    running = at_once
+
     def note(name: str, layer: nn.Module, x: Tensor) -> None:
         pieces = _pieces(layer, x)
         for piece in pieces:
-            patches = _patches(layer, piece, sum(map(len, pieces)), places)
+            # What is no sample each, as the windows of an image, counts as it comes.
+            ran = sum(map(len, pieces))
+            patches = _patches(layer, piece, ran * total // running if ran >= running else ran, places)
             moment = gram_matrix(patches.mT).double()
             sums[name] = sums[name] + moment if name in sums else moment
             counts[name] = counts.get(name, 0) + patches.shape[1]
 
     hooks = [
         layer.register_forward_pre_hook(lambda module, args, name=name: note(name, module, args[0].detach()))
-        for name, layer in layers.items()
+        for name, layer in narrow.items()
     ]
     try:
         with torch.no_grad(), evaluation_mode(model):
-            call(model, inputs)
+            for piece in batches(inputs, at_once):
+                running = batch_size(piece)
+                call(model, piece)
     finally:
         for hook in hooks:
             hook.remove()
     return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _width(layer: nn.Module) -> int:
+    """Return the number of values that one output of a layer is computed from."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    assert isinstance(layer, Convolution | TransposedConvolution)
+    return layer.in_channels // layer.groups * prod(layer.kernel_size)
 
 
 def _pieces(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from sekron_edge.errors import ConfigError
 from sekron_edge.nn import whole_state
 
 _SHOWN = 3
+_COUNTER = "num_batches_tracked"
 
 
 def load_weights(model: nn.Module, path: Path, *, key: str | None = None) -> str:
@@ -48,6 +49,9 @@ def load_weights(model: nn.Module, path: Path, *, key: str | None = None) -> str
         for where, state in tried.items()
         for prefix, renamed in [_without_prefix(state, own)]
     ]
+    # Old checkpoints lack what batch norms count; nothing uses it in evaluation.
+    uncounted = {name: value for name, value in own.items() if name.endswith(_COUNTER)}
+    candidates = [(where, prefix, {**uncounted, **state}) for where, prefix, state in candidates]
     fitting = [each for each in candidates if not _problems(own, each[2])]
     if not fitting:
         where, prefix, state = max(candidates, key=lambda each: len(own.keys() & each[2].keys()))

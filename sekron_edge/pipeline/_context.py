@@ -13,11 +13,10 @@ from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import latency_model_of
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._samples import calibration_inputs
-from sekron_edge.pipeline._scores import scores_for
+from sekron_edge.pipeline._scores import scores_for, settling
 from sekron_edge.pipeline._trials import Bench
 from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator
 from sekron_edge.task import Task
-from sekron_edge.training import calibration_batches, reestimate_batch_norm
 
 # Plans are compared on more samples than factors are refined for, because whole models differ by less than layers.
 _EVALUATED_SAMPLES = 1024
@@ -81,11 +80,14 @@ def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContex
 
 def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
     """Return the evaluator that chooses among whole plans, on up to 1024 samples of the task's calibration data."""
+    # Some plans for each limit, each with a pass for the statistics of batch norms and one for the outputs.
+    passes = 16
+    judged = calibration.affordable(passes, calibration_inputs(task, _EVALUATED_SAMPLES))
     return PlanEvaluator(
         calibration,
         divergence=task.divergence or task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
-        evaluated_on=calibration_inputs(task, _EVALUATED_SAMPLES),
+        settle=settling(calibration, task, judged),
+        evaluated_on=judged,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
+from torch import nn
 
 from sekron_edge import files
 from sekron_edge._version import __version__
@@ -24,12 +25,12 @@ from sekron_edge.planner import (
     score_for_all,
     with_sensitivity_of,
 )
-from sekron_edge.pytrees import tensors
+from sekron_edge.pytrees import Inputs, batch_size, batches, tensors
 from sekron_edge.task import Task
 from sekron_edge.training import calibration_batches, reestimate_batch_norm
 
 # Raised when the same inputs score differently.
-_SCORING = 5
+_SCORING = 6
 
 
 def scores_for(
@@ -73,8 +74,13 @@ def scores_for(
 
 
 def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progress: Progress) -> list[ModelScores]:
-    with progress.busy("scoring the candidates of every layer"):
-        scored = score_for_all(job.model, job.example_inputs, prices, calibration=calibration)
+    scored = score_for_all(
+        job.model,
+        job.example_inputs,
+        prices,
+        calibration=calibration,
+        progress=lambda done, total: progress.step("scoring the candidates of every layer", done, total),
+    )
     layers = scored[0].layers
     considered = sum(layer.considered for layer in layers)
     kept = sum(len(layer.candidates) for layer in layers)
@@ -83,13 +89,26 @@ def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progr
 
 
 def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task, progress: Progress) -> ModelScores:
+    # A layer's trial takes a pass for the statistics of batch norms, and one for the outputs.
+    few = calibration.affordable(2 * len(scores.layers))
+    count, whole = batch_size(few), batch_size(calibration.inputs)
+    if count < whole:
+        progress.say(f"measuring sensitivity on {count} of {whole} calibration samples: more would take too long")
     return measure_sensitivity(
         scores,
         calibration,
         divergence=task.distillation,
-        settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
+        settle=settling(calibration, task, few),
+        evaluated_on=few,
         progress=lambda done, total: progress.step("measuring sensitivity", done, total),
     )
+
+
+def settling(calibration: Calibration, task: Task, inputs: Inputs) -> Callable[[nn.Module], nn.Module]:
+    """Return what computes batch-norm statistics again: on all calibration samples, or on these if they are fewer."""
+    if batch_size(inputs) < batch_size(calibration.inputs):
+        return lambda changed: reestimate_batch_norm(changed, batches(inputs, calibration.at_once))
+    return lambda changed: reestimate_batch_norm(changed, calibration_batches(task, size=min(256, calibration.at_once)))
 
 
 def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:

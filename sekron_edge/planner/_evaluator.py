@@ -49,7 +49,7 @@ class PlanEvaluator:
         return float(self._divergence(self._outputs(near), self._reference))
 
     def _outputs(self, model: nn.Module) -> Outputs:
-        size = batch_size(self._calibration.inputs)
+        size = min(batch_size(self._calibration.inputs), self._calibration.at_once)
         with torch.inference_mode():
             return concatenated([call(model, batch) for batch in batches(self._evaluated_on, size)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import count
 from math import prod
 
 from pydantic import BaseModel, ConfigDict
@@ -232,6 +233,7 @@ def score_for_all(
     *,
     calibration: Calibration | None = None,
     families: Collection[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[ModelScores]:
     """Score for several targets at once: each keeps the candidates that nothing beats there; errors are computed once.
 
@@ -241,6 +243,7 @@ def score_for_all(
         targets: Their prices.
         calibration: Of that model.
         families: As for `score`.
+        progress: Called with the number of finished layers, and of all layers.
 
     Raises:
         UnsupportedLayerError: As `score`.
@@ -274,7 +277,15 @@ def score_for_all(
     running = [name for name in names if name in calls]
     tied = _counted_elsewhere(modules, running)
     by_size = sorted(running, key=lambda name: -prod(weight_shape(modules[name])))
-    of = dict(zip(by_size, each_on_a_thread(scored, by_size), strict=True))
+    finished = count(1)
+
+    def noted(name: str) -> list[LayerScores]:
+        own = scored(name)
+        if progress is not None:
+            progress(next(finished), len(by_size))
+        return own
+
+    of = dict(zip(by_size, each_on_a_thread(noted, by_size), strict=True))
     by_layer = [of[name] for name in running]
     by_layer += [[_hidden(name, graph, target) for target in targets] for name in graph.hidden]
     counted = sum(layers[0].candidates[0].cost.parameters for layers in by_layer)

@@ -12,7 +12,7 @@ from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
-from sekron_edge.pytrees import Outputs, call
+from sekron_edge.pytrees import Inputs, Outputs, batches, call, concatenated
 
 # The tried candidate has at most this share of the dense layer's MACs.
 _SHARE = 0.5
@@ -27,6 +27,7 @@ def measure_sensitivity(
     *,
     divergence: Callable[[Outputs, Outputs], Tensor],
     settle: Callable[[nn.Module], nn.Module] = lambda model: model,
+    evaluated_on: Inputs | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelScores:
     """Replace each candidate's predicted loss by ``slope * relative_error^2``, the slope measured layer by layer.
@@ -39,14 +40,19 @@ def measure_sensitivity(
         calibration: Divergences are measured on its inputs.
         divergence: ``(outputs, original outputs) -> scalar``, not negative.
         settle: Applied to a rewritten model before it is compared (batch-norm statistics computed again).
+        evaluated_on: Inputs that divergences are measured on; by default the calibration's.
         progress: Called with the number of finished layers, and of all layers.
     """
-    with torch.inference_mode():
-        reference = call(calibration.model, calibration.inputs)
+    inputs = calibration.inputs if evaluated_on is None else evaluated_on
+
+    def outputs(model: nn.Module) -> Outputs:
+        with torch.inference_mode():
+            return concatenated([call(model, batch) for batch in batches(inputs, calibration.at_once)])
+
+    reference = outputs(calibration.model)
 
     def diverged(near: nn.Module) -> float:
-        with torch.inference_mode():
-            return float(divergence(call(settle(near).eval(), calibration.inputs), reference))
+        return float(divergence(outputs(settle(near).eval()), reference))
 
     moments = calibration.moments([layer.name for layer in scores.layers if _tried(layer)])
     measured = []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sekron_edge.data import ClassificationData, ImageData, Preprocessing, classification, image_folder
 from sekron_edge.data._classification import CLASSIFICATION
-from sekron_edge.data._pictures import StackedPictures
+from sekron_edge.data._file_tensors import StackedImages
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Task
 
@@ -63,7 +63,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path) -> None:
     content = last.read_bytes()
     last.write_bytes(b"broken")
     data = image_folder(folder, Preprocessing(size=(8, 8)), memory_bytes=0)
-    assert isinstance(data.train_images, StackedPictures)
+    assert isinstance(data.train_images, StackedImages)
     data.train_images[torch.arange(7)]
     with pytest.raises(DataError, match=r"train/bee/3\.png is not a readable image"):
         data.train_images[torch.arange(8)]

@@ -40,7 +40,7 @@ def segmentation(section: Brightness, /, *, seed: int, cache: Path) -> Task:
     drawn = torch.rand(section.images, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
     samples = cast(Samples, TensorDataset(drawn, (drawn[:, 0] > 0.5).long()))
     return Task(
-        name="segmentation",
+        name="brightness",
         train=samples,
         calibration=samples,
         heldout=samples,
@@ -55,7 +55,7 @@ def segmentation(section: Brightness, /, *, seed: int, cache: Path) -> Task:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_kinds._KINDS, "_registered", {})
-    register_task(TaskKind("segmentation", Brightness, segmentation))
+    register_task(TaskKind("brightness", Brightness, segmentation))
 
 
 def job(tmp_path: Path, task: str | None, *data: str) -> JobConfig:
@@ -67,8 +67,8 @@ def job(tmp_path: Path, task: str | None, *data: str) -> JobConfig:
 
 @pytest.mark.usefixtures("registered")
 def test_a_registered_kind_is_loaded_from_a_jobs_file(tmp_path: Path) -> None:
-    assert task_names() == ["classification", "segmentation", "super-resolution"]
-    config = job(tmp_path, "segmentation", "images = 3", 'masks = "masks"')
+    assert task_names() == ["audio", "brightness", "classification", "denoising", "segmentation", "super-resolution"]
+    config = job(tmp_path, "brightness", "images = 3", 'masks = "masks"')
     assert config.data == Brightness(images=3, masks=tmp_path / "masks")
     task = load_task(config)
     outputs, targets = torch.randn(3, 2, 6, 6), task.heldout[0][1]
@@ -77,16 +77,16 @@ def test_a_registered_kind_is_loaded_from_a_jobs_file(tmp_path: Path) -> None:
     # The divergence is that of each place by itself, added up.
     single = sum(task.distillation(outputs[..., y, x], -outputs[..., y, x]) for y in range(6) for x in range(6))
     assert float(task.distillation(outputs, -outputs)) == pytest.approx(float(single), rel=1e-5)
-    with pytest.raises(ConfigError, match="'segmentation' exists"):
-        register_task(TaskKind("segmentation", Brightness, segmentation))
+    with pytest.raises(ConfigError, match="'brightness' exists"):
+        register_task(TaskKind("brightness", Brightness, segmentation))
 
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("task", "data", "message"),
     [
-        ("segmentation", "imges = 3", r"job\.toml: unknown key 'data\.imges'; did you mean 'images'"),
-        ("segmentation", "images = 0", r"data\.images: .*greater than or equal to 1, got 0"),
+        ("brightness", "imges = 3", r"job\.toml: unknown key 'data\.imges'; did you mean 'images'"),
+        ("brightness", "images = 0", r"data\.images: .*greater than or equal to 1, got 0"),
         (
             "super-resolution",
             'source = "photographs"\naugment_flip = true',
@@ -95,7 +95,7 @@ def test_a_registered_kind_is_loaded_from_a_jobs_file(tmp_path: Path) -> None:
         (
             "segmentaton",
             "images = 3",
-            r"task: .*'classification', 'segmentation' or 'super-resolution', got 'segmentat",
+            r"task: .*'audio', 'brightness', 'classification', .* or 'super-resolution', got 'segmentat",
         ),
     ],
 )
@@ -118,7 +118,8 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, task: str | None, 
 
 
 def test_a_kind_that_nobody_knows_is_named_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="no kind of task 'detection'; known kinds: classification, super-resolution"):
+    known = "audio, classification, denoising, segmentation, super-resolution"
+    with pytest.raises(ConfigError, match=f"no kind of task 'detection'; known kinds: {known}"):
         get_task_kind("detection")
 
 

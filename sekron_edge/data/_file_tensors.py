@@ -1,4 +1,4 @@
-"""Images that are read when they are needed."""
+"""Tensors that lie in files, and are read when they are needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sekron_edge.data._files import FileTree
 from sekron_edge.errors import DataError
 
 MEMORY_BYTES = 512 << 20
-"""Decoded images of one split stay in memory as long as they take no more than this."""
+"""What was read of one split stays in memory until it takes this much."""
 
 # Images that are decoded at a time.
 _TOGETHER = 1024
@@ -23,10 +23,10 @@ Decode = Callable[[bytes, str], Tensor]
 """Makes a tensor of a file's content; gets its name for messages."""
 
 
-class Pictures(Sequence[Tensor]):
-    """Images of a folder or a zip, in any sizes, decoded when they are asked for.
+class FileTensors(Sequence[Tensor]):
+    """Tensors of the files of a folder or a zip, read when they are asked for: images and masks of any sizes, sounds.
 
-    Those that were decoded are kept until they take ``memory_bytes``; the others are decoded again each time.
+    Those that were read are kept until they take ``memory_bytes``; the others are read again each time.
 
     Args:
         tree: Holds the files.
@@ -49,63 +49,66 @@ class Pictures(Sequence[Tensor]):
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
     @overload
-    def __getitem__(self, index: slice) -> Pictures: ...
-    def __getitem__(self, index: int | slice) -> Tensor | Pictures:
-        """Return an image; a slice is read no sooner than its images are."""
+    def __getitem__(self, index: slice) -> FileTensors: ...
+    def __getitem__(self, index: int | slice) -> Tensor | FileTensors:
+        """Return a tensor; a slice is read no sooner than its tensors are."""
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
         return self.several([range(len(self))[index]])[0]
 
-    def select(self, indices: Iterable[int]) -> Pictures:
-        """Return some of the images, unread."""
-        return Pictures(
+    def select(self, indices: Iterable[int]) -> FileTensors:
+        """Return some of the tensors, unread."""
+        return FileTensors(
             self.tree, [self.names[index] for index in indices], self.decode, memory_bytes=self._memory_bytes
         )
 
     def several(self, indices: Sequence[int]) -> list[Tensor]:
-        """Return images; those that are not in memory are decoded in threads."""
+        """Return tensors; those that are not in memory are read in threads."""
         missing = sorted({index for index in indices if index not in self._kept})
         read = dict(zip(missing, self.once(missing), strict=True))
-        images = [self._kept[index] if index in self._kept else read[index] for index in indices]
-        for index, image in read.items():
-            if self._kept_bytes + image.nbytes <= self._memory_bytes:
-                self._kept[index] = image
-                self._kept_bytes += image.nbytes
-        return images
+        found = [self._kept[index] if index in self._kept else read[index] for index in indices]
+        for index, tensor in read.items():
+            if self._kept_bytes + tensor.nbytes <= self._memory_bytes:
+                self._kept[index] = tensor
+                self._kept_bytes += tensor.nbytes
+        return found
 
     def once(self, indices: Sequence[int]) -> list[Tensor]:
-        """Decode images in threads, and keep none."""
+        """Read tensors in threads, and keep none."""
         if len(indices) < 2:
             return [self._decoded(index) for index in indices]
         with ThreadPoolExecutor(min(len(indices), os.cpu_count() or 1)) as pool:
             return list(pool.map(self._decoded, indices))
 
+    def shown(self, index: int) -> str:
+        """Return how messages call a file."""
+        return self.tree.shown(self.names[index])
+
     def _decoded(self, index: int) -> Tensor:
-        name = self.names[index]
-        return self.decode(self.tree.read(name), self.tree.shown(name))
+        return self.decode(self.tree.read(self.names[index]), self.shown(index))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what was decoded behind: a copy in another process reads its own."""
+        """Leave what was read behind: a copy in another process reads its own."""
         return {**self.__dict__, "_kept": {}, "_kept_bytes": 0}
 
 
-class StackedPictures:
+class StackedImages:
     """Images of one shape, read when they are indexed: like a tensor ``(N, C, H, W)`` that lies in files.
 
     Args:
-        pictures: The images.
+        images: One in each file.
     """
 
-    def __init__(self, pictures: Pictures) -> None:
-        self._pictures = pictures
+    def __init__(self, images: FileTensors) -> None:
+        self._images = images
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @property
     def shape(self) -> torch.Size:
         """``(N, C, H, W)``; the first image is read for it."""
-        return torch.Size((len(self), *self._pictures[0].shape))
+        return torch.Size((len(self), *self._images[0].shape))
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Return ``(B, C, H, W)`` for indices ``(B,)``.
@@ -114,18 +117,18 @@ class StackedPictures:
             DataError: If one is of another size than the first of all; names both.
         """
         indices = [int(value) for value in index]
-        return torch.stack(self._same(self._pictures.several(indices), indices))
+        return torch.stack(self._same(self._images.several(indices), indices))
 
-    def select(self, index: Tensor) -> StackedPictures:
+    def select(self, index: Tensor) -> StackedImages:
         """Return some of the images, unread."""
-        return StackedPictures(self._pictures.select(int(value) for value in index))
+        return StackedImages(self._images.select(int(value) for value in index))
 
     def decoded(self) -> Tensor:
         """Return all images, decoded in parts, so that they are not in memory twice."""
         whole = torch.empty(self.shape, dtype=torch.uint8)
         for part in range(0, len(self), _TOGETHER):
             indices = range(part, min(part + _TOGETHER, len(self)))
-            torch.stack(self._same(self._pictures.once(indices), indices), out=whole[part : part + len(indices)])
+            torch.stack(self._same(self._images.once(indices), indices), out=whole[part : part + len(indices)])
         return whole
 
     def _same(self, images: list[Tensor], indices: Sequence[int]) -> list[Tensor]:
@@ -133,10 +136,7 @@ class StackedPictures:
         for image, index in zip(images, indices, strict=True):
             if image.shape != first:
                 raise DataError(
-                    f"{self._shown(index)} is {image.shape[2]}x{image.shape[1]} and {self._shown(0)} is "
+                    f"{self._images.shown(index)} is {image.shape[2]}x{image.shape[1]} and {self._images.shown(0)} is "
                     f"{first[2]}x{first[1]}; give a size to resize all images to"
                 )
         return images
-
-    def _shown(self, index: int) -> str:
-        return self._pictures.tree.shown(self._pictures.names[index])
