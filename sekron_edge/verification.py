@@ -269,10 +269,11 @@ def _classes(task: Task | None, targets: Any) -> int | None:
 def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
     """Return noise with the mean and the spread of real inputs, within their range: int8 has no values beyond it.
 
-    Integers mean something each, as the number of a word: they are the real ones in another order.
+    Integers mean something each, as the number of a word, and so do infinite values in a mask: such inputs are the
+    samples in another order.
     """
-    if not real.is_floating_point():
-        return real.flatten()[torch.randperm(real.numel(), generator=generator)].reshape(real.shape)
+    if not real.is_floating_point() or not torch.isfinite(real).all():
+        return real[torch.randperm(len(real), generator=generator)]
     noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
     return noise.clamp(real.min(), real.max())
 

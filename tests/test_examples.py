@@ -5,11 +5,12 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks import dense_int8, examples
+from benchmarks import dense_int8, examples, zoo
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,22 @@ def test_the_digits_job_is_benchmarked_in_three_formats(tmp_path: Path) -> None:
     assert [row["artifact"] for row in compared["rows"]] == ["dense fp32", "dense int8", "delivered fp32"]
     assert all(row["score"] > 0.9 for row in compared["rows"])
     assert len(compared["claims"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed: see benchmarks/zoo.py")
+def test_two_networks_of_the_zoo_go_through_all_phases(tmp_path: Path) -> None:
+    zoo.main(["--quick", "--json", str(tmp_path / "out.json"), "--work", str(tmp_path / "rows")])
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert all(row["macs"] == row["flop_counter_macs"] > 0 for row in rows)
+    assert all(value == "ok" for row in rows for key, value in row.items() if key.endswith("outcome"))
+
+
+def test_a_zoo_without_its_packages_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("timm") is None:
+        zoo.main(["--quick", "--json", str(tmp_path / "out.json"), "--work", str(tmp_path / "rows")])
+        assert "the networks of timm are left out: it is not installed" in capsys.readouterr().err
+        assert not any(claim["holds"] for claim in json.loads((tmp_path / "out.json").read_text())["claims"][:1])
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)

@@ -181,15 +181,17 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
     """
     if len(inputs) != len(artifact.inputs):
         raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
-    batch = artifact.inputs[0].shape[0]
-    total = inputs[0].shape[0]
+    # The first input that is longer than the artifact's own says how many samples there are.
+    pairs = list(zip(artifact.inputs, inputs, strict=True))
+    longer = [(spec.shape[0], len(array)) for spec, array in pairs if array.ndim and len(array) != spec.torch_shape[0]]
+    batch, total = longer[0] if longer else (artifact.inputs[0].shape[0], len(inputs[0]))
     if total % batch:
         raise ExportError(f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them")
     pieces = []
     for start in range(0, total, batch):
         piece = [
             spec.from_torch(array if _is_shared(spec, array, batch) else array[start : start + batch])
-            for spec, array in zip(artifact.inputs, inputs, strict=True)
+            for spec, array in pairs
         ]
         try:
             pieces.append(session.run(piece))

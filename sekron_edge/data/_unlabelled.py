@@ -137,6 +137,12 @@ class Referenced(Dataset[Any]):
         """Return the number of samples."""
         return len(self.inputs)  # type: ignore[arg-type]
 
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Return a sample, without a batch axis."""
+        inputs, outputs = self.__getitems__([index])
+        alone: tuple[Any, Any] = pytrees.map_tensors(lambda value: value[0] if value.ndim else value, (inputs, outputs))
+        return alone
+
     def __getitems__(self, indices: Sequence[int]) -> tuple[Any, Any]:
         """Return samples as one batch."""
         batch = batch_of(self.inputs, indices)

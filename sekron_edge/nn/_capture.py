@@ -25,6 +25,7 @@ class CapturedGraph:
     """
 
     def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        _inline_blocks(exported.graph_module)
         self.exported = exported
         signature = exported.graph_signature
         targets: Mapping[str, str] = {
@@ -84,6 +85,32 @@ def capture(model: nn.Module, inputs: pytrees.Inputs) -> CapturedGraph:
             f"{type(model).__name__} cannot be traced by torch.export, which every export format needs: "
             f"{_shortened(str(error))}"
         ) from error
+
+
+def _inline_blocks(module: fx.GraphModule) -> None:
+    """Put the operators of ``with torch.autocast(...)`` and ``torch.set_grad_enabled(...)`` blocks in their places."""
+    blocks = {
+        torch.ops.higher_order.wrap_with_autocast: 4,
+        torch.ops.higher_order.wrap_with_set_grad_enabled: 1,
+    }
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target not in blocks:
+            continue
+        skipped = blocks[node.target]
+        block = node.args[skipped]
+        assert isinstance(block, fx.Node)
+        inner = module.get_submodule(str(block.target))
+        assert isinstance(inner, fx.GraphModule)
+        _inline_blocks(inner)
+        placeholders = [each for each in inner.graph.nodes if each.op == "placeholder"]
+        values = dict(zip(placeholders, node.args[skipped + 1 :], strict=True))
+        with module.graph.inserting_before(node):
+            results: Any = module.graph.graph_copy(inner.graph, values)
+        for user in list(node.users):  # getitem, because a block gives a tuple
+            user.replace_all_uses_with(results[user.args[1]])
+            module.graph.erase_node(user)
+        module.graph.erase_node(node)
+    module.recompile()
 
 
 def _shortened(cause: str) -> str:

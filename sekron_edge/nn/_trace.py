@@ -122,7 +122,8 @@ class _Tracer:
             return
         sources = [value for value in node.all_input_nodes if value in self._values]
         if not sources:
-            return  # this operator computes a weight from parameters
+            self._of_constants(node)  # or it computes a weight from parameters
+            return
         module = self._modules[name]
         shape = shape_of(sources[0])
         if isinstance(module, FactorizedConv | FactorizedLinear):
@@ -137,6 +138,9 @@ class _Tracer:
         kind = kind_of(node)
         read = self._read(node)
         operator = weight_operator(node, self._captured)
+        if self._captured.is_constant(node):
+            self._of_constants(node)
+            return
         if operator is not None:
             self._add(node, product_primitives(node) or (), layer=self._hidden.name(node, operator))
             return
@@ -156,6 +160,14 @@ class _Tracer:
             self._values[node] = read[0]
             return
         self._add(node, () if primitive is None else (primitive,))
+
+    def _of_constants(self, node: fx.Node) -> None:
+        """Count a product of constants: PyTorch computes it at every run, and converters may."""
+        products = product_primitives(node)
+        if products:
+            number = len(self._elements)
+            self._elements[number] = _size(node)
+            self._operations.append(Operation(None, products, shape_of(node.all_input_nodes[0]), (), number))
 
     def _merges(self, node: fx.Node, kind: str, read: Sequence[int]) -> bool:
         """Whether the operation before does this as well; nothing else may need the value between them."""

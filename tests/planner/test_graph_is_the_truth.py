@@ -75,6 +75,21 @@ class Sequence(nn.Module):
         return logits
 
 
+class Blocks(nn.Module):
+    """Computes within blocks of other settings, and with constants alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Conv1d(2, 4, 1)
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            y = self.layer(x) @ x.mT
+        added: Tensor = y + self.places(torch.ones(1, 2, 4))
+        return added
+
+
 class Own(nn.Linear):
     """A subclass that computes what its base does."""
 
@@ -100,6 +115,7 @@ NETWORKS = {
         ),
         image(4, 9),
     ),
+    "blocks": (Blocks(), image(4, 6)),
     "norms": (nn.Sequential(nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8), nn.PReLU(8), nn.BatchNorm2d(8)), image(4, 9, 9)),
 }
 
