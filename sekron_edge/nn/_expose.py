@@ -13,6 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from sekron_edge import pytrees
 from sekron_edge.nn._exposures import Change, attentions, functional_weights, outputs_of, recurrences
+from sekron_edge.nn._flat import outputs_for
 from sekron_edge.nn._modes import evaluation_mode
 
 # A change that is exact leaves rounding only.
@@ -36,9 +37,11 @@ def expose_layers(model: nn.Module, inputs: pytrees.Inputs) -> nn.Module:
         inputs: Example inputs, as `pytrees.arguments` takes them.
 
     Raises:
+        ConfigError: If the model does not take the inputs, or gives no tensors.
         ExportError: If torch.export cannot trace the model.
     """
     exposed = _in_single(with_weights_computed(model))
+    outputs_for(exposed, pytrees.in_single(inputs))  # says what is wrong with the inputs
     expected = outputs_of(exposed, inputs)
     for changes in (attentions, recurrences, functional_weights):
         exposed = _changed(exposed, inputs, expected, changes)

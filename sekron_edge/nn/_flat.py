@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from sekron_edge import pytrees
 from sekron_edge.errors import ConfigError
@@ -24,16 +23,12 @@ class FlatModel(nn.Module):
     def __init__(self, model: nn.Module, inputs: pytrees.Inputs) -> None:
         super().__init__()
         self.model = model
-        self._leaves, self._spec = pytree.tree_flatten(inputs)
-        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        self._places = [place for place, leaf in enumerate(pytree.tree_leaves(inputs)) if isinstance(leaf, Tensor)]
+        # Only the structure counts: tensors without values hold the places.
+        self._like = pytrees.map_tensors(lambda _: torch.empty(0, device="meta"), inputs)
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Call the model."""
-        leaves = list(self._leaves)
-        for place, value in zip(self._places, given, strict=True):
-            leaves[place] = value
-        outputs = pytrees.call(self.model, pytree.tree_unflatten(leaves, self._spec))
+        outputs = pytrees.call(self.model, pytrees.restored(list(given), self._like))
         # Files have no scalars.
         return tuple(out.reshape(1) if out.ndim == 0 else out for out in pytrees.tensors(outputs))
 

@@ -25,7 +25,7 @@ from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
-from sekron_edge.planner import Plan
+from sekron_edge.planner import EVERY_LAYER, LayerSelection, Plan
 from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig
@@ -52,6 +52,7 @@ def plan(
     precision: Precision = "fp32",
     threads: int | None = None,
     measured_on: str | None = None,
+    selection: LayerSelection = EVERY_LAYER,
     work: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -72,6 +73,7 @@ def plan(
         precision: Of the artifact.
         threads: Threads that the runtime may use; by default the profile's.
         measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
+        selection: The layers that may be compressed.
         work: Folder for the artifacts that are tried; by default a temporary one.
         seed: Recorded in the plan.
         progress: Receives the reports; by default the logger ``sekron_edge``.
@@ -85,7 +87,7 @@ def plan(
     target = Target.choose(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
-    job = Job.prepared(model, example_inputs, task, target, budget=budget, seed=seed)
+    job = Job.prepared(model, example_inputs, task, target, budget=budget, selection=selection, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         return plan_of(job, work=work or Path(folder), progress=progress or LogProgress())
 
@@ -106,6 +108,7 @@ def compress(
     measured_on: str | None = None,
     finetuning: TrainConfig | None = None,
     quantization: QuantizationConfig | None = None,
+    selection: LayerSelection = EVERY_LAYER,
     name: str = "model",
     seed: int = 0,
     resume: bool = False,
@@ -129,6 +132,7 @@ def compress(
         measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
         finetuning: How to distil; by default two epochs.
         quantization: When to train against rounding, if a precision is int8.
+        selection: The layers that may be compressed.
         name: Name of the bundle, and stem of its artifacts.
         seed: Seed of everything random.
         resume: Go on with an unfinished job in ``OUT.work``.
@@ -157,6 +161,7 @@ def compress(
         budget=budget,
         finetuning=finetuning or FinetuneConfig(seed=seed),
         quantization=quantization or QuantizationConfig(),
+        selection=selection,
         name=name,
         seed=seed,
     )

@@ -13,6 +13,7 @@ from sekron_edge import references
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
+from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.task_kinds import ConfigPath, DataSection, get_task_kind, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
@@ -84,6 +85,7 @@ class JobConfig(_Section):
     train: TrainConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     quantization: QuantizationConfig = QuantizationConfig()
+    plan: LayerSelection = EVERY_LAYER
 
 
 def load_config(path: Path) -> JobConfig:

@@ -117,6 +117,7 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
         budget=config.budget,
         finetuning=config.finetune.model_copy(update={"seed": config.seed}),
         quantization=config.quantization,
+        selection=config.plan,
         name=config.name,
         seed=config.seed,
     )

@@ -16,6 +16,7 @@ from sekron_edge.nn import expose_layers, outputs_for
 from sekron_edge.pipeline._models import required_module, state_fingerprint
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint
 from sekron_edge.pipeline._target import Target
+from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig
@@ -33,6 +34,7 @@ class Job:
         budget: What the artifact must keep.
         finetuning: How to distil.
         quantization: When to train against rounding, if a precision is int8.
+        selection: The layers that may be compressed.
         name: Name of the bundle, and stem of its artifacts.
         seed: Recorded in the plan and in the bundle.
     """
@@ -44,6 +46,7 @@ class Job:
     budget: Budget = HALF_THE_TIME
     finetuning: TrainConfig = field(default_factory=FinetuneConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    selection: LayerSelection = EVERY_LAYER
     name: str = "model"
     seed: int = 0
 
@@ -61,7 +64,7 @@ class Job:
             **settings: The other attributes.
 
         Raises:
-            ConfigError: If the model is no module, does not take the inputs, or gives no tensors.
+            ConfigError: If the model is no module, does not take the inputs, or gives no tensors, or NaN.
             ExportError: If torch.export cannot trace it.
         """
         module = required_module(model, "the model")
@@ -69,7 +72,12 @@ class Job:
             raise ConfigError(f"the task must be a sekron_edge.Task, which holds data and metric; got {task!r}")
         inputs = pytrees.in_single(example_inputs)
         exposed = expose_layers(module, inputs)
-        outputs_for(exposed, inputs)
+        if any(
+            value.is_floating_point() and value.isnan().any() for value in pytrees.tensors(outputs_for(exposed, inputs))
+        ):
+            raise ConfigError(
+                f"{type(model).__name__} gives NaN for the example inputs: give real ones, or train it again"
+            )
         return cls(exposed, inputs, referenced(task, exposed), target, **settings)
 
     @cached_property
@@ -97,5 +105,6 @@ class Job:
             "threads": str(target.threads),
             "finetune section": self.finetuning.model_dump_json(exclude={"threads"}),
             "quantization section": self.quantization.model_dump_json(),
+            "plan section": self.selection.model_dump_json(),
             "seed": str(self.seed),
         }

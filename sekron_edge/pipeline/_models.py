@@ -95,5 +95,7 @@ def state_fingerprint(model: nn.Module) -> str:
     state = model.state_dict()
     parts: list[object] = [type(model).__qualname__]
     for name, value in state.items():
-        parts += [name, tuple(value.shape), value.detach().cpu().contiguous().numpy().tobytes()]
+        # NumPy has no bfloat16.
+        known = value.view(torch.int16) if value.dtype == torch.bfloat16 else value
+        parts += [name, tuple(value.shape), known.detach().cpu().contiguous().numpy().tobytes()]
     return fingerprint(*parts)

@@ -17,6 +17,7 @@ from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.planner import (
+    EVERY_LAYER,
     Calibration,
     ModelScores,
     Pricing,
@@ -79,6 +80,7 @@ def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progr
         job.example_inputs,
         prices,
         calibration=calibration,
+        selection=job.selection,
         progress=lambda done, total: progress.step("scoring the candidates of every layer", done, total),
     )
     layers = scored[0].layers
@@ -123,6 +125,7 @@ def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
         asdict(job.target.file_costs),
         *further_resources(),  # candidates are counted and kept for them
         *added_families(),
+        *([] if job.selection == EVERY_LAYER else [job.selection.model_dump_json()]),
     )
 
 

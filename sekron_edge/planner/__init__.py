@@ -25,10 +25,12 @@ from sekron_edge.planner._plan import (
     SolverResult,
 )
 from sekron_edge.planner._scoring import ModelScores, decompose, score, score_for_all
+from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.planner._sensitivity import measure_sensitivity, with_sensitivity_of
 from sekron_edge.planner._solver import solve
 
 __all__ = [
+    "EVERY_LAYER",
     "Calibration",
     "Candidate",
     "CostModel",
@@ -36,6 +38,7 @@ __all__ = [
     "FrontierPoint",
     "LayerChoice",
     "LayerScores",
+    "LayerSelection",
     "ModelScores",
     "Plan",
     "PlanEvaluator",

@@ -29,6 +29,7 @@ from sekron_edge.planner._costs import (
 from sekron_edge.planner._errors import WeightErrors, output_errors
 from sekron_edge.planner._families import DENSE
 from sekron_edge.planner._plan import LayerChoice, Plan
+from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.planner._solver import solve
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 from sekron_edge.pytrees import Inputs, batches
@@ -201,6 +202,7 @@ def score(
     file_costs: FileCosts = WEIGHTS_ALONE,
     calibration: Inputs | None = None,
     families: Collection[str] | None = None,
+    selection: LayerSelection = EVERY_LAYER,
 ) -> ModelScores:
     """Price every candidate of every layer, and its error.
 
@@ -215,14 +217,18 @@ def score(
         file_costs: Bytes of operations in the artifact beside their weights; by default none.
         calibration: Real inputs, batched, in the form of `sekron_edge.pytrees.call`; never held-out data.
         families: Names of the families to offer; those that are offered by default if None.
+        selection: The layers that may be compressed.
 
     Raises:
+        ConfigError: If a pattern of the selection is no layer's name.
         UnsupportedLayerError: If a layer's weights are not finite; names it.
         ExportError: If the model cannot be traced.
     """
     target = Pricing(cost_model, precision, file_costs)
     calibrated = None if calibration is None else Calibration(model, calibration)
-    (scores,) = score_for_all(model, example_inputs, [target], calibration=calibrated, families=families)
+    (scores,) = score_for_all(
+        model, example_inputs, [target], calibration=calibrated, families=families, selection=selection
+    )
     return scores
 
 
@@ -233,6 +239,7 @@ def score_for_all(
     *,
     calibration: Calibration | None = None,
     families: Collection[str] | None = None,
+    selection: LayerSelection = EVERY_LAYER,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ModelScores]:
     """Score for several targets at once: each keeps the candidates that nothing beats there; errors are computed once.
@@ -243,6 +250,7 @@ def score_for_all(
         targets: Their prices.
         calibration: Of that model.
         families: As for `score`.
+        selection: As for `score`.
         progress: Called with the number of finished layers, and of all layers.
 
     Raises:
@@ -251,7 +259,7 @@ def score_for_all(
     """
     graph = operations(model, example_inputs)
     calls = calls_of(graph)
-    supported, refused = _choices(model, graph)
+    supported, refused = _choices(model, graph, selection)
     modules = dict(model.named_modules())
     names = [*supported, *refused]
     prices = Prices(targets)
@@ -302,13 +310,18 @@ def score_for_all(
     ]
 
 
-def _choices(model: nn.Module, graph: OperationGraph) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def _choices(
+    model: nn.Module, graph: OperationGraph, selection: LayerSelection
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Return the layers that can be factorized, and why others stay dense, by name."""
     supported, refused = supported_layers(model)
     elsewhere = {id(model.get_parameter(source)) for hidden in graph.hidden.values() for source in hidden.sources}
     for name in [name for name, layer in supported.items() if id(layer.get_parameter("weight")) in elsewhere]:
         del supported[name]
         refused[name] = "its weight is also used through a function"
+    for name, reason in selection.refused([*supported, *refused, *graph.hidden]).items():
+        if supported.pop(name, None) is not None:
+            refused[name] = reason
     return supported, refused
 
 

@@ -173,6 +173,30 @@ def test_a_model_that_does_not_take_its_inputs_is_said(detector: nn.Module, tmp_
         train(detector, unlabelled(Pairs(2)))
 
 
+@pytest.mark.parametrize(
+    ("model", "inputs", "said"),
+    [
+        (Two(), torch.zeros(1, 8), "Two does not take inputs of shape"),
+        (Two(), (torch.zeros(1, 3), torch.zeros(1, 8)), r"Two does not take inputs of shape \(1, 3\), \(1, 8\)"),
+        (Two(), None, "Two"),
+        (torch.jit.script(nn.Linear(2, 2)), torch.zeros(1, 2), "TorchScript"),
+        ({"weight": torch.zeros(1)}, torch.zeros(1, 2), "state dict"),
+    ],
+    ids=["too few", "another shape", "none", "TorchScript", "a state dict"],
+)
+def test_what_a_job_cannot_begin_with_is_one_error(model: Any, inputs: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        se.compress(model, inputs, profile="host", task=unlabelled(Pairs(2)), out=tmp_path / "bundle")
+
+
+def test_a_model_that_gives_nan_is_said(tmp_path: Path) -> None:
+    model = Two()
+    model.layer.weight.data.fill_(float("nan"))
+    inputs = (torch.ones(1, 8), torch.ones(1, 8))
+    with pytest.raises(ConfigError, match="Two gives NaN"):
+        se.compress(model, inputs, profile="host", task=unlabelled(Pairs(2)), out=tmp_path / "bundle")
+
+
 class Nothing(nn.Module):
     def forward(self, x: Tensor) -> None:
         del x

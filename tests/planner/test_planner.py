@@ -11,6 +11,7 @@ from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLa
 from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
 from sekron_edge.planner import (
     Calibration,
+    LayerSelection,
     ModelScores,
     Plan,
     PlanEvaluator,
@@ -349,3 +350,20 @@ def test_one_scoring_serves_several_devices() -> None:
     for one, other in zip(measured.layers, priced.layers, strict=True):
         slopes = [c.predicted_loss / c.relative_error**2 for c in (*one.candidates[1:], *other.candidates[1:])]
         assert slopes == pytest.approx(slopes[:1] * len(slopes))
+
+
+def test_patterns_say_which_layers_may_be_compressed() -> None:
+    chained = nn.Sequential(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)), nn.Conv2d(16, 8, 1))
+    example = (torch.randn(1, 3, 12, 12),)
+
+    def free(selection: LayerSelection) -> list[str]:
+        layers = score(chained, example, MacsAreTime(), selection=selection).layers
+        kept = [layer for layer in layers if layer.refused]
+        assert all("plan." in layer.refused for layer in kept)
+        return [layer.name for layer in layers if not layer.refused]
+
+    assert free(LayerSelection()) == ["0.0", "0.1", "1"]
+    assert free(LayerSelection(only=("0.*",))) == ["0.0", "0.1"]
+    assert free(LayerSelection(only=("0.*",), keep=("*.0",))) == ["0.1"]
+    with pytest.raises(ConfigError, match=r"plan\.keep: no layer is named '0\.2'; near it: 0\.[01]"):
+        free(LayerSelection(keep=("0.2",)))
