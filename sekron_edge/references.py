@@ -22,6 +22,7 @@ from sekron_edge import neighbours
 from sekron_edge.errors import ConfigError, SekronEdgeError
 
 _PYTHON = ".py"
+_PACKAGE = Path(__file__).parent
 
 
 def load(reference: str, what: str = "a thing") -> Any:
@@ -74,6 +75,47 @@ def errors_in(reference: str, doing: str = "") -> Iterator[None]:
         where, _, _ = reference.rpartition(":")
         place = _place(error, where)
         raise ConfigError(f"{place}: {doing and f'{doing}: '}{_said(error)}") from error
+
+
+@contextmanager
+def errors_of(*references: str) -> Iterator[None]:
+    """Turn an error that the user's code raises, or that a library raises for it, into one `ConfigError`.
+
+    An error that is raised elsewhere, below no code of theirs or below code of this package that theirs calls, stays as
+    it is.
+
+    Args:
+        references: Of their code.
+    """
+    try:
+        yield
+    except SekronEdgeError:
+        raise
+    except Exception as error:
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        wheres = [reference.rpartition(":")[0] for reference in references]
+        for frame in frames:
+            if any(_is_theirs(frame.filename, where) for where in wheres):
+                raise ConfigError(f"{frame.filename}, line {frame.lineno}: {_said(error)}") from error
+            if _PACKAGE in Path(frame.filename).parents:
+                break
+        raise
+
+
+def source(reference: str) -> Path:
+    """Return the file that a reference's name is in.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    where, _, _ = reference.rpartition(":")
+    if where.endswith(_PYTHON):
+        return Path(where)
+    with errors_in(reference, "looking for its file"):
+        spec = importlib.util.find_spec(where)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"{where} must be a module in a file; there is no file of it")
+    return Path(spec.origin)
 
 
 def _parts(reference: str, what: str) -> tuple[str, str]:

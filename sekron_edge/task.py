@@ -42,8 +42,8 @@ class Task:
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
         divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for its
             users; chooses among plans. None: that of distillation, which may compare more than users see.
-        metric: Makes a new torchmetrics metric of outputs and targets; higher is better. Without labels the targets are
-            the original's outputs.
+        metric: Makes a new torchmetrics metric of outputs and targets. Higher is better, unless the metric's own
+            ``higher_is_better`` is False. Without labels the targets are the original's outputs.
         metric_name: The metric's name in reports.
         metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
         labels: Names of the classes, empty where there are none.
@@ -62,3 +62,12 @@ class Task:
     labels: tuple[str, ...] = ()
     normalization: Normalization | None = None
     divergence: Callable[[Outputs, Outputs], Tensor] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better: what the metric says of itself, and yes if it does not say."""
+        return self.metric().higher_is_better is not False
+
+    def lost(self, value: float, reference: float) -> float:
+        """Return how much worse a value of the metric is than another, in the metric's unit; negative if better."""
+        return reference - value if self.higher_is_better else value - reference

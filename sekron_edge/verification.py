@@ -32,7 +32,8 @@ class Tolerance(BaseModel):
     Attributes:
         snr_db: Least signal-to-noise ratio, in dB.
         agreement: Least share of decisions that agree.
-        metric: Largest loss of the task's metric compared to the model's, in the metric's own unit.
+        metric: Largest loss of the task's metric compared to the model's, if it is a share, as accuracy is. A metric
+            of another unit has no loss that is small everywhere: the outputs' ratio judges, and the job's budget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -242,7 +243,7 @@ def verify(
     metric = None
     if task is not None and targets is not None:
         metric = _metric(task, targets, like, *outputs["real inputs"])
-        if metric.model - metric.artifact > allowed.metric:
+        if task.metric_unit == "%" and task.lost(metric.artifact, metric.model) > allowed.metric:
             raise VerificationError(
                 f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
                 f"{_blame(artifact, model, list(real), allowed, samples, classes)}"

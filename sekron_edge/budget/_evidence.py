@@ -73,6 +73,7 @@ class Evidence:
         place: Place where latency and memory were measured, in words.
         tested_with: Runtime that the arena was found with, in words.
         metric: The task's metric on held-out data.
+        higher_is_better: Whether more of it is better.
     """
 
     found: Figures
@@ -81,3 +82,4 @@ class Evidence:
     place: str = ""
     tested_with: str = ""
     metric: Finding | None = None
+    higher_is_better: bool = True

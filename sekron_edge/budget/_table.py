@@ -49,7 +49,10 @@ def _compiled_memory(evidence: Evidence) -> Finding | None:
 
 def _lost_metric(evidence: Evidence) -> Finding | None:
     metric = evidence.metric
-    return None if metric is None else Finding(metric.dense - metric.found, 0.0, metric.how)
+    if metric is None:
+        return None
+    gained = metric.found - metric.dense
+    return Finding(-gained if evidence.higher_is_better else gained, 0.0, metric.how)
 
 
 # Headroom, because artifacts are measured again at the end, on a noisy machine.

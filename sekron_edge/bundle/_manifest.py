@@ -47,6 +47,7 @@ class Score(_Model):
     dense: float
     delivered: float
     samples: int
+    higher_is_better: bool = True
 
     def shown(self, value: float) -> str:
         """Return a value of the metric in the form that people read."""

@@ -62,6 +62,7 @@ def delivery_evidence(
         place=measured_at or "",
         tested_with=tested_with,
         metric=metric,
+        higher_is_better=score.higher_is_better,
     )
 
 

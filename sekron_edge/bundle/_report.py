@@ -33,8 +33,9 @@ def render_report(manifest: Manifest, plan: Plan) -> str:
 def before_and_after(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     """Return the rows ``(figure, dense, delivered, ratio)`` of the report's first table."""
     score, dense, delivered = manifest.score, manifest.dense, manifest.delivered
+    better = "" if score.higher_is_better else "; less is better"
     rows = [
-        (f"{score.metric} (held out, {score.samples:,} samples)", score.shown(score.dense),
+        (f"{score.metric} (held out, {score.samples:,} samples{better})", score.shown(score.dense),
          score.shown(score.delivered), score.change),
         ("parameters", f"{dense.parameters:,}", f"{delivered.parameters:,}",
          _fewer(dense.parameters, delivered.parameters)),

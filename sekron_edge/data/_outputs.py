@@ -56,19 +56,20 @@ def softened_divergence(student: Any, teacher: Any, *, temperature: float) -> Te
 
 
 def of_main_output(
-    metric: torchmetrics.Metric, prepare: Callable[[Tensor, Any], tuple[Tensor, Any]], *, sign: int = 1
+    metric: torchmetrics.Metric, prepare: Callable[[Tensor, Any], tuple[Tensor, Any]]
 ) -> torchmetrics.Metric:
     """Return a metric that sees a model's main output.
 
     Args:
         metric: Sees what ``prepare`` returns.
         prepare: Gets the main output and the targets.
-        sign: -1 for a metric where less is better.
     """
     from torchmetrics.wrappers.abstract import WrapperMetric
 
     class OfMainOutput(WrapperMetric):  # type: ignore[misc, unused-ignore]
         """A metric of the main output."""
+
+        higher_is_better = metric.higher_is_better
 
         def __init__(self) -> None:
             super().__init__()
@@ -79,7 +80,7 @@ def of_main_output(
 
         def compute(self) -> Tensor:
             value: Tensor = self.metric.compute()
-            return sign * value
+            return value
 
         def reset(self) -> None:
             super().reset()

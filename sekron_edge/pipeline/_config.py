@@ -13,9 +13,10 @@ from sekron_edge import references
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline._own_tasks import is_reference, task_kind
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
-from sekron_edge.task_kinds import ConfigPath, DataSection, get_task_kind, task_names
+from sekron_edge.task_kinds import ConfigPath, DataSection, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
 DEFAULT_TASK = "classification"
@@ -69,7 +70,8 @@ class TargetSection(_Section):
 class JobConfig(_Section):
     """One job of ``sekron-edge run``.
 
-    ``task`` decides which keys ``data`` takes (`sekron_edge.task_kinds`). Relative paths start at the file's folder.
+    ``task`` is a kind's name, or the user's own by reference, as ``mine.py:task``; it decides which keys ``data`` takes
+    (`sekron_edge.task_kinds`). Relative paths start at the file's folder.
     ``train`` is used where the model has no weights; its result is cached, so that the next job with the same model,
     data and settings does not train again. ``seed`` decides everything random, also in training and fine-tuning.
     Without a budget the artifact must take half the dense one's time.
@@ -99,14 +101,17 @@ def load_config(path: Path) -> JobConfig:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    form = _form_of(table.get("task", DEFAULT_TASK), path)
+    folder = path.resolve().parent
+    task = table.get("task", DEFAULT_TASK)
+    if isinstance(task, str) and is_reference(task):
+        task = table["task"] = references.located(task, folder)
+    form = _form_of(task, path)
     try:
         config = form.model_validate(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_describe(problem, form) for problem in error.errors())) from error
-    folder = path.resolve().parent
     model, data, target = _located(config.model, folder), _located(config.data, folder), config.target
     model = model.model_copy(update={"factory": references.located(model.factory, folder)})
     if target.profile.endswith(".toml"):
@@ -117,10 +122,11 @@ def load_config(path: Path) -> JobConfig:
 def _form_of(task: Any, path: Path) -> type[JobConfig]:
     """Return the model of a job with this task: ``data`` is the section of the task's kind."""
     known = task_names()
-    if task not in known:
-        *others, last = map(repr, known)
-        raise ConfigError(f"{path}: task: Input should be {', '.join(others)} or {last}, got {task!r}")
-    return create_model("JobConfig", __base__=JobConfig, data=(get_task_kind(task).section, ...))
+    if task not in known and not (isinstance(task, str) and is_reference(task)):
+        raise ConfigError(
+            f"{path}: task: Input should be {', '.join(map(repr, known))}, or your own as 'mine.py:task', got {task!r}"
+        )
+    return create_model("JobConfig", __base__=JobConfig, data=(task_kind(task).section, ...))
 
 
 def _located(section: _AnySection, folder: Path) -> _AnySection:

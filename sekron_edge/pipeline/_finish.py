@@ -83,6 +83,7 @@ def _scored(model: nn.Module, job: Job, progress: Progress) -> Score:
             dense=evaluate(job.model, task),
             delivered=evaluate(model, task),
             samples=samples,
+            higher_is_better=task.higher_is_better,
         )
     progress.say(f"held-out {score.metric}: {score.shown(score.delivered)}, dense {score.shown(score.dense)}")
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sekron_edge import files
+from sekron_edge import files, references
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
@@ -22,13 +23,13 @@ from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._models import load_model, state_fingerprint
+from sekron_edge.pipeline._own_tasks import is_reference, made_task, task_kind
 from sekron_edge.pipeline._planning import frontier_for, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint, example_inputs
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import Plan
 from sekron_edge.task import Task
-from sekron_edge.task_kinds import get_task_kind
 from sekron_edge.training import train
 
 
@@ -45,8 +46,9 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Pro
         SekronEdgeError: As `compress`; and `ConfigError`, `DataError` if model or data are missing or wrong.
     """
     progress = progress or LogProgress()
-    (job,) = _jobs(config, (), progress)
-    return compress_job(job, out, resume=resume, progress=progress)
+    with _their_errors(config):
+        (job,) = _jobs(config, (), progress)
+        return compress_job(job, out, resume=resume, progress=progress)
 
 
 def plan_job(
@@ -66,13 +68,14 @@ def plan_job(
     """
     progress = progress or LogProgress()
     plans = []
-    for context in contexts_for(_jobs(config, devices, progress), progress):
-        try:
-            plans.append(plan_for(context, work=work, progress=progress))
-        except InfeasibleBudgetError as error:
-            raise InfeasibleBudgetError(
-                f"{context.job.target.profile.id}: {error}", binding=error.binding, nearest=error.nearest
-            ) from error
+    with _their_errors(config):
+        for context in contexts_for(_jobs(config, devices, progress), progress):
+            try:
+                plans.append(plan_for(context, work=work, progress=progress))
+            except InfeasibleBudgetError as error:
+                raise InfeasibleBudgetError(
+                    f"{context.job.target.profile.id}: {error}", binding=error.binding, nearest=error.nearest
+                ) from error
     return plans
 
 
@@ -91,11 +94,17 @@ def frontier_job(
     """
     progress = progress or LogProgress()
     unbounded = config.model_copy(update={"budget": Budget()})
-    return [
-        plan
-        for context in contexts_for(_jobs(unbounded, devices, progress), progress)
-        for plan in frontier_for(context, entry, points, work=work, progress=progress)
-    ]
+    with _their_errors(config):
+        return [
+            plan
+            for context in contexts_for(_jobs(unbounded, devices, progress), progress)
+            for plan in frontier_for(context, entry, points, work=work, progress=progress)
+        ]
+
+
+def _their_errors(config: JobConfig) -> AbstractContextManager[None]:
+    """Show errors of the user's model and task as theirs, whenever their code runs."""
+    return references.errors_of(config.model.factory, *filter(is_reference, (config.task,)))
 
 
 def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list[Job]:
@@ -141,10 +150,14 @@ def load_task(config: JobConfig) -> Task:
     """Load the data of a job and make its task.
 
     Raises:
-        ConfigError: If no kind of task has that name, or keys of ``data`` do not go together.
+        ConfigError: If no kind of task has that name, keys of ``data`` do not go together, or the user's own code
+            fails or makes no task.
         DataError: If the data is missing or broken.
     """
-    return get_task_kind(config.task).load(config.data, seed=config.seed, cache=files.cache_folder())
+    kind, seed, cache = task_kind(config.task), config.seed, files.cache_folder()
+    if is_reference(config.task):
+        return made_task(kind, config.data, config.task, seed=seed, cache=cache)
+    return kind.load(config.data, seed=seed, cache=cache)
 
 
 def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Module:

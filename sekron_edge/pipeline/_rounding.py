@@ -27,7 +27,7 @@ def settle_rounding(small: nn.Module, job: Job, *, checkpoints: Path, progress: 
     rounded = simulated(small, calibration)
     in_float, in_int8 = score(small), score(rounded)
     progress.say(f"int8, simulated on calibration data: {task.metric_name} {in_int8:.4g}, in float {in_float:.4g}")
-    if in_float - in_int8 <= config.tolerance or config.epochs == 0:
+    if task.lost(in_int8, in_float) <= config.tolerance or config.epochs == 0:
         return small, False
     progress.say(
         f"that is more than {config.tolerance:g}: distilling against rounding for {config.epochs} "
@@ -47,7 +47,7 @@ def settle_rounding(small: nn.Module, job: Job, *, checkpoints: Path, progress: 
     )  # fmt: skip
     assert isinstance(trained, FakeQuantized)
     after = score(simulated(trained.model, calibration))
-    if after <= in_int8:
+    if task.lost(after, in_int8) >= 0:
         progress.say(f"which gained nothing ({after:.4g}): the model stays as it was")
         return small, False
     progress.say(f"which brought {task.metric_name} in int8 to {after:.4g}")

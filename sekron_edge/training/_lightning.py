@@ -124,8 +124,9 @@ class Training(LightningModule):
         """Stop if the metric has not improved for long enough."""
         value = float(self._metric.compute())
         self.log(self._task.metric_name, value, prog_bar=True)
-        self._stale = 0 if value > self._best else self._stale + 1
-        self._best = max(self._best, value)
+        gained = value if self._task.higher_is_better else -value
+        self._stale = 0 if gained > self._best else self._stale + 1
+        self._best = max(self._best, gained)
         if self._config.patience is not None and self._stale >= self._config.patience:
             self.trainer.should_stop = True
 

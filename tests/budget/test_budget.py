@@ -309,6 +309,17 @@ def test_the_most_trusted_finding_counts(known: Any, latency: tuple[float, str],
     assert [result.kept for result in results] == [True, False, True, True]
 
 
+@pytest.mark.parametrize(("higher_is_better", "found", "kept"), [(True, -0.5, True), (False, 0.5, False)])
+def test_what_is_lost_of_a_metric_goes_in_its_better_direction(
+    higher_is_better: bool, found: float, kept: bool
+) -> None:
+    evidence = Evidence(
+        Figures(1), Figures(1), metric=Finding(3.5, 3.0, "held-out data"), higher_is_better=higher_is_better
+    )
+    (result,) = check_promises(Budget(accuracy_drop=0.25), evidence)
+    assert (result.found, result.kept) == (found, kept)
+
+
 def test_shares_are_of_what_was_found_and_what_was_not_is_refused_at_the_end() -> None:
     evidence = Evidence(Figures(50), Figures(100))
     budget = Budget(latency_ms=1, artifact_bytes="0.8x", macs=3)

@@ -95,7 +95,7 @@ def test_a_registered_kind_is_loaded_from_a_jobs_file(tmp_path: Path) -> None:
         (
             "segmentaton",
             "images = 3",
-            r"task: .*'audio', 'brightness', 'classification', .* or 'super-resolution', got 'segmentat",
+            r"task: .*'audio', 'brightness', 'classification', .*'super-resolution', or your own .*, got 'segmentat",
         ),
     ],
 )

@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
+from torch.utils.data import TensorDataset
+from torchmetrics import MeanSquaredError
 
 from sekron_edge.data import classification, digits
 from sekron_edge.errors import ConfigError
+from sekron_edge.task import Task
 from sekron_edge.training import (
     CHECKPOINT_NAME,
     TrainConfig,
@@ -141,6 +145,25 @@ def test_early_stop_uses_the_calibration_data(tmp_path: Path) -> None:
     train(make_model(), task, config=config, checkpoints=tmp_path, progress=False)
     saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
     assert saved["sekron_edge"]["epochs"] < 30
+
+
+@pytest.mark.parametrize(("higher_is_better", "epochs"), [(True, 2), (False, 5)])
+def test_early_stop_goes_in_the_metrics_better_direction(tmp_path: Path, higher_is_better: bool, epochs: int) -> None:
+    class Error(MeanSquaredError):  # type: ignore[misc, unused-ignore]
+        pass
+
+    Error.higher_is_better = higher_is_better
+    inputs = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    samples: Any = TensorDataset(inputs, inputs.sum(1, keepdim=True))
+    task = Task(
+        name="sums", train=samples, calibration=samples, heldout=samples, loss=F.mse_loss, distillation=F.mse_loss,
+        metric=Error, metric_name="error", metric_unit="",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = TrainConfig(epochs=5, learning_rate=1e-3, optimizer="adam", patience=1)
+    train(nn.Linear(3, 1), task, config=config, checkpoints=tmp_path, progress=False)  # the error falls in each epoch
+    saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
+    assert saved["sekron_edge"]["epochs"] == epochs
 
 
 def test_batch_norm_is_computed_anew_on_a_copy() -> None:
