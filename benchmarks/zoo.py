@@ -1,21 +1,24 @@
 """Networks that others designed: how much of each can be compressed, whether its MACs are counted right, its exports.
 
-Each network has a process of its own, with limits of time and memory. Rows are kept in the folder ``--work``, so a
-killed run goes on; use another folder for another release. The networks are those of timm and torchvision; their wheels
-are installed by themselves, because torchvision's asks for another build of torch::
+Each network has a process of its own, with one thread and limits of time and memory. Finished phases are kept in the
+folder ``--work``, so a killed run goes on; those of other sources are run again, except with ``--keep``, which repeats
+only what did not go through. ``--markdown`` writes the table of docs/zoo.md. The networks are those of timm and
+torchvision, whose wheels are installed by themselves, because torchvision's asks for another build of torch, and some
+of the examples::
 
     pip install --no-deps torchvision==0.28.0 timm==1.0.31
 
-``--quick`` takes two small networks.
+``SEKRON_EDGE_DATA`` may name a folder with ``imagenet_photos.zip``, a zip of photographs. ``--quick`` takes two small
+networks.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import resource
-import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,21 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks._result import Claim, parser, publish
-from benchmarks._zoo_network import TARGETS
+from benchmarks._zoo_network import PHASES, TARGETS, TRACE, run_phases
 from benchmarks._zoo_networks import NETWORKS, absent_packages
+from benchmarks._zoo_row import Phase, Row, commit, sources
+from benchmarks._zoo_table import table
+from sekron_edge import files
 
 _QUICK = ("timm:lcnet_050", "timm:tinynet_e")
-_LIMIT_S = 600
+_LIMIT_S = 1200
 _LIMIT_BYTES = 8 * 2**30
+# Networks' processes are forked from one that has imported what takes longest: that costs more than a small network.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([
+    "benchmarks._zoo_network", "litert_torch", "ai_edge_quantizer.quantizer", "executorch.export",
+    "executorch.backends.xnnpack.recipes.xnnpack_recipe_provider", "executorch.runtime", "coremltools",
+])  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,56 +48,91 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--only", help="names of networks, with commas between; by default all")
     options.add_argument("--work", type=Path, default=Path("dist/zoo"), help="folder of the finished rows")
+    options.add_argument("--keep", action="store_true", help="keep what went through with other sources, too")
+    options.add_argument("--markdown", type=Path, help="file to write the table to")
     given = options.parse_args(arguments)
     chosen = given.only.split(",") if given.only else list(_QUICK if given.quick else NETWORKS)
     unknown = sorted(set(chosen) - set(NETWORKS))
     if unknown:
         options.error(f"no network {unknown[0]!r}; known networks: {', '.join(NETWORKS)}")
     absent = absent_packages()
+    console = Console(stderr=True)
     for package in absent:
-        Console(stderr=True).print(f"the networks of {package} are left out: it is not installed", markup=False)
-    rows = [_row(name, given.work) for name in chosen if name.partition(":")[0] not in absent]
-    publish(rows, _claims(rows), given.json)
+        console.print(f"the networks of {package} are left out: it is not installed", markup=False)
+    rows = []
+    for name in [name for name in chosen if name.partition(":")[0] not in absent]:
+        rows.append(_row(name, given.work, keep=given.keep))
+        failed = [f"{phase}: {found.outcome}" for phase, found in rows[-1].phases.items() if not found.ok]
+        console.print(f"{name}: {'; '.join(failed) or 'ok'}", markup=False)
+    claims = _claims(rows)
+    publish([_flat(row) for row in rows], claims, given.json)
+    if given.markdown is not None:
+        shown = [name for name, shape in NETWORKS.items()]
+        ordered = sorted(rows, key=lambda row: shown.index(row.network))
+        files.write_text(given.markdown, table(ordered, NETWORKS, claims))
 
 
-def _row(name: str, work: Path) -> dict[str, Any]:
+def _row(name: str, work: Path, *, keep: bool) -> Row:
     stored = work / f"{name.replace(':', '-')}.json"
-    if not stored.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
-            found = Path(folder) / "row.json"
-            failure = _failure(name, found)
-            if failure is not None:
-                found.write_text(json.dumps({"network": name, "process: outcome": failure}))
-            found.replace(stored)
-    row: dict[str, Any] = json.loads(stored.read_bytes())
+    row = Row.model_validate_json(stored.read_bytes()) if stored.is_file() else Row(network=name)
+    now = sources()
+    fresh = {phase: found for phase, found in row.phases.items() if found.sources == now or (keep and found.ok)}
+    row = Row(network=name, phases=fresh)
+    files.write_text(stored, row.model_dump_json(indent=1) + "\n")
+    while missing := [phase for phase in PHASES if phase not in row.phases]:
+        failure = _failure(name, stored, missing)
+        row = Row.model_validate_json(stored.read_bytes())
+        if failure is not None:
+            stopped = next(phase for phase in PHASES if phase not in row.phases)
+            row = row.with_phase(stopped, failure)
+            files.write_text(stored, row.model_dump_json(indent=1) + "\n")
     return row
 
 
-def _failure(name: str, path: Path) -> str | None:
-    """Run a network's process; return why it wrote no row, or None."""
-    command = [sys.executable, "-m", "benchmarks._zoo_network", name, str(path)]
+def _failure(name: str, path: Path, phases: Sequence[str]) -> Phase | None:
+    """Run phases in a process of their own; return why it ended before the last, or None."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        spoken = Path(folder) / "stderr"
+        process = _PROCESSES.Process(target=_limited, args=(name, path, phases, spoken))
+        process.start()
+        process.join(_LIMIT_S)
+        if process.exitcode == 0:
+            return None
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            outcome = f"raw: stopped after {_LIMIT_S} s"
+        else:
+            outcome = f"raw exit {process.exitcode}: {spoken.read_text(errors='replace')[-500:]}"
+    seconds = time.perf_counter() - start
+    return Phase(outcome=outcome, seconds=seconds, peak_gib=None, figures={}, sources=sources(), commit=commit())
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (_LIMIT_BYTES, _LIMIT_BYTES))
 
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LIMIT_S, check=False, preexec_fn=limited
-        )
-    except subprocess.TimeoutExpired:
-        return f"stopped after {_LIMIT_S} s"
-    return None if path.is_file() else f"raw exit {done.returncode}: {done.stderr[-500:]}"
+def _limited(name: str, path: Path, phases: Sequence[str], spoken: Path) -> None:
+    """Run phases within the limit of memory; what is said on standard error goes to a file."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_LIMIT_BYTES, _LIMIT_BYTES))
+    with spoken.open("w") as stream:
+        os.dup2(stream.fileno(), 2)
+        run_phases(name, path, phases)
 
 
-def _claims(rows: Sequence[dict[str, Any]]) -> list[Claim]:
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {"network": row.network}
+    for name, phase in row.phases.items():
+        flat |= {f"{name}: {key}": value for key, value in phase.figures.items()}
+        flat |= {f"{name}: {key}": value for key, value in phase.model_dump(exclude={"figures"}).items()}
+    return flat
+
+
+def _claims(rows: Sequence[Row]) -> list[Claim]:
     def passed(precision: str) -> int:
-        wanted = [f"{kind} {given}: outcome" for kind, given in TARGETS if given == precision]
-        return sum(all(row.get(key) == "ok" for key in wanted) for row in rows)
+        wanted = [name for name, (_, given) in TARGETS.items() if given == precision]
+        return sum(all(row.phases[name].ok for name in wanted) for row in rows)
 
-    unequal = sum("macs" not in row or row["macs"] != row["flop_counter_macs"] for row in rows)
-    outcomes = [str(value) for row in rows for key, value in row.items() if key.endswith("outcome")]
-    raw = sum(outcome.startswith("raw") for outcome in outcomes)
+    counted = [row.phases[TRACE].figures for row in rows]
+    unequal = sum("macs" not in each or each["macs"] != each["flop_counter_macs"] for each in counted)
+    raw = sum(phase.outcome.startswith("raw") for row in rows for phase in row.phases.values())
     return [
         Claim(name="networks", value=len(rows), relation=">=", limit=50),
         Claim(name="networks whose MACs are not FlopCounterMode's", value=unequal, relation="<=", limit=0),

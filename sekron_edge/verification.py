@@ -23,6 +23,7 @@ from sekron_edge.nn import flattened, outputs_for, unfused_attention
 from sekron_edge.task import Task
 
 _SCORED_TOGETHER = 64
+_VECTORS = 2  # axes of a batch of vectors
 _PERFECT_DB = 200.0  # instead of infinity, which JSON cannot express
 
 
@@ -107,7 +108,7 @@ class MetricPair(BaseModel):
 
 
 class Check(BaseModel):
-    """A verification that held, on the given inputs and on noise with their mean and spread within their range.
+    """A verification that held, on the given inputs and on noise like them, within their range.
 
     On noise the equal decisions are counted, and need not be many; the outputs themselves must be near.
     ``metric`` is None where no targets were given; ``measurable`` is False for a reference evaluator.
@@ -268,15 +269,32 @@ def _classes(task: Task | None, targets: Any) -> int | None:
 
 
 def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
-    """Return noise with the mean and the spread of real inputs, within their range: int8 has no values beyond it.
+    """Return noise like real inputs, within their range: int8 has no values beyond it.
+
+    Vectors become noise of their mean and spread. Images, sounds and the like keep their spectra and lose their phases
+    (surrogates as of Theiler et al. 1992): white noise is rougher than anything real, and leaves the ranges that int8
+    was calibrated for in the first layer.
 
     Integers mean something each, as the number of a word, and so do infinite values in a mask: such inputs are the
     samples in another order.
     """
     if not real.is_floating_point() or not torch.isfinite(real).all():
         return real[torch.randperm(len(real), generator=generator)]
-    noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
+    if real.ndim > _VECTORS:
+        noise = _of_other_phases(real, generator)
+    else:
+        noise = torch.randn(real.shape, generator=generator) * real.std(correction=0) + real.mean()
     return noise.clamp(real.min(), real.max())
+
+
+def _of_other_phases(real: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift the phases of samples ``(batch, channels, *axes)``, alike in all channels; means stay."""
+    axes, sizes = tuple(range(2, real.ndim)), real.shape[2:]
+    shifts = torch.fft.rfftn(torch.randn(len(real), 1, *sizes, generator=generator), dim=axes)
+    turned = shifts / shifts.abs().clamp_min(torch.finfo(real.dtype).tiny)
+    turned[(..., *(0 for _ in sizes))] = 1
+    noise: Tensor = torch.fft.irfftn(torch.fft.rfftn(real, dim=axes) * turned, s=sizes, dim=axes)
+    return noise
 
 
 def score_artifact(
@@ -329,23 +347,49 @@ def _metric(
     return MetricPair(name=task.metric_name, model=value(expected), artifact=value(actual))
 
 
+class _Seen:
+    """Holds the output of a layer while a model runs. Tracers follow it, where they refuse hooks."""
+
+    output: Tensor | None = None
+
+
+class _Watched(nn.Module):
+    """In the place of a layer: calls it, and shows its output."""
+
+    def __init__(self, layer: nn.Module, seen: _Seen) -> None:
+        super().__init__()
+        self.layer = layer
+        self._seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the layer to those that look at its attributes."""
+        if name in self.__dict__["_modules"]:
+            return super().__getattr__(name)
+        return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.layer(*args, **kwargs)
+        if self._seen.output is None:
+            self._seen.output = output
+        return output
+
+
 class _Tap(nn.Module):
     """Returns the output of one layer of a model, at its first call."""
 
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).eval()
-        self._layer = layer
+        self._seen = _Seen()
+        self.model.set_submodule(layer, _Watched(self.model.get_submodule(layer), self._seen))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        # Hooked on each call: exporters copy the module, and a hook would still write to the original.
-        seen: list[Tensor] = []
-        hook = self.model.get_submodule(self._layer).register_forward_hook(lambda _, __, output: seen.append(output))
-        try:
-            self.model(*inputs)
-        finally:
-            hook.remove()
-        return seen[0]
+        self._seen.output = None
+        self.model(*inputs)
+        output = self._seen.output
+        self._seen.output = None  # a tensor with a gradient could not be copied with the model
+        assert output is not None
+        return output
 
 
 def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> list[Array]:
@@ -366,19 +410,20 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> 
 
 
 def _layers(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    """Return the leaves with one tensor as output, in the order in which they run."""
+    """Return the leaves with one tensor as output, in the order in which they run; without those that do nothing."""
     evaluated = copy.deepcopy(model).eval()
     order: list[str] = []
 
-    def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and name not in order:
+    def note(name: str, module: nn.Module, given: tuple[object, ...], output: object) -> None:
+        nothing = output is given[0] and not getattr(module, "inplace", False) if given else False
+        if isinstance(output, Tensor) and name not in order and not nothing:
             order.append(name)
 
     for name, module in evaluated.named_modules():
         # A factorized layer's only child is its list of weights: the layer is the leaf.
         children = [child for child in module.children() if not isinstance(child, nn.ParameterList)]
         if name and not children and not isinstance(module, nn.ParameterList):
-            module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+            module.register_forward_hook(lambda own, given, output, name=name: note(name, own, given, output))
     with torch.no_grad():
         evaluated(*inputs)
     return order

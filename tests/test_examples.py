@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import dense_int8, examples, zoo
+from benchmarks._zoo_network import TARGETS, TRACE
+from benchmarks._zoo_row import Phase, Row, sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,8 +57,29 @@ def test_the_digits_job_is_benchmarked_in_three_formats(tmp_path: Path) -> None:
 def test_two_networks_of_the_zoo_go_through_all_phases(tmp_path: Path) -> None:
     zoo.main(["--quick", "--json", str(tmp_path / "out.json"), "--work", str(tmp_path / "rows")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert all(row["macs"] == row["flop_counter_macs"] > 0 for row in rows)
+    assert all(row["trace: macs"] == row["trace: flop_counter_macs"] > 0 for row in rows)
     assert all(value == "ok" for row in rows for key, value in row.items() if key.endswith("outcome"))
+
+
+def test_what_the_zoo_found_is_kept_and_shown_with_its_reasons(tmp_path: Path) -> None:
+    work, name = tmp_path / "rows", "examples:keyword_net"
+    counted = {"parameters": 1e6, "macs": 2e6, "flop_counter_macs": 2e6, "covered": 0.5}
+    now = Phase(outcome="ok", seconds=1, peak_gib=1, figures=counted, sources=sources(), commit="c0ffee")
+    before = now.model_copy(update={"sources": "others", "figures": {"snr_db": 70.0}})
+    refused = now.model_copy(update={"outcome": "refused: no form of frobnicate", "figures": {}})
+    phases = {TRACE: now, **dict.fromkeys(TARGETS, refused), "LiteRT fp32": before}
+    work.mkdir()
+    (work / "examples-keyword_net.json").write_text(Row(network=name, phases=phases).model_dump_json())
+    page, out = tmp_path / "zoo.md", tmp_path / "out.json"
+    zoo.main(["--only", name, "--keep", "--json", str(out), "--work", str(work), "--markdown", str(page)])
+    text = page.read_text()
+    assert "c0ffee (6)" in text
+    assert "| 1.00 M | 2.0 M | 50.0% | 70 | (1) | (2) | (3) | (4) |" in text
+    assert f"1. {name}, ExecuTorch fp32: refused: no form of frobnicate" in text
+    claims = {claim["name"]: claim["value"] for claim in json.loads(out.read_text())["claims"]}
+    assert claims["networks"] == 1
+    assert claims["networks whose MACs are not FlopCounterMode's"] == claims["raw exceptions"] == 0
+    assert claims["dense, verified in all formats, fp32"] == 0
 
 
 def test_a_zoo_without_its_packages_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +18,17 @@ from sekron_edge.artifacts import Artifact, Precision, Session, export, get_expo
 from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.structure import tucker2
 from sekron_edge.task import Task
-from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, _noise_like, compare, score_artifact, verify
+from sekron_edge.verification import (
+    TOLERANCES,
+    Comparison,
+    Tolerance,
+    _noise_like,
+    _of_other_phases,
+    _Tap,
+    compare,
+    score_artifact,
+    verify,
+)  # fmt: skip
 from tests.narrowing import layer_at
 
 
@@ -138,7 +148,13 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(
             import copy
 
             altered = copy.deepcopy(model)
-            layer = dict(altered.named_modules()).get(f"model.{wrong}") or altered.get_submodule(wrong)
+            inside = dict(altered.named_modules())
+            names = (
+                f"model.{wrong}.layer",
+                f"model.{wrong}",
+                wrong,
+            )  # watched, before or after what is watched, or whole
+            layer = next(inside[name] for name in names if name in inside)
             layer.register_forward_hook(lambda _, __, output: output * 1.1)
             artifact = self.true.export(altered, example_inputs, precision=precision, path=path)
             return artifact.model_copy(update={"format": "faulty"})
@@ -159,6 +175,25 @@ def test_noise_is_like_the_real_inputs_and_within_their_range() -> None:
     assert noise.shape == real.shape
     assert real.min() <= noise.min() < noise.max() <= real.max()
     assert noise.std() == pytest.approx(float(real.std()), rel=0.5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 9))
+def test_noise_like_images_has_their_means_and_spectra(sizes: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    real = torch.rand(2, 3, *sizes, generator=generator, dtype=torch.float64)
+    noise = _of_other_phases(real, generator)
+    axes = tuple(range(2, real.ndim))
+    spectra = [torch.fft.fftn(each, dim=axes).abs() for each in (real, noise)]
+    torch.testing.assert_close(*spectra)
+    torch.testing.assert_close(noise.mean(axes), real.mean(axes))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_layer_is_watched_by_all_tracers(strict: bool) -> None:
+    model, x = network(), torch.randn(1, 3, 8, 8)
+    part = torch.export.export(_Tap(model, "1").eval(), (x,), strict=strict).module()
+    torch.testing.assert_close(part(x), model[:2](x))  # type: ignore[index]
 
 
 @pytest.mark.slow
