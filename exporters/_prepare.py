@@ -7,6 +7,7 @@ from itertools import chain
 
 import torch
 
+from sekron_edge.artifacts import batch_and_total, pieces
 from sekron_edge.errors import ConfigError, ExportError
 from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_, with_weights_computed
 
@@ -40,21 +41,14 @@ def calibration_batches(
     Raises:
         ConfigError: If there is none, or its shape is not that of the inputs.
     """
-    batch = example_inputs[0].shape[0]
-    if not calibration or len(calibration[0]) < batch:
+    wanted = [tuple(value.shape) for value in example_inputs]
+    batch, total = batch_and_total(calibration, wanted) if calibration else (1, 0)
+    if total < batch or not calibration:
         raise ConfigError(
             f"{exporter}: int8 takes the ranges of activations from calibration data, and there is none; give some "
             "hundred real inputs that are not held out"
         )
-    total = len(calibration[0])
-    # An input whose example has another length than the batch is the same for all samples.
-    shared = [v.shape == e.shape and len(e) != batch for v, e in zip(calibration, example_inputs, strict=False)]
-    shapes = [tuple(value.shape[1:]) for value in calibration]
-    wanted = [tuple(value.shape[1:]) for value in example_inputs]
-    if shapes != wanted:
+    shapes = [tuple(value.shape) for value in calibration]
+    if [shape[1:] for shape in shapes] != [shape[1:] for shape in wanted]:
         raise ConfigError(f"{exporter}: calibration samples must have the shapes {wanted} of the inputs, got {shapes}")
-    pairs = list(zip(calibration, shared, strict=True))
-    return (
-        tuple(value if same else value[start : start + batch] for value, same in pairs)
-        for start in range(0, total - batch + 1, batch)
-    )
+    return map(tuple, pieces(calibration, wanted))

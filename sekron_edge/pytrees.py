@@ -6,9 +6,11 @@ keyword arguments. Each argument, and the output, may be any pytree. Leaves that
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -58,6 +60,29 @@ def _key(part: Any) -> Any:
 def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Return a pytree with a function of each tensor; other leaves stay."""
     return pytree.tree_map_only(Tensor, function, tree)
+
+
+# What may be in inputs and outputs: torch.export keeps the values of what is no tensor.
+_KNOWN = (Tensor, type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
+
+
+def foreign(tree: Any) -> str | None:
+    """Return, in words, a leaf that is neither a tensor nor a constant, and what to do about it; None if there is none.
+
+    Containers that PyTorch does not know are leaves, and tensors in them would be lost.
+    """
+    for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, _KNOWN):
+            continue
+        kind, place = type(leaf).__name__, ".".join(str(_key(part)) for part in path)
+        if isinstance(leaf, np.ndarray | np.generic):
+            remedy = "make it a tensor with torch.from_numpy"
+        elif dataclasses.is_dataclass(leaf):
+            remedy = f"make it a dict, or call torch.export.register_dataclass({kind}) before"
+        else:
+            remedy = "make it a tuple, a list or a dict of tensors"
+        return f"{'an' if kind[:1] in 'AEIOUaeiou' else 'a'} {kind}{place and f' at {place}'}: {remedy}"
+    return None
 
 
 def in_single(tree: Any) -> Any:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sekron_edge import pytrees
-from sekron_edge.artifacts import Array, Artifact, Precision, get_exporter, predict
-from sekron_edge.data import collate
+from sekron_edge.artifacts import Array, Artifact, Precision, batch_and_total, get_exporter, pieces, predict
+from sekron_edge.data import batch_of, collate, require_targets
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
-from sekron_edge.nn import flattened, outputs_for, unfused_attention
+from sekron_edge.nn import exportable, exportable_inputs, flattened, outputs_for, unfused_attention
 from sekron_edge.task import Task
 
 _SCORED_TOGETHER = 64
@@ -215,24 +215,25 @@ def verify(
     Raises:
         VerificationError: If the artifact differs by more than the tolerance; names the first layer that differs,
             or says that the file is not what the model exports to.
-        ConfigError: If there are no inputs.
+        ConfigError: If there are no inputs, or the model does not take them.
     """
-    if not pytrees.tensors(inputs) or not pytrees.batch_size(inputs):
-        raise ConfigError("verification needs at least one real input")
-    original = model
-    model, real = flattened(model, inputs)
-    samples = None if calibration is None else pytrees.tensors(pytrees.in_single(calibration))
+    original = exportable(model)
+    inputs = exportable_inputs(inputs, original)
+    real = pytrees.tensors(inputs)
+    one = _first_piece(artifact, inputs)
+    model, _ = flattened(original, one)
+    samples = None if calibration is None else pytrees.tensors(exportable_inputs(calibration, original))
     allowed = tolerance or TOLERANCES[artifact.precision]
     artifact = artifact.runnable
     session = get_exporter(artifact.format).load(artifact)
     generator = torch.Generator().manual_seed(seed)
     noise = [_noise_like(value, generator) for value in real]
-    like = outputs_for(original, pytrees.first(pytrees.in_single(inputs)))
+    like = outputs_for(original, one)
     names = list(pytrees.named_tensors(like))
     classes = _classes(task, targets)
     compared = {}
     outputs: dict[str, tuple[list[Array], tuple[Array, ...]]] = {}
-    for kind, values, least in (("real inputs", list(real), allowed), ("noise", noise, allowed.of_outputs())):
+    for kind, values, least in (("real inputs", real, allowed), ("noise", noise, allowed.of_outputs())):
         actual = predict(session, artifact, [value.numpy() for value in values])
         outputs[kind] = _outputs(model, values, artifact), actual
         compared[kind] = compare(*outputs[kind], classes=classes, names=names)
@@ -247,7 +248,7 @@ def verify(
         if task.metric_unit == "%" and task.lost(metric.artifact, metric.model) > allowed.metric:
             raise VerificationError(
                 f"{artifact.path.name} loses more than {allowed.metric:g} of the task's metric: {metric}. "
-                f"{_blame(artifact, model, list(real), allowed, samples, classes)}"
+                f"{_blame(artifact, model, real, allowed, samples, classes)}"
             )
     return Check(
         artifact_sha256=artifact.sha256,
@@ -259,6 +260,21 @@ def verify(
         noise=compared["noise"],
         metric=metric,
     )
+
+
+def _first_piece(artifact: Artifact, inputs: pytrees.Inputs) -> pytrees.Inputs:
+    """Return the first batch of an artifact's size.
+
+    Raises:
+        ConfigError: If there are not as many inputs as the artifact has, or too few samples.
+    """
+    values, shapes = pytrees.tensors(inputs), [spec.torch_shape for spec in artifact.runnable.inputs]
+    if len(values) != len(shapes):
+        raise ConfigError(f"{artifact.path.name} takes {len(shapes)} inputs, and {len(values)} were given")
+    piece = next(pieces(values, shapes), None)
+    if piece is None:
+        raise ConfigError(f"{artifact.path.name} takes shapes {shapes}; the inputs given do not fill one batch")
+    return pytrees.restored(piece, inputs)
 
 
 def _classes(task: Task | None, targets: Any) -> int | None:
@@ -308,22 +324,31 @@ def score_artifact(
         task: Its held-out data and metric are used.
         like: Outputs of the model that was exported: the metric sees their structure. None: the first output alone.
         samples: Most samples, spread over all; by default all.
+
+    Raises:
+        ConfigError: If the task has no labels.
     """
+    require_targets(task)
     artifact = artifact.runnable
     session = get_exporter(artifact.format).load(artifact)
     metric = task.metric()
-    batch = artifact.inputs[0].shape[0]
-    # The loader's own generator keeps it from drawing on the global one.
+    shapes = [spec.torch_shape for spec in artifact.inputs]
     total = len(task.heldout)  # type: ignore[arg-type]
     chosen = Subset(task.heldout, range(0, total, max(1, total // (samples or total)))[: samples or total])
+    alone, _ = batch_of(chosen, [0])
+    batch, _ = batch_and_total(pytrees.tensors(alone), shapes)
+    # The loader's own generator keeps it from drawing on the global one.
     loader = DataLoader(
         chosen, batch * _SCORED_TOGETHER, collate_fn=collate, generator=torch.Generator().manual_seed(0)
     )
     for inputs, targets in loader:
-        size = pytrees.batch_size(inputs)
+        given = [value.numpy() for value in pytrees.tensors(inputs)]
+        _, size = batch_and_total(given, shapes)
         whole = size - size % batch
         if whole:
-            given = [value.numpy() for value in pytrees.tensors(next(pytrees.batches(inputs, whole)))]
+            given = [
+                value if value.shape == shape else value[:whole] for value, shape in zip(given, shapes, strict=True)
+            ]
             outputs = predict(session, artifact, given)
             restored = _restored(outputs[:1], torch.zeros(1)) if like is None else _restored(outputs, like)
             metric.update(restored, next(pytrees.batches(targets, whole)))
@@ -395,7 +420,8 @@ class _Tap(nn.Module):
 def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> list[Array]:
     """Return a model's outputs; in batches of the artifact's size, if they are not one for each sample."""
     evaluated = copy.deepcopy(model).eval()
-    total = len(inputs[0])
+    shapes = [spec.torch_shape for spec in artifact.inputs]
+    size, total = batch_and_total(inputs, shapes)
 
     def run(values: Sequence[Tensor]) -> list[Tensor]:
         with torch.no_grad(), unfused_attention():
@@ -403,9 +429,8 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> 
         return list(result) if isinstance(result, tuple) else [result]
 
     results = run(inputs)
-    size = artifact.inputs[0].shape[0]
     if total > size and any(not value.ndim or len(value) != total for value in results):
-        results = list(pytrees.concatenated([run(piece) for piece in pytrees.batches(list(inputs), size)]))
+        results = list(pytrees.concatenated([run(piece) for piece in pieces(inputs, shapes)]))
     return [value.numpy() for value in results]
 
 
@@ -438,8 +463,7 @@ def _blame(
     classes: int | None,
 ) -> str:
     """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
-    batch = artifact.inputs[0].shape[0]
-    example = tuple(next(pytrees.batches(list(inputs), batch)))
+    example = tuple(next(pieces(inputs, [spec.torch_shape for spec in artifact.inputs])))
     exporter = get_exporter(artifact.format)
 
     def differs(candidate: nn.Module) -> bool:

@@ -47,6 +47,7 @@ from sekron_edge.artifacts._contracts import (
 )
 from sekron_edge.artifacts._conversion import Availability, Sdk, converting, reading
 from sekron_edge.artifacts._origins import ExporterOrigin, exporter_of, exporter_origin
+from sekron_edge.artifacts._pieces import batch_and_total, pieces
 from sekron_edge.artifacts._registry import (
     ENTRY_POINT_GROUP,
     adopt,
@@ -89,6 +90,7 @@ __all__ = [
     "TracedPrimitiveExporter",
     "adopt",
     "all_exporters",
+    "batch_and_total",
     "calibratable",
     "converting",
     "device_runtime",
@@ -98,6 +100,7 @@ __all__ = [
     "exporter_of",
     "exporter_origin",
     "get_exporter",
+    "pieces",
     "predict",
     "reading",
     "register_exporter",

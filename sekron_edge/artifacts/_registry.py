@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sekron_edge.artifacts._artifact import Array, Artifact, Precision, TensorSpec
+from sekron_edge.artifacts._artifact import Array, Artifact, Precision
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
     DeviceExporter,
@@ -19,6 +19,7 @@ from sekron_edge.artifacts._contracts import (
     Session,
     TracedPrimitiveExporter,
 )
+from sekron_edge.artifacts._pieces import batch_and_total, pieces
 from sekron_edge.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
@@ -154,49 +155,40 @@ def export(
         ExportError: If the conversion fails.
     """
     from sekron_edge import pytrees
-    from sekron_edge.nn import flattened
+    from sekron_edge.nn import exportable_inputs, flattened
 
     exporter = get_exporter(format)
     if precision not in exporter.precisions:
         raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
     flat, inputs = flattened(model, example_inputs)
-    samples = None if calibration is None else pytrees.tensors(pytrees.in_single(calibration))
+    samples = None if calibration is None else pytrees.tensors(exportable_inputs(calibration, model))
     return exporter.export(flat, inputs, precision=precision, path=path, calibration=samples)
-
-
-def _is_shared(spec: TensorSpec, array: Array, batch: int) -> bool:
-    """Whether an input has no batch axis: it is the same for all samples."""
-    return array.shape == spec.torch_shape and array.shape[:1] != (batch,)
 
 
 def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Run a session on inputs in PyTorch's layout; outputs come back in PyTorch's layout.
 
     The batch of ``inputs`` may be any multiple of the artifact's own batch: it is run in pieces. An input of the
-    artifact's own shape whose length is not that of the batch is the same for all pieces.
+    artifact's own shape is the same for all pieces.
 
     Raises:
         ExportError: If the number of inputs, or a shape, is not the artifact's, or the runtime fails.
     """
     if len(inputs) != len(artifact.inputs):
         raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
-    # The first input that is longer than the artifact's own says how many samples there are.
-    pairs = list(zip(artifact.inputs, inputs, strict=True))
-    longer = [(spec.shape[0], len(array)) for spec, array in pairs if array.ndim and len(array) != spec.torch_shape[0]]
-    batch, total = longer[0] if longer else (artifact.inputs[0].shape[0], len(inputs[0]))
+    shapes = [spec.torch_shape for spec in artifact.inputs]
+    batch, total = batch_and_total(inputs, shapes)
     if total % batch:
         raise ExportError(f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them")
-    pieces = []
-    for start in range(0, total, batch):
-        piece = [
-            spec.from_torch(array if _is_shared(spec, array, batch) else array[start : start + batch])
-            for spec, array in pairs
-        ]
+    results = []
+    for piece in pieces(inputs, shapes):
+        given = [spec.from_torch(array) for spec, array in zip(artifact.inputs, piece, strict=True)]
         try:
-            pieces.append(session.run(piece))
+            results.append(session.run(given))
         except (RuntimeError, ValueError) as error:
             raise ExportError(f"{artifact.path.name} fails when it runs in {session.runtime}: {error}") from error
     return tuple(
-        spec.to_torch(np.concatenate([piece[index] for piece in pieces])) for index, spec in enumerate(artifact.outputs)
+        spec.to_torch(np.concatenate([result[index] for result in results]))
+        for index, spec in enumerate(artifact.outputs)
     )

@@ -47,8 +47,8 @@ def export(
     wanted = parse_precision(precision)
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
-    loaded = load_model(model, weights)
     progress = ConsoleProgress()
+    loaded = load_model(model, weights, progress=progress)
     calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
     for chosen in format or [name for name in exporter_names() if wanted in get_exporter(name).precisions]:

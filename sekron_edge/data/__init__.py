@@ -15,7 +15,14 @@ from sekron_edge.data._preprocessing import Preprocessing
 from sekron_edge.data._segmentation import SEGMENTATION, SegmentationData, segmentation
 from sekron_edge.data._sources import digits, fashion_mnist, load_source
 from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
-from sekron_edge.data._unlabelled import calibration_batch, output_agreement, output_divergence, referenced, unlabelled
+from sekron_edge.data._unlabelled import (
+    calibration_batch,
+    output_agreement,
+    output_divergence,
+    referenced,
+    require_targets,
+    unlabelled,
+)
 
 __all__ = [
     "AUDIO",
@@ -51,6 +58,7 @@ __all__ = [
     "output_divergence",
     "photographs",
     "referenced",
+    "require_targets",
     "segmentation",
     "softened_divergence",
     "super_resolution",

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from sekron_edge import pytrees
 from sekron_edge.data._images import batch_of
+from sekron_edge.errors import ConfigError
 from sekron_edge.task import Samples, Task
 
 if TYPE_CHECKING:
@@ -162,6 +163,19 @@ def referenced(task: Task, model: nn.Module) -> Task:
     model = deepcopy(model).eval()
     train, calibration, heldout = (Referenced(each, model) for each in (task.train, task.calibration, task.heldout))
     return replace(task, train=train, calibration=calibration, heldout=heldout, loss=task.distillation)
+
+
+def require_targets(task: Task) -> None:
+    """Refuse to judge a model on a task without labels.
+
+    Raises:
+        ConfigError: If the task has none; names the remedy.
+    """
+    if task.loss is None:
+        raise ConfigError(
+            f"task {task.name!r} has no labels to judge a model by; with the original's outputs in their place it is "
+            "sekron_edge.data.referenced(task, original)"
+        )
 
 
 def calibration_batch(task: Task, indices: Sequence[int]) -> pytrees.Inputs:

@@ -5,18 +5,21 @@ exported layers contain only static reshape, permute, pad, convolution and linea
 module that the user's model shares stays shared.
 """
 
+from sekron_edge.nn._admission import admitted, exportable
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
 from sekron_edge.nn._capture import CapturedGraph, capture
+from sekron_edge.nn._copies import in_single, with_weights_computed
 from sekron_edge.nn._equalize import equalize_labels_
-from sekron_edge.nn._expose import expose_layers, with_weights_computed
+from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized
-from sekron_edge.nn._flat import FlatModel, flattened, outputs_for
+from sekron_edge.nn._flat import FlatModel, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
+from sekron_edge.nn._outputs import errors_of, exportable_inputs, outputs_for
 from sekron_edge.nn._rebuilt import rebuilt_kernels
 from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
@@ -35,15 +38,20 @@ __all__ = [
     "Operation",
     "OperationGraph",
     "Step",
+    "admitted",
     "approximate_layers",
     "capture",
     "equalize_labels_",
+    "errors_of",
     "evaluation_mode",
+    "exportable",
+    "exportable_inputs",
     "expose_layers",
     "factorize",
     "factorize_layer",
     "flattened",
     "fold_batch_norms_",
+    "in_single",
     "initialize_factors_",
     "input_moments",
     "layer_geometry",

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from sekron_edge import pytrees
-from sekron_edge.errors import ExportError
+from sekron_edge.nn._exportable_graph import require_exportable, tracing_error
 from sekron_edge.nn._modes import evaluation_mode, unfused_attention
-
-_LONGEST_CAUSE = 400
 
 
 class CapturedGraph:
@@ -74,17 +72,17 @@ def capture(model: nn.Module, inputs: pytrees.Inputs) -> CapturedGraph:
         inputs: As `pytrees.arguments` takes them; the graph is for their shapes.
 
     Raises:
-        ExportError: If torch.export cannot trace it, which every format's exporter needs.
+        ExportError: If torch.export cannot trace it, which every format's exporter needs, or no file can hold the graph
+            (`require_exportable`).
     """
     args, kwargs = pytrees.arguments(inputs)
     try:
         with torch.no_grad(), evaluation_mode(model), unfused_attention():
-            return CapturedGraph(torch.export.export(model, args, kwargs))
+            captured = CapturedGraph(torch.export.export(model, args, kwargs))
     except Exception as error:  # torch.export raises whatever its tracing raises
-        raise ExportError(
-            f"{type(model).__name__} cannot be traced by torch.export, which every export format needs: "
-            f"{_shortened(str(error))}"
-        ) from error
+        raise tracing_error(error, type(model).__name__) from error
+    require_exportable(captured.exported, type(model).__name__)
+    return captured
 
 
 def _inline_blocks(module: fx.GraphModule) -> None:
@@ -111,11 +109,6 @@ def _inline_blocks(module: fx.GraphModule) -> None:
             module.graph.erase_node(user)
         module.graph.erase_node(node)
     module.recompile()
-
-
-def _shortened(cause: str) -> str:
-    """Return the beginning of a message: some hold whole graphs, or weights."""
-    return cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]} ..."
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from sekron_edge import pytrees
@@ -14,7 +13,7 @@ from sekron_edge.errors import UnsupportedLayerError
 from sekron_edge.nn._attention import ProjectedAttention
 from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._functional import FunctionalWeight
-from sekron_edge.nn._modes import evaluation_mode, unfused_attention
+from sekron_edge.nn._outputs import outputs_for
 from sekron_edge.nn._recurrence import MOST_STEPS, Recurrent, UnrolledRecurrence
 from sekron_edge.nn._rewrite import supported_layers
 from sekron_edge.nn._weight_operators import WeightOperator, weight_operator
@@ -45,13 +44,6 @@ class Change:
         if self.bias is not None:
             owner, _, own = self.bias.rpartition(".")
             model.get_submodule(owner)._parameters[own] = None
-
-
-def outputs_of(model: nn.Module, inputs: pytrees.Inputs) -> pytrees.Outputs:
-    """Run a model in evaluation mode, as it is exported, in float32; it is left as it was."""
-    with torch.no_grad(), evaluation_mode(model), torch.random.fork_rng(devices=[]), unfused_attention():
-        torch.manual_seed(0)
-        return pytrees.call(model, pytrees.in_single(inputs))
 
 
 def attentions(model: nn.Module, inputs: pytrees.Inputs) -> Iterator[Change]:
@@ -104,7 +96,7 @@ def _called(model: nn.Module, inputs: pytrees.Inputs, *kinds: type[nn.Module]) -
     ]
     if hooks:
         try:
-            outputs_of(model, inputs)
+            outputs_for(model, inputs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -113,7 +105,7 @@ def _called(model: nn.Module, inputs: pytrees.Inputs, *kinds: type[nn.Module]) -
 
 def functional_weights(model: nn.Module, inputs: pytrees.Inputs) -> Iterator[Change]:
     """Yield layers for modules that are just one, and for parameters that are handed to functions."""
-    captured = capture(model, pytrees.in_single(inputs))
+    captured = capture(model, inputs)
     supported, refused = supported_layers(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = {modules[name] for name in (*supported, *refused)}

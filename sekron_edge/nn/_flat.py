@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sekron_edge import pytrees
-from sekron_edge.errors import ConfigError
-from sekron_edge.nn._modes import evaluation_mode, unfused_attention
+from sekron_edge.nn._admission import exportable
+from sekron_edge.nn._outputs import exportable_inputs, outputs_for
 
 
 class FlatModel(nn.Module):
@@ -34,44 +32,25 @@ class FlatModel(nn.Module):
 
 
 def flattened(model: nn.Module, inputs: pytrees.Inputs) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return a model that takes tensors and gives a tensor or a tuple of them, and its inputs, floats in float32.
+    """Return a model that takes tensors and gives a tensor or a tuple of them, and its inputs; floats are float32.
 
-    The model itself is returned where it is such a model.
+    The model itself is returned where it is such a model; one in another precision, or on another device, is copied.
 
     Args:
-        model: Run once on the first sample of ``inputs``.
+        model: Run once on the inputs.
         inputs: In the form of `sekron_edge.pytrees.call`, batched.
 
     Raises:
-        ConfigError: If the inputs or the outputs hold no tensor, or the model does not take the inputs.
+        ConfigError: If the model cannot be exported (`sekron_edge.nn.admitted`), the inputs or the outputs hold no
+            tensor, or the model does not take the inputs.
     """
-    inputs = pytrees.in_single(inputs)
+    model = exportable(model)
+    inputs = exportable_inputs(inputs, model)
     flat = tuple(pytrees.tensors(inputs))
-    if not flat:
-        raise ConfigError(f"inputs must hold a tensor; got {type(inputs).__name__}")
     args, kwargs = pytrees.arguments(inputs)
-    outputs = outputs_for(model, pytrees.first(inputs))
+    outputs = outputs_for(model, inputs)
     plain_inputs = not kwargs and all(isinstance(value, Tensor) for value in args)
     given = outputs if type(outputs) is tuple else (outputs,)  # a named tuple is a structure of its own
     if plain_inputs and all(isinstance(value, Tensor) and value.ndim for value in given):
         return model, flat
     return FlatModel(model, inputs), flat
-
-
-def outputs_for(model: nn.Module, inputs: pytrees.Inputs) -> Any:
-    """Return a model's outputs, in evaluation mode; the model is left as it was.
-
-    Raises:
-        ConfigError: If the model does not take the inputs, or its outputs hold no tensor.
-    """
-    shapes = ", ".join(str(tuple(value.shape)) for value in pytrees.tensors(inputs))
-    try:
-        with torch.no_grad(), evaluation_mode(model), unfused_attention():
-            outputs = pytrees.call(model, inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-        raise ConfigError(
-            f"{type(model).__name__} does not take inputs of shape {shapes}: {str(error).strip()[:300]}"
-        ) from error
-    if not pytrees.tensors(outputs):
-        raise ConfigError(f"{type(model).__name__} must give tensors; it gave {type(outputs).__name__}")
-    return outputs

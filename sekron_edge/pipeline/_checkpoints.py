@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,11 @@ def _state_dicts(content: Any, where: str = "") -> dict[str, dict[str, Tensor]]:
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     """Return the prefix that makes most names the model's once it is cut, and the state dict without it."""
-    prefixes = {""}
+    names = Counter({"": len(own.keys() & state.keys())})
     for name in state:
         parts = name.split(".")
-        prefixes |= {".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 4))}
-    best = max(sorted(prefixes, key=len), key=lambda prefix: sum(f"{prefix}{name}" in state for name in own))
+        names.update(".".join(parts[:depth]) + "." for depth in range(1, len(parts)) if ".".join(parts[depth:]) in own)
+    best = max(sorted(names, key=len), key=names.__getitem__)
     if not best:
         return "", dict(state)
     return best, {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}

@@ -170,7 +170,13 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
     if section.weights is not None:
         if settings is not None:
             raise ConfigError("model.weights and a [train] section exclude each other: remove one")
-        return load_model(section.factory, section.weights, args=section.args, weights_key=section.weights_key)
+        return load_model(
+            section.factory,
+            section.weights,
+            args=section.args,
+            weights_key=section.weights_key,
+            progress=progress,
+        )
     if settings is None:
         raise ConfigError("the model has no weights: give model.weights, or a [train] section to train it with")
     settings = settings.model_copy(update={"seed": config.seed})

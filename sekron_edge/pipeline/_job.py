@@ -12,8 +12,8 @@ from sekron_edge import pytrees
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.data import referenced
 from sekron_edge.errors import ConfigError
-from sekron_edge.nn import expose_layers, outputs_for
-from sekron_edge.pipeline._models import required_module, state_fingerprint
+from sekron_edge.nn import admitted, exportable_inputs, expose_layers, outputs_for
+from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
@@ -67,10 +67,10 @@ class Job:
             ConfigError: If the model is no module, does not take the inputs, or gives no tensors, or NaN.
             ExportError: If torch.export cannot trace it.
         """
-        module = required_module(model, "the model")
         if not isinstance(task, Task):
             raise ConfigError(f"the task must be a sekron_edge.Task, which holds data and metric; got {task!r}")
-        inputs = pytrees.in_single(example_inputs)
+        module = admitted(model)
+        inputs = exportable_inputs(example_inputs, module)
         exposed = expose_layers(module, inputs)
         if any(
             value.is_floating_point() and value.isnan().any() for value in pytrees.tensors(outputs_for(exposed, inputs))

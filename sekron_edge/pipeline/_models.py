@@ -13,7 +13,9 @@ from torch import nn
 from sekron_edge import references
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import fingerprint
+from sekron_edge.nn import admitted
 from sekron_edge.pipeline._checkpoints import load_weights
+from sekron_edge.pipeline._progress import LogProgress, Progress
 
 
 def load_model(
@@ -22,6 +24,7 @@ def load_model(
     *,
     args: Mapping[str, Any] | None = None,
     weights_key: str | None = None,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Make a model, in evaluation mode.
 
@@ -30,6 +33,7 @@ def load_model(
         weights: A checkpoint, as `load_weights` takes it.
         args: Keyword arguments of the factory.
         weights_key: Of `load_weights`.
+        progress: Is told what was taken of a checkpoint; by default the logger ``sekron_edge``.
 
     Raises:
         ConfigError: If there is no such module or factory, it does not take the arguments, its result is not a module,
@@ -39,33 +43,12 @@ def load_model(
     _require_arguments(factory, reference, args or {})
     with references.errors_in(reference, "making the model"):
         made = factory(**(args or {}))
-    model = required_module(made, reference)
+    model = admitted(made, reference)
     if weights is not None:
-        load_weights(model, weights, key=weights_key)
+        taken = load_weights(model, weights, key=weights_key)
+        if taken:
+            (progress or LogProgress()).say(f"weights {weights}: taken {taken}")
     return model.eval()
-
-
-def required_module(model: object, what: str) -> nn.Module:
-    """Return a model, if it can be changed and exported.
-
-    Raises:
-        ConfigError: If it is not a ``torch.nn.Module``, or a TorchScript module.
-    """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ConfigError(
-            f"{what} gives a TorchScript module ({type(model).__name__}), whose layers cannot be changed: give the "
-            "torch.nn.Module that it was scripted or traced from"
-        )
-    if isinstance(model, torch.export.ExportedProgram):
-        raise ConfigError(f"{what} gives an ExportedProgram: give the torch.nn.Module that it was exported from")
-    if isinstance(model, Mapping):
-        raise ConfigError(
-            f"{what} gives a {type(model).__name__}, as a state dict is: give a torch.nn.Module, and the state dict's "
-            "file as its weights"
-        )
-    if isinstance(model, type) or not isinstance(model, nn.Module):
-        raise ConfigError(f"{what} must give a torch.nn.Module; it gave {type(model).__name__}")
-    return model
 
 
 def _require_arguments(factory: object, reference: str, args: Mapping[str, Any]) -> None:

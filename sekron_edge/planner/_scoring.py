@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sekron_edge.budget import Budget, LayerCost, planned_resource, total
-from sekron_edge.errors import ConfigError, UnsupportedLayerError
+from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import OperationGraph, expose_layers, layer_weight, operations, replace_layers, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
@@ -36,6 +36,9 @@ from sekron_edge.pytrees import Inputs, batches
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import each_on_a_thread
 
+# What an error names of the layers that must stay as they are.
+_SHOWN_REFUSALS = 3
+_LEAST_SHARE = 0.01
 _Price = Callable[[Structure, nn.Module, Sequence[Call]], LayerCost]
 
 
@@ -133,7 +136,11 @@ class ModelScores(BaseModel):
         """
         dense = self.dense
         limits = budget.planned(dense)
-        chosen, result = solve(self.layers, self.rest, limits)
+        try:
+            chosen, result = solve(self.layers, self.rest, limits)
+        except InfeasibleBudgetError as error:
+            said = f"{error} {self._refusals(error.binding)}".strip()
+            raise InfeasibleBudgetError(said, binding=error.binding, nearest=error.nearest) from error
         return Plan(
             profile=profile,
             runtime=runtime,
@@ -148,6 +155,24 @@ class ModelScores(BaseModel):
             latency_source=self.latency_source,
             error_source=self.error_source,
         )
+
+    def _refusals(self, entries: Sequence[str]) -> str:
+        """Return which layers must stay as they are, and why: those with most of the first resource that binds."""
+        resource = next((planned_resource(entry) for entry in entries), None)
+        if resource is None:
+            return ""
+        whole = max(float(resource.amount(self.dense)), 1e-9)
+
+        def share(layer: LayerScores) -> float:
+            return float(resource.amount(layer.candidates[0].cost)) / whole
+
+        refused = [layer for layer in self.layers if layer.refused and share(layer) >= _LEAST_SHARE]
+        if not refused:
+            return ""
+        largest = sorted(refused, key=share, reverse=True)[:_SHOWN_REFUSALS]
+        named = "; ".join(f"{layer.name!r} ({share(layer):.0%}): {layer.refused}" for layer in largest)
+        more = f"; and {len(refused) - len(largest)} more" if len(refused) > len(largest) else ""
+        return f"Layers that stay as they are, with their share of {resource.name}: {named}{more}."
 
 
 def decompose(model: nn.Module, plan: Plan, *, calibration: Inputs | None = None) -> nn.Module:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sekron_edge import pytrees
-from sekron_edge.data import collate, referenced
+from sekron_edge.data import collate, referenced, require_targets
 from sekron_edge.errors import ConfigError, DataError
-from sekron_edge.nn import evaluation_mode, rebuilt_kernels
+from sekron_edge.nn import admitted, errors_of, evaluation_mode, in_single, rebuilt_kernels
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
 from sekron_edge.training._config import FinetuneConfig, TrainConfig
@@ -30,21 +30,29 @@ def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size
     """Return the task's metric of ``model`` on a split.
 
     Args:
-        model: Evaluated in evaluation mode, on its own device; left as it was.
+        model: Evaluated in evaluation mode, on its own device, in float32; left as it was.
         task: Holds the data and the metric.
         split: ``heldout``, ``calibration`` or ``train``.
         batch_size: Samples at a time.
+
+    Raises:
+        ConfigError: If there is no such split, the task has no labels, or the model does not take its inputs.
+        DataError: If the split is empty, or samples do not make a batch.
     """
     splits = {"heldout": task.heldout, "calibration": task.calibration, "train": task.train}
     if split not in splits:
         raise ConfigError(f"split must be one of {', '.join(splits)}; got {split!r}")
+    require_targets(task)
+    model = in_single(admitted(model))
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     metric = task.metric().to(device)
     with torch.inference_mode(), evaluation_mode(model):
         for batch in _loader(splits[split], batch_size):
             inputs, targets = pytrees.map_tensors(lambda value: value.to(device), batch)
-            metric.update(pytrees.call(model, inputs), targets)
+            with errors_of(model, inputs):
+                outputs = pytrees.call(model, inputs)
+            metric.update(outputs, targets)
         return float(metric.compute())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sekron_edge.errors import ConfigError
 from sekron_edge.nn import tied_names, untied_state, whole_state
+from sekron_edge.pipeline import LogProgress, load_model
 from sekron_edge.pipeline._checkpoints import load_weights
 
 
@@ -36,6 +37,10 @@ HELD: dict[str, tuple[Any, str]] = {
         "under 'state_dict' without the prefix 'model.'",
     ),
     "compiled": ({"model": prefixed("module._orig_mod.")}, "under 'model' without the prefix 'module._orig_mod.'"),
+    "deep": (
+        {"model": prefixed("model.task_model.backbone.body.")},
+        "under 'model' without the prefix 'model.task_model.backbone.body.'",
+    ),
     "half precision": ({name: v.half() if v.is_floating_point() else v for name, v in state().items()}, ""),
 }
 
@@ -48,6 +53,26 @@ def test_checkpoints_as_they_come(name: str, tmp_path: Path) -> None:
     assert load_weights(model, tmp_path / "w.pt") == said
     assert all((value == 1).all() for value in model.state_dict().values())
     assert next(model.parameters()).dtype == torch.float32
+
+
+class Said(LogProgress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_was_taken_is_said(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))\n"
+    )
+    torch.save({"ema": prefixed("module.")}, tmp_path / "w.pt")
+    progress = Said()
+    load_model(f"{tmp_path}/net.py:make", tmp_path / "w.pt", progress=progress)
+    assert progress.lines == [f"weights {tmp_path}/w.pt: taken under 'ema' without the prefix 'module.'"]
 
 
 def test_of_several_that_fit_one_is_named(tmp_path: Path) -> None:

@@ -306,6 +306,15 @@ def test_the_least_is_what_a_plan_can_reach(scores: ModelScores) -> None:
             scores.plan(Budget.model_validate({entry: least * 0.99}), profile="host", runtime="litert")
 
 
+def test_an_infeasible_budget_names_the_largest_layers_that_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1), nn.AdaptiveAvgPool2d(1))
+    scores = score(model, torch.ones(1, 8, 8, 8), MacsAreTime())
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"Raise macs\. Layers .* their share of macs: '0' \(82%\): depthwise"
+    ):
+        scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
+
+
 def test_a_limit_that_decides_nothing_is_named(scores: ModelScores) -> None:
     budget = Budget(macs="0.5x", artifact_bytes="1.0x", peak_memory_bytes="1.0x")
     plan = scores.plan(budget, profile="host", runtime="litert")
