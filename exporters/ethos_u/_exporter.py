@@ -17,10 +17,12 @@ from sekron_edge import files
 from sekron_edge.artifacts import Artifact, Availability, NPUEstimate, Precision, Sdk
 from sekron_edge.errors import ConfigError, ExportError, NotRunnableError
 
+from ..tflite._adopt import inputs_and_outputs
 from ..tflite._convert import FILE_COSTS
+from ..tflite._graph import TFLiteFile, parsed, read_file
 from ..tflm._exporter import SDK as TFLM
 from ..tflm._exporter import TFLMExporter
-from ..tflm._sources import operator_text, operators
+from ._commands import is_compiled, left_to_the_cpu, sizes, variant
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,6 @@ _SYSTEMS = {
     "u85": "Ethos_U85_SYS_Flash_High",
 }
 _MEMORY_MODE = "Shared_Sram"
-_COMMANDS = "CUSTOM"
 _KIB = 1024
 _LONGEST_S = 600.0
 _SAID = 600
@@ -93,12 +94,32 @@ class EthosUExporter:
     def adopt(self, file: Path, folder: Path) -> Artifact:
         """Take up an int8 .tflite that something else wrote, and have Vela compile it into ``folder``.
 
+        Of a file that Vela has compiled already the sizes are read.
+
         Raises:
-            ExportError: If TensorFlow Lite Micro or Vela does not take it.
+            ExportError: If TensorFlow Lite Micro or Vela does not take it, or it is compiled for another accelerator.
             MissingDependencyError: If the interpreter or Vela is absent.
         """
+        found = read_file(file)
+        if is_compiled(found):
+            return self._compiled_elsewhere(found, file)
         self.sdk.require(_PACKAGE)
         return self._compiled(self._before.adopt(file, folder), folder / f"{file.stem}{self.suffix}")
+
+    def _compiled_elsewhere(self, found: TFLiteFile, path: Path) -> Artifact:
+        accelerator = variant(found, path)
+        if self.name not in ("ethos-u", own := f"ethos-u:{accelerator}"):
+            raise ExportError(f"{path} was compiled by Vela for another accelerator: take it as {own}")
+        inputs, outputs = inputs_and_outputs(found, path)
+        return Artifact.describe(
+            path,
+            format=own,
+            precision="int8",
+            inputs=inputs,
+            outputs=outputs,
+            versions={},
+            npu_sizes=sizes(found, path),
+        )
 
     def _compiled(self, before: Artifact, path: Path) -> Artifact:
         with files.whole_file(path) as temporary:
@@ -110,7 +131,7 @@ class EthosUExporter:
             inputs=before.inputs,
             outputs=before.outputs,
             versions=self.sdk.versions(),
-            delegated=1 - len(npu.on_cpu) / _operator_count(before.path),
+            delegated=1 - len(npu.on_cpu) / len(read_file(before.path).main.operators),
             macs=before.macs,
             npu=npu,
             compiled_from=before,
@@ -166,9 +187,11 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
         content = written[0].read_bytes()
         with summaries[0].open(newline="") as lines:
             summary = next(csv.DictReader(lines))
-    if _COMMANDS not in operators(content):
+    after = parsed(content, written[0])
+    if not is_compiled(after):
+        kinds = sorted({operator.kind for operator in after.operators()})
         raise ExportError(
-            f"ethos-u: Vela leaves every operator of {before.name} to the CPU: {', '.join(operators(content))}; "
+            f"ethos-u: Vela leaves every operator of {before.name} to the CPU: {', '.join(kinds)}; "
             "choose tflm, or build the model of convolutions and linear layers"
         )
     path.write_bytes(content)
@@ -181,23 +204,9 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
         storage_bytes=sum(
             _bytes(summary[f"{where}_memory_used"]) for where in ("dram", "on_chip_flash", "off_chip_flash")
         ),
-        on_cpu=tuple(_left_to_the_cpu(content)),
+        on_cpu=left_to_the_cpu(after.main),
     )
 
 
 def _bytes(kibibytes: str) -> int:
     return round(float(kibibytes) * _KIB)
-
-
-def _left_to_the_cpu(content: bytes) -> list[str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    texts = [operator_text(model, place) for place in range(len(model.subgraphs[0].operators))]
-    return [text for text in texts if not text.startswith(_COMMANDS)]
-
-
-def _operator_count(path: Path) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return int(schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0).OperatorsLength())

@@ -1,41 +1,49 @@
-"""A .tflite file that something else wrote: what it takes and gives, in which precision, and how much it computes."""
+"""A .tflite file that something else wrote: what it takes and gives, as the file says itself."""
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Sequence
 from pathlib import Path
 
-from sekron_edge.artifacts import Precision, TensorSpec
+import numpy as np
 
-from ._convert import interpreter, tensor_specs
+from sekron_edge.artifacts import TensorSpec
+from sekron_edge.errors import ExportError
+
+from ._graph import Graph, Tensor, TFLiteFile
+
+_DTYPES = {
+    "FLOAT64": np.float64, "FLOAT32": np.float32, "FLOAT16": np.float16, "INT64": np.int64, "UINT64": np.uint64,
+    "INT32": np.int32, "UINT32": np.uint32, "INT16": np.int16, "UINT16": np.uint16, "INT8": np.int8, "UINT8": np.uint8,
+    "BOOL": np.bool_, "COMPLEX64": np.complex64, "COMPLEX128": np.complex128,
+}  # fmt: skip
 
 
-def described(path: Path) -> tuple[list[TensorSpec], list[TensorSpec], Precision]:
-    """Return inputs and outputs with their axes as they are in the file, and int8 where an input is integer.
+def inputs_and_outputs(file: TFLiteFile, path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return inputs and outputs with their axes as they are in the file.
 
     Raises:
-        ExportError: If LiteRT cannot read it.
+        ExportError: If one is of no type that arrays have, or of no fixed shape; names it.
     """
-    loaded = interpreter(path, threads=1)
-    inputs, outputs = (tensor_specs(found, []) for found in (loaded.get_input_details(), loaded.get_output_details()))
-    return inputs, outputs, "int8" if any(spec.quantization is not None for spec in inputs) else "fp32"
+    return _specs(file.main, file.main.inputs, "input", path), _specs(file.main, file.main.outputs, "output", path)
 
 
-def macs(content: bytes) -> int:
-    """Count the multiply-accumulates of a file's convolutions and linear layers."""
-    from ai_edge_litert import schema_py_generated as schema
+def _specs(graph: Graph, numbers: Sequence[int], role: str, path: Path) -> list[TensorSpec]:
+    return [_spec(graph.tensors[number], f"{role} {place}", path) for place, number in enumerate(numbers)]
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    kinds = schema.BuiltinOperator
-    total = 0
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
-        if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
-            continue
-        weights = [int(size) for size in graph.tensors[operator.inputs[1]].shape]
-        outputs = prod(int(size) for size in graph.tensors[operator.outputs[0]].shape)
-        # Weights of a depthwise convolution are (1, height, width, channels), of the others (outputs, ..., inputs).
-        total += outputs * prod(weights[1:-1] if kind == kinds.DEPTHWISE_CONV_2D else weights[1:])
-    return total
+
+def _spec(tensor: Tensor, role: str, path: Path) -> TensorSpec:
+    if tensor.kind not in _DTYPES:
+        raise ExportError(
+            f"{path}: {role}, {tensor}, is of the type {tensor.kind}, which no array has; leave it inside"
+        )
+    if any(size <= 0 for size in tensor.shape):
+        raise ExportError(
+            f"{path}: {role}, {tensor}, must have a fixed shape; convert the model again for inputs of one shape"
+        )
+    return TensorSpec(
+        name=tensor.name,
+        shape=tensor.shape,
+        dtype=np.dtype(_DTYPES[tensor.kind]).name,
+        quantization=tensor.quantization,
+    )

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from sekron_edge.artifacts import Precision, Quantization, Sdk, TensorSpec, converting, reading
-from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
 
 from .._canonical import LITERT, canonical
 from .._prepare import calibration_batches, prepared
 from ._compact import compact
+from ._graph import model_content
 from ._quantize import in_own_layout, quantized_model, with_small_weights
 
 SDK = Sdk(
@@ -30,7 +30,6 @@ SDK = Sdk(
 )
 RUNTIME = "ai_edge_litert.interpreter"
 _IMAGE_AXES = 4
-_MAGIC = b"TFL3"
 # As `python -m benchmarks.artifact_bytes` found them.
 FILE_COSTS: dict[Precision, FileCosts] = {
     "fp32": FileCosts(product=215, channel=3.9, move=520, other=210),
@@ -110,18 +109,6 @@ def _convert(
     if images or image_results:
         wrapped = litert_torch.to_channel_last_io(model, args=images, outputs=image_results)
     litert_torch.convert(wrapped.eval(), native).export(str(path))
-
-
-def model_content(path: Path) -> bytes:
-    """Read a file that is a model.
-
-    Raises:
-        ExportError: If it is none.
-    """
-    content = path.read_bytes()
-    if content[4:8] != _MAGIC:
-        raise ExportError(f"{path} is no .tflite file: bytes 4 to 8 must be {_MAGIC!r}, got {content[4:8]!r}")
-    return content
 
 
 def interpreter(path: Path, threads: int) -> Any:

@@ -1,81 +1,138 @@
-"""How much memory a model needs in TensorFlow Lite Micro: ``python -m sekron_edge.exporters.tflm._arena MODEL``.
+"""How much memory a model needs in TensorFlow Lite Micro: ``python _arena.py MODEL [SIZE]``.
 
-A process of its own: a kernel that lacks memory may end it. Prints one line of JSON.
+Every attempt is a process of its own: a kernel that lacks memory, or that a damaged file misleads, may end it. They are
+forked from this one, which never runs a model. It prints an `ArenaSearch` as JSON, with a SIZE an `Attempt`. It imports
+nothing of sekron-edge, so that it starts at once.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
-import re
+import os
+import signal
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
-
-from sekron_edge.silence import silenced
 
 _STEP = 16
 _FIRST = 1 << 16
 _LARGEST = 1 << 30
-_SAID = 400
+# A microcontroller would take minutes where this machine takes as many seconds.
+LONGEST_ATTEMPT_S = 100
 
 
-def runs(content: bytes, size: int) -> bool:
-    """Say whether the model allocates and runs in an arena of so many bytes."""
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """How a model did in an arena.
+
+    Attributes:
+        ran: Whether it ran to its end.
+        signal: That ended its process, if one did.
+        said: By the interpreter.
+    """
+
+    ran: bool
+    signal: int | None
+    said: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ArenaSearch:
+    """What a search found.
+
+    Attributes:
+        least: The smallest arena that the model ran in; 0 if it ran in none.
+        attempt: The one in that arena, or in the largest that was tried; with what the runtime recorded of it.
+    """
+
+    least: int
+    attempt: Attempt
+
+
+def attempt(content: bytes, size: int, *, recorded: bool = False) -> Attempt:
+    """Run a model once on zeros in an arena of so many bytes, in a process of its own.
+
+    Args:
+        content: Of the file.
+        size: In bytes.
+        recorded: Whether the runtime tells what it allocated.
+    """
+    with tempfile.TemporaryFile() as spoken:
+        child = os.fork()
+        if not child:
+            _run_and_exit(content, size, spoken, recorded=recorded)
+        _, status = os.waitpid(child, 0)
+        spoken.seek(0)
+        said = spoken.read().decode(errors="replace")
+    code = os.waitstatus_to_exitcode(status)
+    return Attempt(ran=code == 0, signal=-code if code < 0 else None, said=said)
+
+
+def _run_and_exit(content: bytes, size: int, spoken: IO[bytes], *, recorded: bool) -> NoReturn:
+    import resource  # which Windows lacks, as it lacks the runtime
+
+    code = 1
+    try:
+        os.dup2(spoken.fileno(), 1)
+        os.dup2(spoken.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(LONGEST_ATTEMPT_S)
+        _run(content, size, recorded=recorded)
+        code = 0
+    except Exception as error:  # noqa: BLE001 - whatever it makes of a file, this attempt failed
+        os.write(2, traceback.format_exception_only(error)[-1].encode())
+    finally:
+        os._exit(code)
+
+
+def _run(content: bytes, size: int, *, recorded: bool) -> None:
     from tflite_micro.python.tflite_micro import runtime
 
-    try:
-        interpreter = runtime.Interpreter.from_bytes(content, arena_size=size)
-        for index, detail in enumerate(_inputs(interpreter, content)):
-            interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), index)
-        interpreter.invoke()
-    except RuntimeError:
-        return False
-    return True
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=size)
+    for index, detail in enumerate(_inputs(interpreter, content)):
+        interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), index)
+    interpreter.invoke()
+    if recorded:
+        interpreter.print_allocations()
 
 
 def _inputs(interpreter: Any, content: bytes) -> list[dict[str, Any]]:
-    from ai_edge_litert import schema_py_generated as schema
+    from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
     count = schema.Model.GetRootAs(content, 0).Subgraphs(0).InputsLength()
     return [interpreter.get_input_details(index) for index in range(count)]
 
 
-def least_arena(content: bytes) -> int:
-    """Return the smallest arena that the model runs in, to a multiple of 16; 0 if it runs in none."""
+def search(content: bytes) -> ArenaSearch:
+    """Find the smallest arena that a model runs in, to a multiple of 16 bytes."""
     high = _FIRST
-    while not runs(content, high):
+    while not (found := attempt(content, high)).ran:
+        if found.signal == signal.SIGALRM or high == _LARGEST:
+            return ArenaSearch(least=0, attempt=found)
         high *= 2
-        if high > _LARGEST:
-            return 0
     low = 0
     while high - low > _STEP:
         middle = (low + high) // 2 // _STEP * _STEP
-        if runs(content, middle):
+        if attempt(content, middle).ran:
             high = middle
         else:
             low = middle
-    return high
+    return ArenaSearch(least=high, attempt=attempt(content, 2 * high + _FIRST, recorded=True))
 
 
 def main() -> None:
-    """Find the least arena, and what activations take of it."""
-    from tflite_micro.python.tflite_micro import runtime
+    """Print what an attempt or a search finds."""
+    import tflite_micro.python.tflite_micro.runtime  # noqa: F401 - before any fork, so that every attempt has it
 
-    content = Path(sys.argv[1]).read_bytes()
-    with silenced() as spoken:
-        least = least_arena(content)
-        if least:
-            with contextlib.suppress(RuntimeError):
-                runtime.Interpreter.from_bytes(content, arena_size=2 * least + _FIRST).print_allocations()
-        spoken.seek(0)
-        text = spoken.read().decode(errors="replace")
-    head = re.findall(r"Arena allocation head (\d+)", text)
-    missing = sorted(set(re.findall(r"registration from op code (\w+)", text)))
-    found = {"least": least, "activations": int(head[-1]) if head else 0, "missing": missing, "said": text[-_SAID:]}
-    sys.stdout.write(json.dumps(found) + "\n")
+    path, *size = sys.argv[1:]
+    content = Path(path).read_bytes()
+    found = attempt(content, int(size[0])) if size else search(content)
+    sys.stdout.write(json.dumps(dataclasses.asdict(found)))
 
 
 if __name__ == "__main__":

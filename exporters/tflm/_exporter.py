@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,21 +11,20 @@ import numpy as np
 
 from sekron_edge import files
 from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, Sdk, Snippet, TensorSpec, reading
-from sekron_edge.errors import ExportError
 
-from ..tflite._adopt import described, macs
-from ..tflite._convert import FILE_COSTS, interpreter, model_content, write_tflite
+from ..tflite._adopt import inputs_and_outputs
+from ..tflite._convert import FILE_COSTS, write_tflite
 from ..tflite._convert import SDK as LITERT
+from ..tflite._graph import model_content, read_file
+from ..tflite._macs import macs, precision
 from . import _sources
+from ._memory import require_runs, tested_arena
 
 if TYPE_CHECKING:
     import torch
 
 _PACKAGE = "tflite-micro"
 SDK = Sdk({**LITERT.packages, _PACKAGE: "tflite_micro"}, install="pip install 'sekron-edge[tflm]'")
-_KERNELS = "TFLM's reference kernels on 64 bits"
-_MARGIN = 0.05
-_LONGEST_S = 600.0
 
 
 class TFLMExporter:
@@ -76,8 +72,9 @@ class TFLMExporter:
             MissingDependencyError: If the interpreter is absent.
         """
         self.sdk.require(_PACKAGE)
-        inputs, outputs, precision = described(file)
-        return self._described(file, precision, inputs, outputs, tested_arena(file))
+        found = read_file(file)
+        inputs, outputs = inputs_and_outputs(found, file)
+        return self._described(file, precision(found), inputs, outputs, tested_arena(file))
 
     def _described(
         self,
@@ -95,7 +92,7 @@ class TFLMExporter:
             outputs=outputs,
             versions=self.sdk.versions(),
             arena=arena,
-            macs=macs(path.read_bytes()),
+            macs=macs(read_file(path)),
         )
 
     def sources(self, artifact: Artifact) -> dict[str, str]:
@@ -104,6 +101,7 @@ class TFLMExporter:
         assert arena is not None
         return _sources.sources(
             artifact.path.read_bytes(),
+            read_file(artifact.path),
             artifact.path.name.removesuffix(self.suffix),
             least=arena.least_bytes,
             margin=arena.margin,
@@ -127,41 +125,11 @@ class TFLMExporter:
         """Load the file in the interpreter, in an arena of the size that was tested.
 
         Raises:
-            ExportError: If it is no readable model, or lacks memory.
+            ExportError: If it is no readable model, lacks memory, or ends the process that tries it first.
             MissingDependencyError: If tflite-micro is absent.
         """
         assert artifact.arena is not None
         return TFLMSession(artifact.path, artifact.arena.size_bytes)
-
-
-def tested_arena(path: Path) -> Arena:
-    """Find the least arena that a model runs in.
-
-    Raises:
-        ExportError: If it runs in none: an operator is missing, or the interpreter fails.
-    """
-    command = [sys.executable, "-W", "ignore", "-m", "sekron_edge.exporters.tflm._arena", str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(f"tflm: finding the arena of {path.name} took longer than {_LONGEST_S:g} s") from error
-    if done.returncode:
-        raise ExportError(f"tflm: the interpreter ended while the arena was searched:\n{done.stderr[-400:]}")
-    found = json.loads(done.stdout)
-    if found["missing"]:
-        raise ExportError(
-            f"tflm: TensorFlow Lite Micro has no operator {', '.join(found['missing'])}; use layers without it"
-        )
-    if not found["least"]:
-        raise ExportError(f"tflm: the model runs in no arena:\n{found['said']}")
-    content = model_content(path)
-    return Arena(
-        least_bytes=found["least"],
-        margin=_MARGIN,
-        activation_bytes=found["activations"],
-        peak=_sources.peak_operator(content),
-        kernels=_KERNELS,
-    )
 
 
 def _runtime() -> Any:
@@ -176,18 +144,11 @@ class TFLMSession:
 
     def __init__(self, path: Path, arena_bytes: int) -> None:
         runtime = _runtime()
-        interpreter(path, threads=1)  # checks the file, which TensorFlow Lite Micro does not
-        content = model_content(path)
+        file = require_runs(path, arena_bytes)  # the interpreter trusts its file: a damaged one would end this process
         self.runtime_version = version("tflite-micro")
         with reading(path, "TensorFlow Lite Micro", (RuntimeError,)):
-            self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
-        self._outputs = self._count(content)
-
-    @staticmethod
-    def _count(content: bytes) -> int:
-        from ai_edge_litert import schema_py_generated as schema
-
-        return int(schema.Model.GetRootAs(content, 0).Subgraphs(0).OutputsLength())
+            self._interpreter = runtime.Interpreter.from_bytes(model_content(path), arena_size=arena_bytes)
+        self._outputs = len(file.main.outputs)
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once, in the artifact's own layout."""

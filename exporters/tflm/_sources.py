@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from math import prod
-from typing import Any
 
+from sekron_edge.errors import ExportError
+
+from ..tflite._graph import Operator, TFLiteFile
+
+ETHOS_U = "ethos-u"
 _VALUES_A_LINE = 20
-_UNUSUAL = {"PADV2": "PadV2"}
+# What MicroMutableOpResolver calls operators where their names do not say it, and its own.
+_UNUSUAL = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "CUMSUM": "CumSum",
+    "PADV2": "PadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+}
+CUSTOM_OPERATORS = {
+    "CIRCULAR_BUFFER": "CircularBuffer",
+    "TFLM_DECODE": "Decode",
+    "TFLite_Detection_PostProcess": "DetectionPostprocess",
+    ETHOS_U: "EthosU",
+    **{
+        f"Signal{name}": name
+        for name in (
+            "Delay", "Energy", "FftAutoScale", "FilterBank", "FilterBankLog", "FilterBankSpectralSubtraction",
+            "FilterBankSquareRoot", "Framer", "Irfft", "OverlapAdd", "PCAN", "Rfft", "Stacker", "Window",
+        )
+    },
+}  # fmt: skip
 
 _HEADER = """\
 // {file}: written by sekron-edge. The model as firmware with TensorFlow Lite Micro takes it.
@@ -52,72 +73,17 @@ alignas(16) const unsigned char kModel[] = {{
 """
 
 
-def operators(content: bytes) -> list[str]:
-    """Return the operators of a .tflite file, each once, as the schema calls them."""
-    from ai_edge_litert import schema_py_generated as schema
+def sources(
+    content: bytes, file: TFLiteFile, stem: str, *, least: int, margin: float, arena: int, kernels: str
+) -> dict[str, str]:
+    """Return a header and a source file, by name.
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    return sorted({_kind(model, operator) for operator in model.subgraphs[0].operators})
-
-
-def _kind(model: Any, operator: Any) -> str:
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds: Mapping[str, Any] = vars(schema.BuiltinOperator)
-    names: dict[int, str] = {value: key for key, value in kinds.items() if not key.startswith("_")}
-    code = model.operatorCodes[operator.opcodeIndex]
-    return names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-
-def peak_operator(content: bytes) -> str:
-    """Return the operator that most bytes of activations are live at, and the tensor that it writes."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    widths = {schema.TensorType.INT8: 1, schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4}
-    size = {
-        index: prod(int(n) for n in tensor.shape) * widths.get(tensor.type, 4)
-        for index, tensor in enumerate(graph.tensors)
-        if not _is_constant(model, tensor)
-    }
-    first = dict.fromkeys(map(int, graph.inputs), -1)
-    last = dict.fromkeys(map(int, graph.outputs), len(graph.operators))
-    for place, operator in enumerate(graph.operators):
-        first |= {int(tensor): place for tensor in operator.outputs}
-        last |= {int(tensor): max(place, last.get(int(tensor), -1)) for tensor in (*operator.inputs, *operator.outputs)}
-    live = [
-        sum(bytes_ for tensor, bytes_ in size.items() if first.get(tensor, 0) <= place <= last.get(tensor, -1))
-        for place in range(len(graph.operators))
-    ]
-    place = max(range(len(live)), key=live.__getitem__)
-    return f"{operator_text(model, place)}, {live[place]:,} bytes live"
-
-
-def operator_text(model: Any, place: int) -> str:
-    """Name an operator of a model for people: what it is, where it stands, the tensor that it writes."""
-    graph = model.subgraphs[0]
-    operator = graph.operators[place]
-    written = graph.tensors[int(operator.outputs[0])]
-    shape = "x".join(str(int(n)) for n in written.shape)
-    return f"{_kind(model, operator)} {place} writes {_short(written.name.decode())!r} ({shape})"
-
-
-def _short(name: str) -> str:
-    """Other converters' names tell the whole history of a tensor; the end says which it is."""
-    return name.rstrip(";").rpartition(";")[2]
-
-
-def _is_constant(model: Any, tensor: Any) -> bool:
-    data = model.buffers[tensor.buffer].data
-    return data is not None and len(data) > 0
-
-
-def sources(content: bytes, stem: str, *, least: int, margin: float, arena: int, kernels: str) -> dict[str, str]:
-    """Return a header and a source file, by name."""
+    Raises:
+        ExportError: If an operator is registered in a way that is not known here; names it.
+    """
     name = re.sub(r"\W", "_", stem)
     name = name if name[0].isalpha() else f"model_{name}"
-    methods = [_method(operator) for operator in operators(content)]
+    methods = sorted({_method(operator) for operator in file.operators()})
     header = f"{stem}.h"
     lines = [content[start : start + _VALUES_A_LINE] for start in range(0, len(content), _VALUES_A_LINE)]
     values = "\n".join("    " + ", ".join(map(str, line)) + "," for line in lines)
@@ -131,7 +97,14 @@ def sources(content: bytes, stem: str, *, least: int, margin: float, arena: int,
     }  # fmt: skip
 
 
-def _method(operator: str) -> str:
+def _method(operator: Operator) -> str:
     """Return what MicroMutableOpResolver calls an operator: CONV_2D is Conv2D."""
-    parts = (part if part[0].isdigit() else part.capitalize() for part in operator.split("_"))
-    return _UNUSUAL.get(operator, "".join(parts))
+    if operator.custom:
+        if operator.kind not in CUSTOM_OPERATORS:
+            raise ExportError(
+                f"tflm: no method of MicroMutableOpResolver is known for the operator {operator.kind!r}; "
+                "write the sources by hand"
+            )
+        return CUSTOM_OPERATORS[operator.kind]
+    parts = (part if part[0].isdigit() else part.capitalize() for part in operator.kind.split("_"))
+    return _UNUSUAL.get(operator.kind, "".join(parts))

@@ -106,7 +106,7 @@ class NPUEstimate(BaseModel):
         clock_mhz: Of the accelerator, in that configuration.
         cycles: Of one inference, without the operators in ``on_cpu``.
         sram_bytes: What it works in.
-        storage_bytes: Weights and commands, where they are read from.
+        storage_bytes: Weights, where they are read from. Commands are in the file beside.
         on_cpu: The operators that the accelerator does not take.
     """
 
@@ -130,8 +130,39 @@ class NPUEstimate(BaseModel):
         left = f"; left to the CPU, and not counted: {', '.join(self.on_cpu)}" if self.on_cpu else ""
         return (
             f"estimated for {self.accelerator} ({self.system}): {self.cycles:,} cycles, {self.latency_ms:.3g} ms at "
-            f"{self.clock_mhz:g} MHz, {self.sram_bytes:,} bytes of SRAM, {self.storage_bytes:,} of weights and "
-            f"commands{left}"
+            f"{self.clock_mhz:g} MHz, {self.sram_bytes:,} bytes of SRAM, {self.storage_bytes:,} of weights"
+            f"{left}"
+        )
+
+
+class NPUSizes(BaseModel):
+    """What a file says of itself that was compiled for a neural accelerator elsewhere. Its cycles are in no file.
+
+    Attributes:
+        accelerator: What it was compiled for.
+        sram_bytes: What the accelerator works in.
+        arena_bytes: What the runtime places tensors in. It is the same memory, unless SRAM is a cache of a larger one.
+        weights_bytes: Of weights, as they are compressed.
+        commands_bytes: Of commands.
+        on_cpu: The operators that the accelerator does not take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accelerator: str
+    sram_bytes: int
+    arena_bytes: int
+    weights_bytes: int
+    commands_bytes: int
+    on_cpu: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = f"; left to the CPU: {', '.join(self.on_cpu)}" if self.on_cpu else ""
+        return (
+            f"read from the file, compiled for {self.accelerator} already: {self.sram_bytes:,} bytes of SRAM, "
+            f"{self.weights_bytes:,} of weights, {self.commands_bytes:,} of commands, an arena of {self.arena_bytes:,} "
+            f"and what the runtime itself needs{left}. Cycles are in no such file: they are estimated from the one "
+            "that it was compiled from"
         )
 
 
@@ -141,7 +172,8 @@ class Artifact(BaseModel):
     ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its files. ``versions`` maps
     package to version; ``delegated`` is the share of operators that the runtime's accelerating delegate takes (0 to 1),
     ``macs`` counts the multiply-accumulates of convolutions and linear layers, ``arena`` is the memory of a
-    microcontroller's runtime, ``npu`` what the compiler of an accelerator estimates; each is ``None`` where the
+    microcontroller's runtime, ``npu`` what the compiler of an accelerator estimates, ``npu_sizes`` what
+    is read from a file that was compiled elsewhere; each is ``None`` where the
     exporter has no such notion. ``compiled_from`` is set where the file runs on no machine but its own: the artifact
     that a compiler made it of, which runs here.
     """
@@ -160,6 +192,7 @@ class Artifact(BaseModel):
     macs: int | None = None
     arena: Arena | None = None
     npu: NPUEstimate | None = None
+    npu_sizes: NPUSizes | None = None
     compiled_from: Artifact | None = None
 
     @property
@@ -181,6 +214,7 @@ class Artifact(BaseModel):
         macs: int | None = None,
         arena: Arena | None = None,
         npu: NPUEstimate | None = None,
+        npu_sizes: NPUSizes | None = None,
         compiled_from: Artifact | None = None,
     ) -> Artifact:
         """Describe the artifact at ``path``, hashing it."""
@@ -197,5 +231,6 @@ class Artifact(BaseModel):
             macs=macs,
             arena=arena,
             npu=npu,
+            npu_sizes=npu_sizes,
             compiled_from=compiled_from,
         )

@@ -219,7 +219,7 @@ def _adopted(path: Path, format: str, folder: Path, progress: ConsoleProgress) -
 
     if not path.is_file():
         raise ConfigError(f"{path} must be a file of the format {format}; there is none")
-    with progress.busy(f"running {path.name} in less and less memory"):
+    with progress.busy(f"taking {path.name} as {format}"):
         return [Probe(adopt(path, format=format, folder=folder))]
 
 

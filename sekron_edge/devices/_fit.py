@@ -47,14 +47,11 @@ def require_fit(profile: DeviceProfile, artifact: Artifact) -> None:
             binding=[FILE_SIZE.name],
             nearest=[{FILE_SIZE.name: float(artifact.size_bytes)}],
         )
-    npu, sram = artifact.npu, profile.facts.sram
-    if npu is not None and sram is not None and sram.value is not None and npu.sram_bytes > sram.value:
-        raise InfeasibleBudgetError(
-            f"{artifact.path.name} needs {npu.sram_bytes:,} bytes of SRAM (estimated for {npu.accelerator}), and "
-            f"{profile.name} has {sram}; make the largest intermediate smaller, or choose a larger device",
-            binding=[PEAK_MEMORY.name],
-            nearest=[{PEAK_MEMORY.name: float(npu.sram_bytes)}],
-        )
+    npu, sizes = artifact.npu, artifact.npu_sizes
+    if npu is not None:
+        _require_sram(profile, artifact, npu.sram_bytes, f"estimated for {npu.accelerator}")
+    if sizes is not None:
+        _require_sram(profile, artifact, sizes.sram_bytes, f"read from the file, compiled for {sizes.accelerator}")
     if arena is not None and memory is not None and memory.value is not None and arena.size_bytes > memory.value:
         raise InfeasibleBudgetError(
             f"{artifact.path.name} needs an arena of {arena.size_bytes:,} bytes (tested, {arena.margin:.0%} margin), "
@@ -62,4 +59,15 @@ def require_fit(profile: DeviceProfile, artifact: Artifact) -> None:
             "smaller, or choose a larger device",
             binding=[PEAK_MEMORY.name],
             nearest=[{PEAK_MEMORY.name: float(arena.size_bytes)}],
+        )
+
+
+def _require_sram(profile: DeviceProfile, artifact: Artifact, needed: int, found: str) -> None:
+    sram = profile.facts.sram
+    if sram is not None and sram.value is not None and needed > sram.value:
+        raise InfeasibleBudgetError(
+            f"{artifact.path.name} needs {needed:,} bytes of SRAM ({found}), and {profile.name} has {sram}; make the "
+            "largest intermediate smaller, or choose a larger device",
+            binding=[PEAK_MEMORY.name],
+            nearest=[{PEAK_MEMORY.name: float(needed)}],
         )

@@ -105,18 +105,20 @@ def footprint(artifact: Artifact, profile: DeviceProfile | None = None) -> Footp
         "artifact_name": artifact.path.name, "artifact_sha256": artifact.sha256, "format": artifact.format,
         "flash_bytes": artifact.size_bytes, "macs": artifact.macs,
     }  # fmt: skip
-    npu, arena = artifact.npu, artifact.arena
+    npu, sizes, arena = artifact.npu, artifact.npu_sizes, artifact.arena
     if npu is not None:
         return Footprint(
             **known, ram_bytes=npu.sram_bytes, cycles=npu.cycles, latency_ms=npu.latency_ms, source=str(npu)
         )
+    if sizes is not None:
+        return Footprint(**known, ram_bytes=sizes.arena_bytes, source=str(sizes))
     if arena is None:
         return None
     said = f"arena tested with {arena.kernels}, {arena.margin:.0%} margin; most is live where {arena.peak}"
     needs = Footprint(**known, ram_bytes=arena.size_bytes, source=said)
     figure = None if profile is None else cycles_per_mac(profile)
     clock = None if profile is None or profile.facts.clock is None else profile.facts.clock.value
-    if figure is None or clock is None or artifact.macs is None or artifact.precision != "int8":
+    if figure is None or clock is None or not artifact.macs or artifact.precision != "int8":
         return needs
     typical, low, high = figure.milliseconds(artifact.macs, clock)
     counted = f"{figure.typical:g} cycles a MAC on {figure.core} with {figure.kernels}, estimated from {figure.source}"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sekron_edge.artifacts import Artifact, export, get_exporter
-from sekron_edge.devices import load_profile, require_fit
+from sekron_edge.artifacts import Artifact, adopt, export, get_exporter
+from sekron_edge.devices import footprint, load_profile, require_fit
 from sekron_edge.errors import ConfigError, ExportError, InfeasibleBudgetError, VerificationError
 from sekron_edge.nn import replace_layers
 from sekron_edge.structure import full
@@ -104,3 +104,27 @@ def test_what_does_not_fit_in_sram_is_refused(artifact: Artifact) -> None:
     facts = profile.facts.model_copy(update={"sram": present(profile.facts.sram).model_copy(update={"value": 1024})})
     with pytest.raises(InfeasibleBudgetError, match=r"bytes of SRAM \(estimated for Ethos-U55-128\).*1 KiB"):
         require_fit(profile.model_copy(update={"facts": facts}), artifact)
+
+
+@pytest.mark.slow
+def test_of_a_file_that_vela_compiled_elsewhere_the_sizes_are_read(artifact: Artifact, tmp_path: Path) -> None:
+    npu = present(artifact.npu)
+    found = adopt(artifact.path, format="ethos-u", folder=tmp_path)
+    sizes = present(found.npu_sizes)
+    assert (found.format, found.sha256, found.npu) == ("ethos-u:u55-128", artifact.sha256, None)
+    assert (sizes.accelerator, sizes.sram_bytes, sizes.on_cpu) == (npu.accelerator, npu.sram_bytes, npu.on_cpu)
+    assert sizes.weights_bytes == npu.storage_bytes
+    assert 0 < sizes.weights_bytes + sizes.commands_bytes < artifact.size_bytes
+    assert [spec.shape for spec in found.inputs] == [spec.shape for spec in artifact.inputs]
+    needs = present(footprint(found))
+    assert (needs.ram_bytes, needs.cycles, needs.macs) == (sizes.arena_bytes, None, None)
+    assert "compiled for Ethos-U55-128 already" in needs.source
+    with pytest.raises(ExportError, match="another accelerator: take it as ethos-u:u55-128"):
+        adopt(artifact.path, format="ethos-u:u65-256", folder=tmp_path)
+    with pytest.raises(ExportError, match="take it as ethos-u to have its sizes read"):
+        adopt(artifact.path, format="tflm", folder=tmp_path)
+    profile = load_profile("corstone-300-u55")
+    require_fit(profile, found)
+    facts = profile.facts.model_copy(update={"sram": present(profile.facts.sram).model_copy(update={"value": 1024})})
+    with pytest.raises(InfeasibleBudgetError, match=r"bytes of SRAM \(read from the file.*1 KiB"):
+        require_fit(profile.model_copy(update={"facts": facts}), found)
