@@ -12,6 +12,8 @@ from sekron_edge.data._log_mel import LogMel
 from sekron_edge.data._outputs import softened_divergence
 from sekron_edge.data._photographs import CropPairs, Crops, Photographs, photographs
 from sekron_edge.data._preprocessing import Preprocessing
+from sekron_edge.data._regression import keypoints, regression
+from sekron_edge.data._regression_data import REGRESSION, RegressionData
 from sekron_edge.data._segmentation import SEGMENTATION, SegmentationData, segmentation
 from sekron_edge.data._sources import digits, fashion_mnist, load_source
 from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
@@ -28,6 +30,7 @@ __all__ = [
     "AUDIO",
     "CLASSIFICATION",
     "DENOISING",
+    "REGRESSION",
     "SEGMENTATION",
     "SUPER_RESOLUTION",
     "AudioData",
@@ -41,6 +44,7 @@ __all__ = [
     "NoisyCrops",
     "Photographs",
     "Preprocessing",
+    "RegressionData",
     "SegmentationData",
     "Sounds",
     "SuperResolutionData",
@@ -52,12 +56,14 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "image_folder",
+    "keypoints",
     "labelled",
     "load_source",
     "output_agreement",
     "output_divergence",
     "photographs",
     "referenced",
+    "regression",
     "require_targets",
     "segmentation",
     "softened_divergence",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +41,12 @@ class FileTree:
         else:
             raise DataError(f"there is no folder and no zip at {path}; check the path")
         self.names = tuple(sorted(name for name in found if not _is_hidden(name)))
+
+    def only(self, names: Iterable[str]) -> FileTree:
+        """Return the same folder or zip with some of its files alone."""
+        chosen, part = set(names), copy(self)
+        part.names = tuple(name for name in self.names if name in chosen)
+        return part
 
     def read(self, name: str) -> bytes:
         """Return a file's content.

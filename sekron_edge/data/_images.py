@@ -37,6 +37,14 @@ class UnreadImages(Protocol):
         ...
 
 
+class Targets(Protocol):
+    """Targets of images, one for each: a tensor, or read when they are indexed."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return ``(B, ...)`` for indices ``(B,)``."""
+        ...
+
+
 Images = Tensor | UnreadImages
 """uint8 ``(N, C, H, W)``: in memory, or read when needed."""
 
@@ -102,7 +110,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         images: uint8, ``(N, C, H, W)``, in memory or unread.
-        targets: ``(N, ...)``.
+        targets: ``(N, ...)``, in memory or unread.
         normalization: Applied to pixels in [0, 1]; one mean and std for each channel.
         shift: Largest random shift in pixels along each axis; 0 for none.
         flip: Whether half of the images are mirrored left to right.
@@ -112,7 +120,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         images: Images,
-        targets: Tensor,
+        targets: Targets,
         normalization: Normalization,
         *,
         shift: int = 0,

@@ -26,6 +26,23 @@ _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where an image is after it was resized and cropped.
+
+    Attributes:
+        height, width: That it is resized to.
+        top, left: Of what is cut out.
+        shape: Height and width of what is cut out.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """What is done to an image before its normalisation, in this order.
 
@@ -80,24 +97,34 @@ class Preprocessing:
         from PIL import Image
 
         how = Image.Resampling[(interpolation or self.interpolation).upper()]
-        if self.size is not None:
-            picture = picture.resize(self.size[::-1], how)
-        elif self.resize is not None:
-            short, long = sorted(picture.size)
-            # Rounded as torchvision does it.
-            longer = int(self.resize * long / short)
-            wide = picture.width >= picture.height
-            picture = picture.resize((longer, self.resize) if wide else (self.resize, longer), how)
+        place = self.placement(picture.height, picture.width, name)
+        if self.size is not None or self.resize is not None:
+            picture = picture.resize((place.width, place.height), how)
         if self.crop is None:
             return picture
-        height, width = self.crop
-        if picture.height < height or picture.width < width:
+        height, width = place.shape
+        return picture.crop((place.left, place.top, place.left + width, place.top + height))
+
+    def placement(self, height: int, width: int, name: str) -> Placement:
+        """Return where an image of this height and width comes to be.
+
+        Raises:
+            DataError: If it is smaller than the crop; names it.
+        """
+        if self.size is not None:
+            height, width = self.size
+        elif self.resize is not None:
+            short, long = sorted((height, width))
+            # Rounded as torchvision does it.
+            longer = int(self.resize * long / short)
+            height, width = (self.resize, longer) if width >= height else (longer, self.resize)
+        shape = self.crop or (height, width)
+        if height < shape[0] or width < shape[1]:
             raise DataError(
-                f"{name} is {picture.width}x{picture.height}, smaller than the crop {width}x{height}; "
+                f"{name} is {width}x{height}, smaller than the crop {shape[1]}x{shape[0]}; "
                 "resize images first: set data.resize, or data.size"
             )
-        top, left = round((picture.height - height) / 2.0), round((picture.width - width) / 2.0)
-        return picture.crop((left, top, left + width, top + height))
+        return Placement(height, width, round((height - shape[0]) / 2.0), round((width - shape[1]) / 2.0), shape)
 
 
 def opened(content: bytes, name: str) -> Picture:
