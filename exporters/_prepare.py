@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from sekron_edge.artifacts import batch_and_total, pieces
+from sekron_edge.artifacts import batch_and_total, whole_batches
 from sekron_edge.errors import ConfigError, ExportError
 from sekron_edge.nn import fold_batch_norms_, separate_batch_norms_, with_weights_computed
 
@@ -51,4 +51,4 @@ def calibration_batches(
     shapes = [tuple(value.shape) for value in calibration]
     if [shape[1:] for shape in shapes] != [shape[1:] for shape in wanted]:
         raise ConfigError(f"{exporter}: calibration samples must have the shapes {wanted} of the inputs, got {shapes}")
-    return map(tuple, pieces(calibration, wanted))
+    return map(tuple, whole_batches(calibration, wanted))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sekron_edge import pytrees
-from sekron_edge.artifacts import Array, Artifact, Precision, batch_and_total, get_exporter, pieces, predict
+from sekron_edge.arguments import require
+from sekron_edge.artifacts import Array, Artifact, Precision, batch_and_total, get_exporter, predict, whole_batches
 from sekron_edge.data import batch_of, collate, require_targets
 from sekron_edge.errors import ConfigError, ExportError, VerificationError
 from sekron_edge.nn import exportable, exportable_inputs, flattened, outputs_for, unfused_attention
@@ -217,6 +218,7 @@ def verify(
             or says that the file is not what the model exports to.
         ConfigError: If there are no inputs, or the model does not take them.
     """
+    require(artifact, Artifact, "artifact", "what sekron_edge.export returned")
     original = exportable(model)
     inputs = exportable_inputs(inputs, original)
     real = pytrees.tensors(inputs)
@@ -271,7 +273,7 @@ def _first_piece(artifact: Artifact, inputs: pytrees.Inputs) -> pytrees.Inputs:
     values, shapes = pytrees.tensors(inputs), [spec.torch_shape for spec in artifact.runnable.inputs]
     if len(values) != len(shapes):
         raise ConfigError(f"{artifact.path.name} takes {len(shapes)} inputs, and {len(values)} were given")
-    piece = next(pieces(values, shapes), None)
+    piece = next(whole_batches(values, shapes), None)
     if piece is None:
         raise ConfigError(f"{artifact.path.name} takes shapes {shapes}; the inputs given do not fill one batch")
     return pytrees.restored(piece, inputs)
@@ -430,7 +432,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> 
 
     results = run(inputs)
     if total > size and any(not value.ndim or len(value) != total for value in results):
-        results = list(pytrees.concatenated([run(piece) for piece in pieces(inputs, shapes)]))
+        results = list(pytrees.concatenated([run(piece) for piece in whole_batches(inputs, shapes)]))
     return [value.numpy() for value in results]
 
 
@@ -463,7 +465,7 @@ def _blame(
     classes: int | None,
 ) -> str:
     """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
-    example = tuple(next(pieces(inputs, [spec.torch_shape for spec in artifact.inputs])))
+    example = tuple(next(whole_batches(inputs, [spec.torch_shape for spec in artifact.inputs])))
     exporter = get_exporter(artifact.format)
 
     def differs(candidate: nn.Module) -> bool:

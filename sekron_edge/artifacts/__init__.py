@@ -48,7 +48,6 @@ from sekron_edge.artifacts._contracts import (
 )
 from sekron_edge.artifacts._conversion import Availability, Sdk, converting, reading
 from sekron_edge.artifacts._origins import ExporterOrigin, exporter_of, exporter_origin
-from sekron_edge.artifacts._pieces import batch_and_total, pieces
 from sekron_edge.artifacts._registry import (
     ENTRY_POINT_GROUP,
     adopt,
@@ -62,6 +61,7 @@ from sekron_edge.artifacts._registry import (
     predict,
     register_exporter,
 )
+from sekron_edge.artifacts._whole_batches import batch_and_total, whole_batches
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -102,8 +102,8 @@ __all__ = [
     "exporter_of",
     "exporter_origin",
     "get_exporter",
-    "pieces",
     "predict",
     "reading",
     "register_exporter",
+    "whole_batches",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sekron_edge.arguments import require
 from sekron_edge.artifacts._artifact import Array, Artifact, Precision
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
@@ -19,7 +21,7 @@ from sekron_edge.artifacts._contracts import (
     Session,
     TracedPrimitiveExporter,
 )
-from sekron_edge.artifacts._pieces import batch_and_total, pieces
+from sekron_edge.artifacts._whole_batches import batch_and_total, whole_batches
 from sekron_edge.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
@@ -151,12 +153,15 @@ def export(
             from them.
 
     Raises:
-        ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data.
+        ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data; if
+            the model cannot be exported, or does not take the inputs.
         ExportError: If the conversion fails.
     """
     from sekron_edge import pytrees
     from sekron_edge.nn import exportable_inputs, flattened
 
+    require(format, str, "format", f"one of {', '.join(exporter_names())}")
+    require(out, (str, PathLike), "out", "a folder")
     exporter = get_exporter(format)
     if precision not in exporter.precisions:
         raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
@@ -182,7 +187,7 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
     if total % batch:
         raise ExportError(f"{artifact.path.name} runs batches of {batch}; {total} samples do not divide into them")
     results = []
-    for piece in pieces(inputs, shapes):
+    for piece in whole_batches(inputs, shapes):
         given = [spec.from_torch(array) for spec, array in zip(artifact.inputs, piece, strict=True)]
         try:
             results.append(session.run(given))

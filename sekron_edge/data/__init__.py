@@ -23,6 +23,7 @@ from sekron_edge.data._unlabelled import (
     output_divergence,
     referenced,
     require_targets,
+    require_task,
     unlabelled,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "referenced",
     "regression",
     "require_targets",
+    "require_task",
     "segmentation",
     "softened_divergence",
     "super_resolution",

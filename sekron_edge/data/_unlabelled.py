@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sekron_edge import pytrees
+from sekron_edge.arguments import require, shown
 from sekron_edge.data._images import batch_of
-from sekron_edge.errors import ConfigError
+from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Samples, Task
 
 if TYPE_CHECKING:
@@ -165,12 +166,36 @@ def referenced(task: Task, model: nn.Module) -> Task:
     return replace(task, train=train, calibration=calibration, heldout=heldout, loss=task.distillation)
 
 
+def require_task(task: object) -> None:
+    """Refuse what is no task, or has a split without samples.
+
+    Raises:
+        ConfigError: If it is no task.
+        DataError: If a split has no samples, or does not know how many.
+    """
+    require(task, Task, "task", "a sekron_edge.Task, which holds data and metric")
+    assert isinstance(task, Task)
+    for name in ("train", "calibration", "heldout"):
+        samples: Any = getattr(task, name)
+        try:
+            count = len(samples)
+        except (TypeError, NotImplementedError) as error:
+            raise DataError(
+                f"{name} samples of task {task.name!r} must be a data set with a length and indices; got "
+                f"{shown(samples)}: keep them in a list, or give it __len__ and __getitem__"
+            ) from error
+        if count == 0:
+            raise DataError(f"task {task.name!r} has no {name} samples; give at least one")
+
+
 def require_targets(task: Task) -> None:
     """Refuse to judge a model on a task without labels.
 
     Raises:
-        ConfigError: If the task has none; names the remedy.
+        ConfigError: If it is no task, or has no labels; names the remedy.
+        DataError: As `require_task`.
     """
+    require_task(task)
     if task.loss is None:
         raise ConfigError(
             f"task {task.name!r} has no labels to judge a model by; with the original's outputs in their place it is "

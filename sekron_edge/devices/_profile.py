@@ -19,6 +19,7 @@ import psutil
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from sekron_edge.arguments import require
 from sekron_edge.errors import ProfileError
 from sekron_edge.measurement import _hostinfo
 
@@ -215,7 +216,9 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
     Raises:
         ProfileError: If there is no such profile, or it cannot be read, or it is not correct.
+        ConfigError: If it is neither.
     """
+    require(name_or_path, (str, Path), "profile", "the id of a device, as 'raspberry-pi-5', or a TOML file")
     ids = profile_ids()
     if isinstance(name_or_path, str) and name_or_path in ids:
         name = f"{name_or_path}{_SUFFIX}"

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact
+from sekron_edge.artifacts import Array, Artifact, batch_and_total, whole_batches
 from sekron_edge.errors import DeviceError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
@@ -294,6 +294,8 @@ def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ..
 def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
     """Cut inputs into batches of the artifact's own size, in its own layout; each array has an axis for them.
 
+    What is the same for all samples is in each.
+
     Raises:
         DeviceError: If the inputs are not the artifact's, or fewer than a batch.
     """
@@ -302,13 +304,14 @@ def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
     for spec, array in zip(artifact.inputs, inputs, strict=True):
         if array.shape[1:] != spec.torch_shape[1:]:
             raise DeviceError(f"{artifact.path.name} takes inputs of shape {spec.torch_shape}, {array.shape} was given")
-    batch = artifact.inputs[0].shape[0]
-    count = len(inputs[0]) // batch
-    if not count:
-        raise DeviceError(f"{artifact.path.name} runs batches of {batch}, {len(inputs[0])} samples were given")
+    shapes = [spec.torch_shape for spec in artifact.inputs]
+    batch, total = batch_and_total(inputs, shapes)
+    whole = list(whole_batches(inputs, shapes))
+    if not whole:
+        raise DeviceError(f"{artifact.path.name} runs batches of {batch}, {total} samples were given")
     return {
-        str(index): np.stack([spec.from_torch(array[i * batch : (i + 1) * batch]) for i in range(count)])
-        for index, (spec, array) in enumerate(zip(artifact.inputs, inputs, strict=True))
+        str(index): np.stack([spec.from_torch(piece[index]) for piece in whole])
+        for index, spec in enumerate(artifact.inputs)
     }
 
 

@@ -7,6 +7,7 @@ module that the user's model shares stays shared.
 
 from sekron_edge.nn._admission import admitted, exportable
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
+from sekron_edge.nn._branches import UnmergedBlocks, unmerged_blocks
 from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._copies import in_single, with_weights_computed
 from sekron_edge.nn._equalize import equalize_labels_
@@ -38,6 +39,7 @@ __all__ = [
     "Operation",
     "OperationGraph",
     "Step",
+    "UnmergedBlocks",
     "admitted",
     "approximate_layers",
     "capture",
@@ -67,6 +69,7 @@ __all__ = [
     "supported_layers",
     "tied_names",
     "unfused_attention",
+    "unmerged_blocks",
     "untied_state",
     "whole_state",
     "with_weights_computed",

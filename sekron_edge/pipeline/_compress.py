@@ -13,7 +13,7 @@ from sekron_edge import pytrees
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.bundle import Manifest, pack
-from sekron_edge.devices import DeviceProfile, load_profile
+from sekron_edge.devices import DeviceProfile
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import untied_state
 from sekron_edge.pipeline._context import contexts_for
@@ -23,6 +23,7 @@ from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
+from sekron_edge.pipeline._settings import profile_of, require_settings
 from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import EVERY_LAYER, LayerSelection, Plan
@@ -80,16 +81,30 @@ def plan(
 
     Raises:
         InfeasibleBudgetError: If no plan keeps the budget; carries the nearest points.
-        ConfigError: If the runtime has no exporter, or the budget needs a figure that is not known of the device.
+        ConfigError: If an argument is of the wrong type, the model cannot be planned (`sekron_edge.expose_layers`), the
+            task's samples are not what it takes, the runtime has no exporter, or the budget needs a figure that is not
+            known of the device.
         UnsupportedLayerError: If a layer's weights are not finite.
     """
-    device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    require_settings(
+        {
+            "budget": budget,
+            "selection": selection,
+            "seed": seed,
+            "runtime": runtime,
+            "precisions": (precision,),
+            "threads": threads,
+            "measured_on": measured_on,
+            "work": work,
+        }
+    )
+    device = profile_of(profile)
     target = Target.choose(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
     job = Job.prepared(model, example_inputs, task, target, budget=budget, selection=selection, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        return plan_of(job, work=work or Path(folder), progress=progress or LogProgress())
+        return plan_of(job, work=Path(work or folder), progress=progress or LogProgress())
 
 
 def compress(
@@ -143,7 +158,24 @@ def compress(
         VerificationError: If an artifact does not compute what the model computes.
         SekronEdgeError: Other errors, as their names say. Nothing appears at ``out`` then.
     """
-    device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    require_settings(
+        {
+            "out": out,
+            "budget": budget,
+            "selection": selection,
+            "seed": seed,
+            "runtime": runtime,
+            "formats": formats,
+            "precisions": precisions,
+            "threads": threads,
+            "runs": runs,
+            "measured_on": measured_on,
+            "finetuning": finetuning,
+            "quantization": quantization,
+            "name": name,
+        }
+    )
+    device = profile_of(profile)
     target = Target.choose(
         device,
         runtime=runtime,

@@ -9,6 +9,7 @@ from pathlib import Path
 from sekron_edge.artifacts import Artifact
 from sekron_edge.budget import Budget
 from sekron_edge.measurement import Measurement
+from sekron_edge.nn import unmerged_blocks
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import latency_model_of
 from sekron_edge.pipeline._progress import Progress
@@ -67,6 +68,9 @@ def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContex
         DeviceError: If a device cannot be calibrated.
         UnsupportedLayerError: If a layer's weights are not finite.
     """
+    hint = unmerged_blocks(jobs[0].model)
+    if hint is not None:
+        progress.say(str(hint))
     places = ", ".join(sorted({str(job.target.place) for job in jobs}))
     with progress.busy(f"calibrating the latency model, once for {places}"):
         latencies = [latency_model_of(job.target) for job in jobs]

@@ -10,11 +10,10 @@ from torch import nn
 
 from sekron_edge import pytrees
 from sekron_edge.budget import HALF_THE_TIME, Budget
-from sekron_edge.data import referenced
-from sekron_edge.errors import ConfigError
+from sekron_edge.data import referenced, require_task
 from sekron_edge.nn import admitted, exportable_inputs, expose_layers, outputs_for
-from sekron_edge.pipeline._models import state_fingerprint
-from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint
+from sekron_edge.pipeline._models import require_numbers, state_fingerprint
+from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint, require_alike
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
@@ -65,19 +64,15 @@ class Job:
 
         Raises:
             ConfigError: If the model is no module, does not take the inputs, or gives no tensors, or NaN.
+            DataError: If the task has a split without samples, or samples unlike the example inputs.
             ExportError: If torch.export cannot trace it.
         """
-        if not isinstance(task, Task):
-            raise ConfigError(f"the task must be a sekron_edge.Task, which holds data and metric; got {task!r}")
+        require_task(task)
         module = admitted(model)
         inputs = exportable_inputs(example_inputs, module)
         exposed = expose_layers(module, inputs)
-        if any(
-            value.is_floating_point() and value.isnan().any() for value in pytrees.tensors(outputs_for(exposed, inputs))
-        ):
-            raise ConfigError(
-                f"{type(model).__name__} gives NaN for the example inputs: give real ones, or train it again"
-            )
+        require_numbers(exposed, outputs_for(exposed, inputs))
+        require_alike(task, inputs)
         return cls(exposed, inputs, referenced(task, exposed), target, **settings)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sekron_edge import references
+from sekron_edge import pytrees, references
 from sekron_edge.errors import ConfigError
 from sekron_edge.files import fingerprint
 from sekron_edge.nn import admitted
@@ -49,6 +49,22 @@ def load_model(
         if taken:
             (progress or LogProgress()).say(f"weights {weights}: taken {taken}")
     return model.eval()
+
+
+def require_numbers(model: nn.Module, outputs: pytrees.Outputs) -> None:
+    """Refuse a model that gives NaN.
+
+    Raises:
+        ConfigError: If it does; names the weights that hold NaN.
+    """
+    if not any(value.is_floating_point() and value.isnan().any() for value in pytrees.tensors(outputs)):
+        return
+    held = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.isnan().any()]
+    cause = f"its {', '.join(held[:3])}{', ...' if len(held) > 3 else ''} hold NaN" if held else "its weights hold none"
+    raise ConfigError(
+        f"{type(model).__name__} gives NaN for the example inputs, and {cause}: "
+        f"{'load other weights, or train it again' if held else 'give real inputs'}"
+    )
 
 
 def _require_arguments(factory: object, reference: str, args: Mapping[str, Any]) -> None:

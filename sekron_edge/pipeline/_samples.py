@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from sekron_edge import pytrees
 from sekron_edge.data import batch_of, calibration_batch
+from sekron_edge.errors import DataError
 from sekron_edge.files import fingerprint
 from sekron_edge.task import Task
 
@@ -30,6 +34,29 @@ def example_inputs(task: Task) -> pytrees.Inputs:
     """Return the inputs of one calibration sample, as a batch of 1, as the model's arguments."""
     args, kwargs = pytrees.arguments(calibration_batch(task, range(1)))
     return kwargs or args
+
+
+def require_alike(task: Task, example: pytrees.Inputs) -> None:
+    """Refuse a task whose samples are not of the example inputs' shapes and types.
+
+    Raises:
+        DataError: If they differ; names both.
+    """
+    given, read = (pytrees.named_tensors(inputs, "input") for inputs in (example, calibration_batch(task, range(1))))
+    alike = len(given) == len(read) and all(
+        one.shape[1:] == other.shape[1:] and one.is_floating_point() == other.is_floating_point()
+        for one, other in zip(given.values(), read.values(), strict=True)
+    )
+    if not alike:
+        raise DataError(
+            f"a task's samples must be like the example inputs, {_described(given)}; a batch of one sample is "
+            f"{_described(read)}"
+        )
+
+
+def _described(named: Mapping[str, Tensor]) -> str:
+    said = (f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" for name, value in named.items())
+    return ", ".join(said) or "without tensors"
 
 
 def data_fingerprint(inputs: pytrees.Inputs, task: Task) -> str:

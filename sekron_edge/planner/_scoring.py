@@ -10,9 +10,18 @@ from math import prod
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from sekron_edge.arguments import require
 from sekron_edge.budget import Budget, LayerCost, planned_resource, total
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
-from sekron_edge.nn import OperationGraph, expose_layers, layer_weight, operations, replace_layers, supported_layers
+from sekron_edge.nn import (
+    OperationGraph,
+    admitted,
+    expose_layers,
+    layer_weight,
+    operations,
+    replace_layers,
+    supported_layers,
+)
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures, undominated
 from sekron_edge.planner._costs import (
@@ -189,6 +198,8 @@ def decompose(model: nn.Module, plan: Plan, *, calibration: Inputs | None = None
             exposed: without calibration data, give the result of `sekron_edge.expose_layers`.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
     """
+    require(plan, Plan, "plan", "what sekron_edge.plan returned, or Plan.model_validate_json of its file")
+    model = admitted(model)
     structures = plan.structures()
     if calibration is not None and not structures.keys() <= dict(model.named_modules()).keys():
         model = expose_layers(model, next(batches(calibration, 1)))

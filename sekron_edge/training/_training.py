@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sekron_edge import pytrees
-from sekron_edge.data import collate, referenced, require_targets
-from sekron_edge.errors import ConfigError, DataError
+from sekron_edge.data import collate, referenced, require_targets, require_task
+from sekron_edge.errors import ConfigError
 from sekron_edge.nn import admitted, errors_of, evaluation_mode, in_single, rebuilt_kernels
 from sekron_edge.task import Samples, Task
 from sekron_edge.threads import torch_threads
@@ -39,10 +39,10 @@ def evaluate(model: nn.Module, task: Task, *, split: str = "heldout", batch_size
         ConfigError: If there is no such split, the task has no labels, or the model does not take its inputs.
         DataError: If the split is empty, or samples do not make a batch.
     """
+    require_targets(task)
     splits = {"heldout": task.heldout, "calibration": task.calibration, "train": task.train}
     if split not in splits:
         raise ConfigError(f"split must be one of {', '.join(splits)}; got {split!r}")
-    require_targets(task)
     model = in_single(admitted(model))
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
@@ -79,6 +79,7 @@ def train(
     Raises:
         ConfigError: If the task has no labels, the loss is no longer finite, or the checkpoint is of other settings.
     """
+    require_task(task)
     if task.loss is None:
         raise ConfigError(
             f"task {task.name!r} has no labels to train on: give the model's weights, or a task with a loss"
@@ -101,14 +102,13 @@ def finetune(
     The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those of `train`; the
     default settings are those of `FinetuneConfig`. Neither model is modified.
     """
+    require_task(task)
     return _fit(student, teacher, referenced(task, teacher), config or FinetuneConfig(), checkpoints, resume, progress)
 
 
 def _loader(samples: Samples, batch_size: int, order: EpochOrder | None = None) -> DataLoader[Any]:
     # The loader's own generator keeps it from drawing on the global one, which augmentation uses.
     size = len(samples)  # type: ignore[arg-type]
-    if size == 0:
-        raise DataError("the task has a split without samples; give each at least one")
     return DataLoader(
         samples,
         batch_size,

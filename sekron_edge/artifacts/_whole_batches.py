@@ -1,4 +1,4 @@
-"""Batches of any size in pieces of an artifact's own. No torch here: arrays and tensors alike."""
+"""Batches of any size in whole batches of an artifact's own. No torch here: arrays and tensors alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch_and_total(values: Sequence[Any], shapes: Sequence[Shape]) -> tuple[int
     return first, first
 
 
-def pieces(values: Sequence[Any], shapes: Sequence[Shape]) -> Iterator[list[Any]]:
+def whole_batches(values: Sequence[Any], shapes: Sequence[Shape]) -> Iterator[list[Any]]:
     """Return inputs in whole pieces of an artifact's batch; what is the same for all samples is in every piece.
 
     Samples that do not fill the last piece are left out. Arguments are those of `batch_and_total`.
