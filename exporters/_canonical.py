@@ -66,6 +66,17 @@ _COREML: _Table = {
     aten.std.correction: plain.deviation,
     aten.var_mean.correction: plain.variance_and_mean,
     aten.unsafe_split.Tensor: torch.split,
+    aten.avg_pool1d.default: plain.mean_of_spans,
+    aten.max_pool2d.default: plain.largest_of_windows,
+    aten.upsample_nearest1d.vec: plain.nearest_of_no_multiple,
+    aten.upsample_nearest2d.vec: plain.nearest_of_no_multiple,
+    aten.upsample_linear1d.vec: plain.linear_by_factors,
+    aten.upsample_bilinear2d.vec: plain.linear_by_factors,
+    aten.gelu.default: plain.gaussian,
+    aten.softplus.default: plain.smooth_maximum,
+    aten.topk.default: plain.sorted_largest,
+    aten.cumsum.default: plain.running_sum,
+    aten.instance_norm.default: plain.normalized_volumes,
 }
 _EXECUTORCH: _Table = {
     aten.conv3d.default: plain.convolution_over_three_axes,

@@ -6,7 +6,7 @@ Each function has the arguments of its operator. It returns ``NotImplemented`` w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import floor, prod
+from math import floor, pi, prod
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 Rewrite = Callable[..., Any]
 aten = torch.ops.aten
+# log(1 + exp(-x)) is below half a unit in the last place of x from here on.
+_NEGLIGIBLE = 15
 
 
 def same(x: Tensor) -> Tensor:
@@ -74,6 +76,49 @@ def one_of(x: Tensor, other: Tensor) -> Any:
     return torch.logical_xor(x, other) if x.dtype == torch.bool else NotImplemented
 
 
+def gaussian(x: Tensor, *, approximate: str = "none") -> Any:
+    """``gelu`` approximated by a hyperbolic tangent: Core ML's converter passes over it."""
+    if approximate == "none":
+        return NotImplemented
+    return x * 0.5 * (torch.tanh((x + x * x * x * 0.044715) * (2 / pi) ** 0.5) + 1)
+
+
+def smooth_maximum(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
+    """``softplus`` that is linear from a threshold on which shows in float32."""
+    if threshold >= _NEGLIGIBLE:
+        return NotImplemented
+    scaled = x * beta
+    return torch.where(scaled > threshold, x, torch.nn.functional.softplus(scaled) / beta)
+
+
+def sorted_largest(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """``topk`` in order: Core ML guarantees none for the other."""
+    return NotImplemented if sorted else torch.topk(x, k, dim, largest, True)
+
+
+def running_sum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+    """``cumsum`` with its axis counted from the first."""
+    return NotImplemented if dim >= -1 else torch.cumsum(x, dim % x.ndim, dtype=dtype)
+
+
+def normalized_volumes(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """``instance_norm`` over three axes, as over one: MIL defines it for two at most."""
+    if x.ndim != 5 or not use_input_stats:
+        return NotImplemented
+    given = (weight, bias, running_mean, running_var, use_input_stats, momentum, eps, cudnn_enabled)
+    return torch.instance_norm(x.flatten(2), *given).reshape(x.shape)
+
+
 def truncated(x: Tensor) -> Tensor:
     """Round towards zero."""
     return torch.where(x < 0, torch.ceil(x), torch.floor(x))
@@ -127,7 +172,7 @@ def new_ones(x: Tensor, size: Sequence[int], **kwargs: Any) -> Tensor:
 
 
 def padded(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """``F.pad``: circular padding is joined from slices, negative padding cuts off."""
+    """``F.pad``: circular padding and that of more than two axes are joined from slices, negative padding cuts off."""
     ends = [(axis, pad[2 * place], pad[2 * place + 1]) for place, axis in enumerate(_last_axes(len(pad) // 2))]
     if mode == "circular":
         for axis, before, after in ends:
@@ -139,6 +184,8 @@ def padded(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float |
             parts += [x, *([x.narrow(axis, 0, after)] if after > 0 else [])]
             x = torch.cat(parts, axis) if len(parts) > 1 else x
         return x
+    if mode != "constant" and any(pad[4:]):
+        return _mirrored(x, ends, mode)
     if min(pad) >= 0:
         return NotImplemented
     for axis, before, after in ends:
@@ -147,6 +194,19 @@ def padded(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float |
             x = x.narrow(axis, start, x.shape[axis] - start - max(0, -after))
     rest = [max(0, amount) for amount in pad]
     return torch.nn.functional.pad(x, rest, mode, value) if any(rest) else x
+
+
+def _mirrored(x: Tensor, ends: Sequence[tuple[int, int, int]], mode: str) -> Tensor:
+    """Pad by reflection or replication, an axis at a time: Core ML takes the last two alone."""
+    for axis, before, after in ends:
+        size = x.shape[axis]
+        if mode == "reflect":
+            first = [x.narrow(axis, 1, before).flip(axis)] if before else []
+            last = [x.narrow(axis, size - 1 - after, after).flip(axis)] if after else []
+        else:
+            first, last = [x.narrow(axis, 0, 1)] * before, [x.narrow(axis, size - 1, 1)] * after
+        x = torch.cat([*first, x, *last], axis) if first or last else x
+    return x
 
 
 def _last_axes(count: int) -> range:
@@ -290,6 +350,44 @@ def mean_of_windows(
     return sums / share
 
 
+def mean_of_spans(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """``avg_pool1d`` with windows beyond the padding, as a row of an image."""
+    kernel, cuts = _each(kernel_size, 1), _each(padding, 1)
+    steps = _each(stride, 1) if stride else kernel
+    if not ceil_mode:
+        return NotImplemented
+    means: Tensor = mean_of_windows(
+        x.unsqueeze(-2), [1, *kernel], [1, *steps], [0, *cuts], ceil_mode, count_include_pad
+    ).squeeze(-2)
+    return means
+
+
+def largest_of_windows(
+    x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    """``max_pool2d`` without windows that ``ceil_mode`` would put behind the image: Core ML keeps them."""
+    kernel, cuts, holes = (_each(given, 2) for given in (kernel_size, padding, dilation))
+    steps = _each(stride, 2) if stride else kernel
+    spans = [hole * (size - 1) + 1 for size, hole in zip(kernel, holes, strict=True)]
+    behind = [
+        cut == 0 and -(-(size - span) // step) * step >= size
+        for size, span, step, cut in zip(x.shape[-2:], spans, steps, cuts, strict=True)
+    ]
+    if not ceil_mode or not any(behind):
+        return NotImplemented
+    ends = [_beyond(size, s, step, c) for size, s, step, c in zip(x.shape[-2:], spans, steps, cuts, strict=True)]
+    # What is put there repeats a value that the window has.
+    whole = torch.nn.functional.pad(x, [0, ends[1], 0, ends[0]], mode="replicate") if any(ends) else x
+    return torch.nn.functional.max_pool2d(whole, kernel, steps, cuts, holes, False)
+
+
 def _beyond(size: int, kernel: int, step: int, cut: int) -> int:
     """Return the places that the last window of ``ceil_mode`` reaches beyond the padding."""
     count = -(-(size + 2 * cut - kernel) // step) + 1
@@ -371,6 +469,33 @@ def largest_of_parts(x: Tensor, output_size: Sequence[int]) -> Any:
     """``adaptive_max_pool``, whose indices must not be used."""
     values = _adaptive(x, output_size, lambda part, axes: part.amax(axes, keepdim=True))
     return values, torch.zeros(values.shape, dtype=torch.long)
+
+
+def nearest_of_no_multiple(x: Tensor, output_size: Any, scale_factors: Any) -> Any:
+    """``upsample_nearest`` where a size is no multiple: which point Core ML then takes is not documented."""
+    sizes = [_resized(size, place, output_size, scale_factors) for place, size in enumerate(x.shape[2:])]
+    if all(out % size == 0 for (out, _), size in zip(sizes, x.shape[2:], strict=True)):
+        return NotImplemented
+    for axis, (out, scale) in enumerate(sizes, start=2):
+        places = torch.clamp(torch.floor(torch.arange(out, dtype=torch.float32) * scale), max=x.shape[axis] - 1)
+        x = x.index_select(axis, places.to(torch.int32))
+    return x
+
+
+def linear_by_factors(x: Tensor, output_size: Any, align_corners: bool, scale_factors: Any) -> Any:
+    """``upsample_linear1d`` or ``upsample_bilinear2d`` by factors that leave a fraction: Core ML rounds the factors."""
+    if align_corners or output_size is not None:
+        return NotImplemented
+    sizes = [_resized(size, place, None, scale_factors) for place, size in enumerate(x.shape[2:])]
+    if all(out * scale == size for (out, scale), size in zip(sizes, x.shape[2:], strict=True)):
+        return NotImplemented
+    for axis, (out, scale) in enumerate(sizes, start=2):
+        size = x.shape[axis]
+        places = torch.clamp((torch.arange(out, dtype=x.dtype) + 0.5) * scale - 0.5, 0, size - 1)
+        apart = torch.abs(places - torch.arange(size, dtype=x.dtype).unsqueeze(1))
+        mixed = torch.clamp(1 - apart, min=0)  # each new point is made of the two beside it
+        x = torch.matmul(x.transpose(axis, -1), mixed).transpose(axis, -1)
+    return x
 
 
 def nearest(x: Tensor, output_size: Any, scale_factors: Any) -> Tensor:

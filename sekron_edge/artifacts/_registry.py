@@ -22,7 +22,7 @@ from sekron_edge.artifacts._contracts import (
     TracedPrimitiveExporter,
 )
 from sekron_edge.artifacts._whole_batches import batch_and_total, whole_batches
-from sekron_edge.errors import ConfigError, ExportError
+from sekron_edge.errors import ConfigError, ExportError, NotRunnableError
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +179,7 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
 
     Raises:
         ExportError: If the number of inputs, or a shape, is not the artifact's, or the runtime fails.
+        NotRunnableError: If only another runtime can say what the artifact computes.
     """
     if len(inputs) != len(artifact.inputs):
         raise ExportError(f"{artifact.path.name} takes {len(artifact.inputs)} inputs, {len(inputs)} were given")
@@ -191,6 +192,8 @@ def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tu
         given = [spec.from_torch(array) for spec, array in zip(artifact.inputs, piece, strict=True)]
         try:
             results.append(session.run(given))
+        except NotRunnableError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise ExportError(f"{artifact.path.name} fails when it runs in {session.runtime}: {error}") from error
     return tuple(

@@ -85,11 +85,11 @@ def verify_bundle(bundle: Path) -> BundleCheck:
         run = _runnable(artifact, bundle)
         name = run.path.relative_to(bundle).as_posix()
         try:
-            session = get_exporter(run.format).load(run)
+            found = predict(get_exporter(run.format).load(run), run, inputs)
         except NotRunnableError as error:
             not_run[name] = str(error)
             continue
-        comparison = compare(outputs, predict(session, run, inputs), classes=_classes(manifest))
+        comparison = compare(outputs, found, classes=_classes(manifest))
         if not comparison.within(_tolerance(delivery)):
             raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {comparison}")
         comparisons[name] = comparison

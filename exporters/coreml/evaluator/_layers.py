@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._operations import operation
+from ._operations import OpenError, operation
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -89,38 +90,49 @@ def _conv_transpose(
     axes = x.ndim - 2
     steps, dilation = _sizes(strides, axes), _sizes(dilations, axes)
     whole = _CONV_TRANSPOSE[axes](x, weight, None, steps, 0, 0, int(groups), dilation)
-    # The padding of the convolution that this one transposes is cropped; an output that reaches further is zero there.
+    # The padding of the convolution that this one transposes is cropped.
     custom = pad if pad_type == "custom" else None
     crops = [(0, 0)] * axes if custom is None else [(before, after) for before, after in custom.reshape(-1, 2).tolist()]
-    if output_shape is not None:
-        sizes = output_shape.tolist()[2:]
-    elif pad_type == "same":
-        sizes = [size * step for size, step in zip(x.shape[2:], steps, strict=True)]
-    else:
-        sizes = [size - sum(crop) for size, crop in zip(whole.shape[2:], crops, strict=True)]
-    if custom is None:
-        crops = [_halves(max(0, full - size), pad_type) for full, size in zip(whole.shape[2:], sizes, strict=True)]
-    pairs = [
-        (-before, before + size - full) for (before, _), size, full in zip(crops, sizes, whole.shape[2:], strict=True)
-    ]
-    cropped = _padded(whole, pairs)
+    if pad_type == "same":
+        beyond = [full - size * step for full, size, step in zip(whole.shape[2:], x.shape[2:], steps, strict=True)]
+        if min(beyond) < 0:
+            raise OpenError("MIL does not say where pad_type same fills up kernels smaller than their strides")
+        crops = [_halves(amount, pad_type) for amount in beyond]
+    elif pad_type not in ("valid", "custom"):
+        raise OpenError(f"MIL defines pad_type valid, custom and same for it, got {pad_type!r}")
+    cropped = _padded(whole, [(-before, -after) for before, after in crops])
+    if output_shape is not None and list(cropped.shape) != output_shape.tolist():
+        raise OpenError(
+            f"MIL does not say where an output_shape other than {list(cropped.shape)} is cropped, "
+            f"got {output_shape.tolist()}"
+        )
     return cropped if bias is None else cropped + _along_channels(bias, x)
 
 
 def _pool_pairs(
     x: Tensor, kernel: list[int], steps: list[int], pad_type: str, pad: Tensor | None, ceil_mode: bool
-) -> tuple[Pairs, Pairs]:
-    """Return the declared padding, and what ``ceil_mode`` adds at the end so that the last window is whole."""
+) -> Pairs:
+    """Return the padding, with what ``ceil_mode`` adds at the end so that the last window is whole."""
+    if pad_type == "same_lower" and x.ndim == 3:
+        raise OpenError("Core ML is reported to be wrong over one spatial axis with pad_type same_lower")
     declared = _padding(pad_type, pad, x.shape[2:], kernel, steps)
-    extra = []
+    if not ceil_mode:
+        return declared
+    if x.ndim > 4 or pad_type.startswith("same") or any(before != after for before, after in declared):
+        raise ValueError(
+            f"MIL has ceil_mode over one or two axes with equal padding before and after, got {len(declared)} axes, "
+            f"pad_type {pad_type} and {declared}"
+        )
+    pairs = []
     for size, (before, after), window, step in zip(x.shape[2:], declared, kernel, steps, strict=True):
         room = size + before + after - window
-        windows = math.ceil(room / step) if ceil_mode else room // step
-        # A window that would start behind the input and its leading padding is dropped, as in PyTorch.
-        if ceil_mode and windows * step >= size + before:
+        windows = math.ceil(room / step)
+        if windows * step >= size + before:
+            if not before:
+                raise OpenError("with ceil_mode a window lies beyond the input, and MIL does not say what it gives")
             windows -= 1
-        extra.append((0, max(0, windows * step - room)))
-    return declared, extra
+        pairs.append((before, after + max(0, windows * step - room)))
+    return pairs
 
 
 @operation("max_pool")
@@ -133,9 +145,8 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     kernel, steps = kernel_sizes.tolist(), _sizes(strides, x.ndim - 2)
-    for pairs in _pool_pairs(x, kernel, steps, pad_type, pad, bool(ceil_mode)):
-        x = _padded(x, pairs, -math.inf)
-    return _MAX_POOL[x.ndim - 2](x, kernel, steps)
+    pairs = _pool_pairs(x, kernel, steps, pad_type, pad, bool(ceil_mode))
+    return _MAX_POOL[x.ndim - 2](_padded(x, pairs, -math.inf), kernel, steps)
 
 
 @operation("avg_pool")
@@ -149,11 +160,13 @@ def _avg_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     kernel, steps = kernel_sizes.tolist(), _sizes(strides, x.ndim - 2)
-    declared, extra = _pool_pairs(x, kernel, steps, pad_type, pad, bool(ceil_mode))
-    # What ceil_mode adds is never counted; the declared padding is, unless it is excluded.
-    counted = _padded(torch.ones_like(x[:1, :1]), declared, 0.0 if exclude_padding_from_average else 1.0)
+    pairs = _pool_pairs(x, kernel, steps, pad_type, pad, bool(ceil_mode))
     pool = _AVG_POOL[x.ndim - 2]
-    return pool(_padded(_padded(x, declared), extra), kernel, steps) / pool(_padded(counted, extra), kernel, steps)
+    means: Tensor = pool(_padded(x, pairs), kernel, steps)
+    if not exclude_padding_from_average:
+        # What ceil_mode adds is padding and counts like it, other than in PyTorch (coremltools' issue 2772).
+        return means
+    return means / pool(_padded(torch.ones_like(x[:1, :1]), pairs), kernel, steps)
 
 
 @operation("l2_pool")
@@ -197,6 +210,8 @@ def _batch_norm(
 def _instance_norm(
     x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float | Tensor = 1e-5
 ) -> Tensor:
+    if x.ndim > 4:
+        raise OpenError(f"MIL defines it over one or two spatial axes, got {x.ndim - 2}")
     gamma, beta = (None if value is None else _along_channels(value, x) for value in (gamma, beta))
     return _scaled(_normalized(x, tuple(range(2, x.ndim)), epsilon), gamma, beta)
 
@@ -222,6 +237,9 @@ def _l2_norm(x: Tensor, epsilon: float | Tensor = 1e-6) -> Tensor:
 
 @operation("local_response_norm")
 def _local_response_norm(x: Tensor, size: Tensor, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    if int(size) % 2 == 0 or x.ndim != 4:
+        # coremltools' test with Core ML has values of rank 3 that are normalised over the first axis.
+        raise OpenError(f"Core ML's window is known for rank 4 and odd sizes alone, got rank {x.ndim} and {int(size)}")
     return F.local_response_norm(x, int(size), float(alpha), float(beta), float(k))
 
 
@@ -237,6 +255,8 @@ def _leaky_relu(x: Tensor, alpha: Tensor) -> Tensor:
 
 @operation("prelu")
 def _prelu(x: Tensor, alpha: Tensor) -> Tensor:
+    if x.ndim != 4 and not torch.equal(alpha, alpha[:1].expand_as(alpha)):
+        raise ValueError(f"Core ML takes other slopes than one in rank 4 alone, got rank {x.ndim}")
     return torch.where(x > 0, x, _along_channels(alpha, x) * x)
 
 
@@ -249,6 +269,8 @@ def _elu(x: Tensor, alpha: Tensor) -> Tensor:
 def _gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
+    if mode not in ("EXACT", "TANH_APPROXIMATION"):
+        raise ValueError(f"MIL knows no mode {mode!r}")
     return F.gelu(x, approximate="tanh" if mode == "TANH_APPROXIMATION" else "none")
 
 
@@ -300,21 +322,25 @@ def _grid(size: int, target: int, sampling_mode: str) -> Tensor:
     return points.clamp(0, size - 1)
 
 
-def _resized(x: Tensor, sizes: Sequence[int], sampling_mode: str, nearest: bool) -> Tensor:
-    """Resize the last ``len(sizes)`` axes, one after the other."""
-    if nearest and sampling_mode != "DEFAULT":
-        raise ValueError(f"nearest neighbours with sampling_mode {sampling_mode!r} are not supported, only DEFAULT")
+def _resized(x: Tensor, sizes: Sequence[int], sampling_mode: str) -> Tensor:
+    """Resize the last ``len(sizes)`` axes, one after the other, with linear interpolation."""
     for axis, target in enumerate(sizes, start=x.ndim - len(sizes)):
         points = _grid(x.shape[axis], target, sampling_mode)
         below = points.floor().long()
         lower = x.index_select(axis, below)
-        if nearest:
-            x = lower
-            continue
         upper = x.index_select(axis, (below + 1).clamp(max=x.shape[axis] - 1))
         share = (points - below).float().reshape(-1, *(1,) * (x.ndim - axis - 1))
         x = lower + (upper - lower) * share
     return x
+
+
+def _nearest(x: Tensor, axis: int, scale: Fraction) -> Tensor:
+    """Resize an axis so that each new point is the one at or below its place, exact in floats too."""
+    size = x.shape[axis]
+    target = size * scale
+    if target.denominator != 1:
+        raise OpenError(f"Core ML's nearest point is known for whole numbers, got {size} times {float(scale):g}")
+    return x.index_select(axis, torch.tensor([int(place / scale) for place in range(int(target))]))
 
 
 def _upsampled_sizes(x: Tensor, height: float | Tensor, width: float | Tensor) -> list[int]:
@@ -325,7 +351,7 @@ def _upsampled_sizes(x: Tensor, height: float | Tensor, width: float | Tensor) -
 def _upsample_nearest(
     x: Tensor, scale_factor_height: float | Tensor = 1, scale_factor_width: float | Tensor = 1
 ) -> Tensor:
-    return _resized(x, _upsampled_sizes(x, scale_factor_height, scale_factor_width), "DEFAULT", nearest=True)
+    return _nearest(_nearest(x, -2, Fraction(float(scale_factor_height))), -1, Fraction(float(scale_factor_width)))
 
 
 @operation("upsample_bilinear")
@@ -337,20 +363,26 @@ def _upsample_bilinear(
     half_pixel_centers: bool | None = None,
 ) -> Tensor:
     centred = not align_corners if half_pixel_centers is None else bool(half_pixel_centers)
+    if align_corners and centred:
+        raise OpenError("MIL does not say what align_corners with half_pixel_centers is")
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS" if centred else "DEFAULT"
-    return _resized(x, _upsampled_sizes(x, scale_factor_height, scale_factor_width), mode, nearest=False)
+    return _resized(x, _upsampled_sizes(x, scale_factor_height, scale_factor_width), mode)
 
 
 @operation("resize_nearest_neighbor")
 def _resize_nearest(x: Tensor, target_size_height: Tensor, target_size_width: Tensor) -> Tensor:
-    return _resized(x, [int(target_size_height), int(target_size_width)], "DEFAULT", nearest=True)
+    for axis, target in ((-2, int(target_size_height)), (-1, int(target_size_width))):
+        if target % x.shape[axis]:
+            raise OpenError(f"Core ML's nearest point is known for multiples, got {x.shape[axis]} points and {target}")
+        x = _nearest(x, axis, Fraction(target, x.shape[axis]))
+    return x
 
 
 @operation("resize_bilinear")
 def _resize_bilinear(
     x: Tensor, target_size_height: int = 1, target_size_width: int = 1, sampling_mode: str = "DEFAULT"
 ) -> Tensor:
-    return _resized(x, [int(target_size_height), int(target_size_width)], sampling_mode, nearest=False)
+    return _resized(x, [int(target_size_height), int(target_size_width)], sampling_mode)
 
 
 @operation("resize")
@@ -364,7 +396,12 @@ def _resize(
     count = int(resized_dims)
     # A zero stands for the size of that axis in x.
     sizes = [size or old for size, old in zip(shape.tolist()[-count:], x.shape[-count:], strict=True)]
-    return _resized(x, sizes, sampling_mode, nearest=interpolation_mode == "NEAREST_NEIGHBOR")
+    if interpolation_mode == "LINEAR":
+        return _resized(x, sizes, sampling_mode)
+    if any(old not in (1, size) for size, old in zip(sizes, x.shape[-count:], strict=True)):
+        # coremltools' test with Core ML has 3 points of 2, the second from above: not those of the other operations.
+        raise OpenError(f"Core ML's nearest point is known for axes of one point, got {tuple(x.shape)} and {sizes}")
+    return x.expand(*x.shape[:-count], *sizes)
 
 
 @operation("pixel_shuffle")

@@ -4,6 +4,10 @@ Requirements of a function in the table: its parameters are named and have defau
 torch tensors (floats in float32, integers in int32), lists of tensors as lists, strings as ``str``; it returns a
 tensor, or a tuple of them where MIL has several outputs. The evaluator rounds results to the declared type, so no
 function looks at types.
+
+What a function computes is MIL's own definition: coremltools' documentation of the operation, its NumPy functions,
+Core ML's specification of the layer, and values that were published. It raises ``OpenError`` for what these leave
+open or report as wrong, and ``ValueError`` for what Core ML is known to reject.
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ from torch import Tensor
 Operation = Callable[..., Any]
 OPERATIONS: dict[str, Operation] = {}
 _Function = TypeVar("_Function", bound=Operation)
+
+
+class OpenError(Exception):
+    """What Core ML makes of an operation is not known: MIL leaves it open, or it is reported to differ."""
 
 
 def operation(name: str) -> Callable[[_Function], _Function]:
@@ -40,6 +48,8 @@ def _register_unary(name: str, function: Callable[[Tensor], Tensor]) -> None:
 
 def _register_binary(name: str, function: Callable[[Tensor, Tensor], Tensor]) -> None:
     def apply(x: Tensor, y: Tensor) -> Tensor:
+        if name in _OF_FLOATS:
+            _require_floats(x)
         return function(x, y)
 
     OPERATIONS[name] = apply
@@ -47,9 +57,22 @@ def _register_binary(name: str, function: Callable[[Tensor, Tensor], Tensor]) ->
 
 def _register_reduction(name: str, function: Callable[..., Tensor]) -> None:
     def reduce(x: Tensor, axes: Tensor | None = None, keep_dims: bool = False) -> Tensor:
+        if name in _OF_FLOATS:
+            _require_floats(x)
+        if axes is not None and not axes.numel():
+            raise OpenError("MIL does not say what a reduction over no axis is")
         return function(x, tuple(range(x.ndim)) if axes is None else tuple(axes.tolist()), bool(keep_dims))
 
     OPERATIONS[name] = reduce
+
+
+# MIL allows integers here, and does not say how the quotient or the root is rounded.
+_OF_FLOATS = ("real_div", "reduce_l2_norm", "reduce_log_sum", "reduce_log_sum_exp", "reduce_mean")
+
+
+def _require_floats(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise OpenError("MIL does not say how a result that is no integer is rounded, and the operands are integers")
 
 
 def _product(x: Tensor, axes: Sequence[int], keep_dims: bool) -> Tensor:
@@ -192,7 +215,10 @@ def _topk(
     return_indices: bool = True,
     output_indices_dtype: str = "int32",  # noqa: ARG001 - declared on the output too
 ) -> tuple[Tensor, ...]:
-    values, indices = x.topk(int(k), int(axis), largest=not ascending, sorted=bool(sort))
+    count = x.shape[int(axis)] if int(k) == -1 else int(k)
+    if not sort and count > 1:
+        raise OpenError("MIL guarantees no order with sort=False")
+    values, indices = x.topk(count, int(axis), largest=not ascending)
     return (values, indices) if return_indices else (values,)
 
 
@@ -202,6 +228,10 @@ def _cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = F
     total = flipped.cumsum(int(axis))
     total = total - flipped if exclusive else total
     return total.flip(int(axis)) if reverse else total
+
+
+# coremltools tests Core ML's ranges with steps of 0.07 and more, and excludes one of a millionth as wrong.
+_LEAST_STEP = 0.0699
 
 
 @operation("fill")
@@ -216,6 +246,8 @@ def _fill_like(ref_tensor: Tensor, value: float | Tensor = 0.0) -> Tensor:
 
 @operation("range_1d")
 def _range(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
+    if step.is_floating_point() and abs(step.item()) < _LEAST_STEP:
+        raise OpenError(f"Core ML is reported to miscount small steps, got {step.item():g}")
     return torch.arange(start.item(), end.item(), step.item())
 
 
@@ -230,8 +262,10 @@ def _one_hot(
 
 @operation("reshape")
 def _reshape(x: Tensor, shape: Tensor) -> Tensor:
-    # A zero stands for the size of that axis in x.
-    return x.reshape([size or x.shape[axis] for axis, size in enumerate(shape.tolist())])
+    # A zero stands for the size of that axis in x, counted from the last; for 1 where x has no such axis.
+    ahead = [1] * (shape.numel() - x.ndim) + list(x.shape)
+    aligned = ahead[len(ahead) - shape.numel() :]
+    return x.reshape([size or old for size, old in zip(shape.tolist(), aligned, strict=True)])
 
 
 @operation("flatten2d")
@@ -254,7 +288,11 @@ def _expand_dims(x: Tensor, axes: Tensor) -> Tensor:
 
 @operation("squeeze")
 def _squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
-    return x.squeeze() if axes is None else x.squeeze(tuple(axes.tolist()))
+    if axes is None:
+        return x.squeeze()
+    if any(x.shape[axis] != 1 for axis in axes.tolist()):
+        raise OpenError(f"Core ML is reported to fail on axes longer than 1, got {axes.tolist()} of {tuple(x.shape)}")
+    return x.squeeze(tuple(axes.tolist()))
 
 
 @operation("concat")
@@ -306,6 +344,8 @@ def _slice_by_index(
         off if mask is None else mask.tolist() for mask in (begin_mask, end_mask, squeeze_mask)
     )
     steps = [1] * x.ndim if stride is None else stride.tolist()
+    if any(single) and any(step != 1 for step, alone in zip(steps, single, strict=True) if not alone):
+        raise OpenError("Core ML is reported to pass over squeeze_mask where another axis has a stride")
     index: list[int | slice] = []
     for axis, (first, last) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
         if single[axis]:
@@ -313,6 +353,9 @@ def _slice_by_index(
         else:
             index.append(slice(None if begin_open[axis] else first, None if end_open[axis] else last, steps[axis]))
     # NumPy's slices may run backwards, torch's may not.
+    backwards = [(part, size) for part, size in zip(index, x.shape, strict=True) if isinstance(part, slice)]
+    if any(part.step < 0 and len(range(*part.indices(size))) == 1 for part, size in backwards):
+        raise OpenError("Core ML is reported to fail where a slice that runs backwards takes one value")
     return torch.as_tensor(x.numpy()[tuple(index)].copy())
 
 
@@ -342,15 +385,21 @@ def _gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, vali
     if batch_dims:
         pairs = zip(x, indices, strict=True)
         return torch.stack([_gather(one, index, axis - 1, batch_dims - 1, validate_indices) for one, index in pairs])
-    # Negative indices count from the end.
-    flat = torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1)
-    return x.index_select(axis, flat).reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
+    _require_within(indices, x.shape[axis])
+    return x.index_select(axis, indices.reshape(-1)).reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
 @operation("gather_along_axis")
 def _gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indices: bool = False) -> Tensor:  # noqa: ARG001
-    axis = int(axis)
-    return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices).long())
+    _require_within(indices, x.shape[int(axis)])
+    return x.gather(int(axis), indices.long())
+
+
+def _require_within(indices: Tensor, size: int) -> None:
+    """Refuse indices outside of an axis; up to iOS 16 negative ones counted from the end, now they are undefined."""
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
+        low, high = int(indices.min()), int(indices.max())
+        raise OpenError(f"indices must lie in [0, {size}), or iOS 17 leaves the result undefined; got {low} to {high}")
 
 
 @operation("pad")
@@ -359,8 +408,13 @@ def _pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: float | T
     if mode == "constant":
         # torch counts the pairs from the last axis.
         return F.pad(x, [amount for pair in reversed(pairs) for amount in pair], value=float(constant_val))
+    if any(before or after for before, after in pairs[:-2]):
+        raise ValueError(f"Core ML takes mode {mode!r} in the last two axes alone, got {pairs}")
     for axis, (before, after) in enumerate(pairs, start=x.ndim - len(pairs)):
         last = x.shape[axis] - 1
+        most = last if mode == "reflect" else last + 1
+        if max(before, after) > most:
+            raise ValueError(f"mode {mode!r} takes at most {most} of an axis of {last + 1}, got {before} and {after}")
         index = torch.arange(-before, x.shape[axis] + after)
         index = index.clamp(0, last) if mode == "replicate" else last - (last - index.abs()).abs()
         x = x.index_select(axis, index)
@@ -369,14 +423,27 @@ def _pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: float | T
 
 @operation("matmul")
 def _matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+    if x.is_floating_point() != y.is_floating_point():
+        raise OpenError("MIL does not say how floats are multiplied with integers")
     return torch.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 
 @operation("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not x.is_floating_point():
+        raise OpenError("Core ML is reported to fail on integers")
     return F.linear(x, weight, bias)
+
+
+# What MIL documents, its letters named in order: nchw,nwhu->nchu and chw,whr->chr.
+_EQUATIONS = ("abcd,adce->abce", "abc,cbd->abd")
 
 
 @operation("einsum")
 def _einsum(values: list[Tensor], equation: str) -> Tensor:
+    letters = {
+        letter: chr(ord("a") + place) for place, letter in enumerate(dict.fromkeys(filter(str.isalpha, equation)))
+    }
+    if "".join(letters.get(sign, sign) for sign in equation) not in _EQUATIONS:
+        raise OpenError(f"MIL takes nchw,nwhu->nchu and chw,whr->chr alone, got {equation}")
     return torch.einsum(equation, *values)

@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from sekron_edge.artifacts import Array
-from sekron_edge.errors import ExportError
+from sekron_edge.errors import ExportError, NotRunnableError
 from sekron_edge.silence import silenced
 
 # These two fill the table when they are imported.
 from . import _layers  # noqa: F401
-from ._operations import OPERATIONS, Operation
+from ._operations import OPERATIONS, OpenError, Operation
 from ._weights import Blobs, held
 
 Value = Tensor | str
 _DEFAULT_FUNCTION = "main"
+_REMEDY = "run the package on macOS"
 # MIL's only parameters that take several values under one name, of concat, stack and einsum.
 _LISTS = ("values",)
 
@@ -89,7 +90,8 @@ class Program:
         interface: What it takes and gives.
 
     Raises:
-        ExportError: If the package is damaged, or holds an operation that is not in the table; names both.
+        ExportError: If the package is damaged.
+        NotRunnableError: If it holds an operation that is not in the table; names both.
     """
 
     def __init__(self, package: Path) -> None:
@@ -112,6 +114,7 @@ class Program:
 
         Raises:
             ExportError: If a shape is not the declared one, or an operation fails; names the package.
+            NotRunnableError: If it is not known what Core ML makes of an operation; names both, and why.
         """
         values: dict[str, Value] = dict(self._constants)
         for declared, array in zip(self.interface.inputs, inputs, strict=True):
@@ -119,7 +122,10 @@ class Program:
                 raise ExportError(
                     f"{self._package.name}: input {declared.name} has shape {declared.shape}, got {array.shape}"
                 )
-            values[declared.name] = given = _rounded(torch.tensor(array), declared.dtype)
+            try:
+                values[declared.name] = given = _rounded(torch.tensor(array), declared.dtype)
+            except OpenError as error:
+                raise ExportError(f"{self._package.name}: input {declared.name}: {error}") from error
             if observe is not None:
                 observe(declared.name, given)
         with torch.no_grad():
@@ -158,9 +164,9 @@ class Program:
         unknown = [operation for operation in operations if operation.type not in {"const", *OPERATIONS}]
         if unknown:
             kinds = sorted({operation.type for operation in unknown})
-            raise ExportError(
+            raise NotRunnableError(
                 f"{self._package}: the reference evaluator does not know MIL's {', '.join(kinds)} "
-                f"(first for output {unknown[0].outputs[0].name}); run the package on macOS"
+                f"(first for output {unknown[0].outputs[0].name}); {_REMEDY}"
             )
 
     def _check_call(self, step: _Step, known: Set[str]) -> None:
@@ -171,9 +177,9 @@ class Program:
         try:
             inspect.signature(step.function).bind(**step.arguments)
         except TypeError as error:
-            raise ExportError(
+            raise NotRunnableError(
                 f"{self._package}: the reference evaluator does not support this {step.kind} "
-                f"({step.outputs[0].name}): {error}"
+                f"({step.outputs[0].name}): {error}; {_REMEDY}"
             ) from error
 
     def _evaluated(self, step: _Step, values: Mapping[str, Value]) -> dict[str, Tensor]:
@@ -188,6 +194,11 @@ class Program:
                 declared.name: _rounded(value, declared.dtype)
                 for declared, value in zip(step.outputs, results, strict=True)
             }
+        except OpenError as error:
+            raise NotRunnableError(
+                f"{self._package}: what Core ML makes of {step.kind} ({step.outputs[0].name}) is not sure: {error}; "
+                f"{_REMEDY}"
+            ) from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ExportError(
                 f"{self._package}: evaluating {step.kind} ({step.outputs[0].name}) failed: {error}"
@@ -300,6 +311,11 @@ def _rounded(value: Tensor, dtype: str) -> Tensor:
     stored = getattr(torch, dtype, None)
     if not isinstance(stored, torch.dtype):
         raise ValueError(f"tensors of type {dtype} are not supported")
+    if value.numel() and value.dtype != torch.bool and not stored.is_floating_point and stored != torch.bool:
+        low, high = (limit.item() for limit in value.aminmax())
+        limits = torch.iinfo(stored)
+        if not limits.min <= low <= high <= limits.max:  # nor is NaN
+            raise OpenError(f"MIL does not say what {low:g} to {high:g} become in {dtype}")
     return held(value.to(stored))
 
 
