@@ -167,7 +167,6 @@ class _Network:
             _joined(list(alone.values())),
             calibration,
             divergence=task.distillation,
-            settle=lambda changed: reestimate_batch_norm(changed, calibration_batches(task)),
         )
         families = {family: union.only(members) for family, members in _FAMILIES.items()} | {_UNION: union}
         settings = config.finetune.model_copy(update={"epochs": 1, "seed": config.seed, **precision})

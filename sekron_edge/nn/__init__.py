@@ -7,6 +7,7 @@ module that the user's model shares stays shared.
 
 from sekron_edge.nn._admission import admitted, exportable
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
+from sekron_edge.nn._branched_runs import BranchedRuns
 from sekron_edge.nn._branches import UnmergedBlocks, unmerged_blocks
 from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._copies import in_single, with_weights_computed
@@ -22,13 +23,14 @@ from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._outputs import errors_of, exportable_inputs, outputs_for
 from sekron_edge.nn._rebuilt import rebuilt_kernels
-from sekron_edge.nn._rewrite import approximate_layers, factorize, replace_layers, supported_layers
+from sekron_edge.nn._rewrite import approximate_layers, approximate_weight, factorize, replace_layers, supported_layers
 from sekron_edge.nn._schedule import Step, schedule
 from sekron_edge.nn._state import tied_names, untied_state, whole_state
 from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.nn._trace import operations
 
 __all__ = [
+    "BranchedRuns",
     "CapturedGraph",
     "ConvGeometry",
     "FactorizedConv",
@@ -42,6 +44,7 @@ __all__ = [
     "UnmergedBlocks",
     "admitted",
     "approximate_layers",
+    "approximate_weight",
     "capture",
     "equalize_labels_",
     "errors_of",

@@ -127,13 +127,33 @@ def approximate_layers(
     """
 
     def approximated(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
-        groups = _decomposed(layer, structure, (moments or {}).get(name), sweeps)
         near = copy.deepcopy(layer)
-        dense = [group.reconstruct() for group in groups]
-        near.get_parameter("weight").data = joined_weight(dense, transposed=isinstance(layer, TransposedConvolution))
+        near.get_parameter("weight").data = approximate_weight(
+            layer, structure, moment=(moments or {}).get(name), sweeps=sweeps
+        )
         return near
 
     return _replaced(model, structures, approximated)
+
+
+def approximate_weight(
+    layer: nn.Module, structure: Structure, *, moment: Tensor | None = None, sweeps: int | None = None
+) -> Tensor:
+    """Return a layer's weight, in its own shape, rebuilt from a structure's factors.
+
+    Args:
+        layer: Left untouched.
+        structure: Of one group's weight.
+        moment: ``E[x x^T]`` of the layer's inputs, as `input_moments` returns it; the factors are refined for it.
+        sweeps: As in `decompose_tensor`.
+
+    Raises:
+        UnsupportedLayerError: If the weight is not finite.
+        StructureError: If the structure is not of its shape.
+        RankError: If a rank exceeds the weight's.
+    """
+    dense = [group.reconstruct() for group in _decomposed(layer, structure, moment, sweeps)]
+    return joined_weight(dense, transposed=isinstance(layer, TransposedConvolution))
 
 
 def _decomposed(

@@ -31,7 +31,7 @@ from sekron_edge.task import Task
 from sekron_edge.training import calibration_batches, reestimate_batch_norm
 
 # Raised when the same inputs score differently.
-_SCORING = 6
+_SCORING = 7
 
 
 def scores_for(
@@ -91,8 +91,8 @@ def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progr
 
 
 def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task, progress: Progress) -> ModelScores:
-    # A layer's trial takes a pass for the statistics of batch norms, and one for the outputs.
-    few = calibration.affordable(2 * len(scores.layers))
+    # A layer's trial takes the rest of a pass from the layer on: half a pass, on average.
+    few = calibration.affordable(len(scores.layers) / 2)
     count, whole = batch_size(few), batch_size(calibration.inputs)
     if count < whole:
         progress.say(f"measuring sensitivity on {count} of {whole} calibration samples: more would take too long")
@@ -100,7 +100,6 @@ def _with_sensitivity(scores: ModelScores, calibration: Calibration, task: Task,
         scores,
         calibration,
         divergence=task.distillation,
-        settle=settling(calibration, task, few),
         evaluated_on=few,
         progress=lambda done, total: progress.step("measuring sensitivity", done, total),
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
-import torch
 from torch import Tensor, nn
 
-from sekron_edge.nn import approximate_layers, layer_weight
+from sekron_edge.nn import BranchedRuns, approximate_weight, layer_weight
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
 from sekron_edge.planner._scoring import ModelScores
-from sekron_edge.pytrees import Inputs, Outputs, batches, call, concatenated
+from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches
 
 # The tried candidate has at most this share of the dense layer's MACs.
 _SHARE = 0.5
@@ -26,42 +26,48 @@ def measure_sensitivity(
     calibration: Calibration,
     *,
     divergence: Callable[[Outputs, Outputs], Tensor],
-    settle: Callable[[nn.Module], nn.Module] = lambda model: model,
     evaluated_on: Inputs | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ModelScores:
     """Replace each candidate's predicted loss by ``slope * relative_error^2``, the slope measured layer by layer.
 
     One layer at a time becomes the best of its candidates with half the MACs. The divergence of the outputs from the
-    original's gives the slope.
+    original's gives the slope. Batch norms use the statistics of the batch, for both (`sekron_edge.nn.BranchedRuns`):
+    with few samples the difference to the statistics of training would otherwise count as every layer's.
 
     Args:
         scores: Of the calibration's model.
         calibration: Divergences are measured on its inputs.
-        divergence: ``(outputs, original outputs) -> scalar``, not negative.
-        settle: Applied to a rewritten model before it is compared (batch-norm statistics computed again).
+        divergence: ``(outputs, original outputs) -> scalar``, not negative; its mean over batches counts.
         evaluated_on: Inputs that divergences are measured on; by default the calibration's.
         progress: Called with the number of finished layers, and of all layers.
+
+    Raises:
+        ExportError: If the model cannot be traced.
     """
-    inputs = calibration.inputs if evaluated_on is None else evaluated_on
+    tried = {layer.name: candidate for layer in scores.layers if (candidate := _tried(layer)) is not None}
+    moments = calibration.moments(tried)
+    nears = {
+        name: cache(partial(_near_weight, calibration.model, name, candidate, moments.get(name)))
+        for name, candidate in tried.items()
+    }
+    pieces = _even_batches(calibration.inputs if evaluated_on is None else evaluated_on, calibration.at_once)
+    diverged = dict.fromkeys(tried, 0.0)
+    done = 0
+    for piece in pieces:
+        runs = BranchedRuns(calibration.model, piece)
+        for name, outputs in runs.changed(nears):
+            diverged[name] += float(divergence(outputs, runs.reference)) / len(pieces)
+            done += 1
+            if progress is not None:
+                progress(done // len(pieces), len(tried))
 
-    def outputs(model: nn.Module) -> Outputs:
-        with torch.inference_mode():
-            return concatenated([call(model, batch) for batch in batches(inputs, calibration.at_once)])
+    def measured(layer: LayerScores) -> LayerScores:
+        if layer.name not in tried:
+            return _with_slope(layer, 0.0)
+        return _with_slope(layer, max(diverged[layer.name], _LEAST_SLOPE) / tried[layer.name].relative_error ** 2)
 
-    reference = outputs(calibration.model)
-
-    def diverged(near: nn.Module) -> float:
-        return float(divergence(outputs(settle(near).eval()), reference))
-
-    moments = calibration.moments([layer.name for layer in scores.layers if _tried(layer)])
-    measured = []
-    for done, layer in enumerate(scores.layers):
-        slope = _slope(calibration.model, layer, moments.get(layer.name), diverged)
-        measured.append(_with_slope(layer, slope))
-        if progress is not None:
-            progress(done + 1, len(scores.layers))
-    return scores.model_copy(update={"layers": tuple(measured)})
+    return scores.model_copy(update={"layers": tuple(map(measured, scores.layers))})
 
 
 def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScores:
@@ -74,19 +80,21 @@ def with_sensitivity_of(scores: ModelScores, measured: ModelScores) -> ModelScor
     return scores.model_copy(update={"layers": tuple(layers)})
 
 
-def _slope(
-    model: nn.Module, layer: LayerScores, moment: Tensor | None, diverged: Callable[[nn.Module], float]
-) -> float:
-    """Return the divergence per squared relative error of a layer, measured with one of its candidates."""
-    tried = _tried(layer)
-    if tried is None:
-        return 0.0
+def _near_weight(model: nn.Module, name: str, tried: Candidate, moment: Tensor | None) -> Tensor:
+    """Return a layer's weight with a candidate's structure, as it was scored: its slope is for the error found then."""
     assert tried.structure is not None
-    # Decomposed as it was scored, so that the slope fits the error that it was given.
-    sweeps = sweeps_for_outputs(layer_weight(model.get_submodule(layer.name)))
-    moments = {layer.name: moment} if moment is not None and sweeps else None
-    near = approximate_layers(model, {layer.name: tried.structure}, moments=moments, sweeps=sweeps if moments else None)
-    return max(diverged(near), _LEAST_SLOPE) / tried.relative_error**2
+    layer = model.get_submodule(name)
+    sweeps = sweeps_for_outputs(layer_weight(layer))
+    if moment is None or not sweeps:
+        return approximate_weight(layer, tried.structure)
+    return approximate_weight(layer, tried.structure, moment=moment, sweeps=sweeps)
+
+
+def _even_batches(inputs: Inputs, at_once: int) -> list[Inputs]:
+    """Divide inputs into batches of one size, as few as may run at once; up to one sample a batch is left out."""
+    count = batch_size(inputs)
+    number = -(-count // at_once)
+    return list(batches(inputs, count // number))[:number]
 
 
 def _tried(layer: LayerScores) -> Candidate | None:
