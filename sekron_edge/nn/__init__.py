@@ -23,7 +23,13 @@ from sekron_edge.nn._moments import input_moments
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._outputs import errors_of, exportable_inputs, outputs_for
 from sekron_edge.nn._rebuilt import rebuilt_kernels
-from sekron_edge.nn._rewrite import approximate_layers, approximate_weight, factorize, replace_layers, supported_layers
+from sekron_edge.nn._rewrite import (
+    approximate_weight,
+    factorize,
+    replace_layers,
+    replace_weights,
+    supported_layers,
+)
 from sekron_edge.nn._schedule import Step, schedule
 from sekron_edge.nn._state import tied_names, untied_state, whole_state
 from sekron_edge.nn._taps import ConvGeometry
@@ -43,7 +49,6 @@ __all__ = [
     "Step",
     "UnmergedBlocks",
     "admitted",
-    "approximate_layers",
     "approximate_weight",
     "capture",
     "equalize_labels_",
@@ -67,6 +72,7 @@ __all__ = [
     "peak_elements",
     "rebuilt_kernels",
     "replace_layers",
+    "replace_weights",
     "schedule",
     "separate_batch_norms_",
     "supported_layers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from sekron_edge.nn._layers import factorize_layer
 from sekron_edge.structure import Shape, Structure
 from sekron_edge.tensor import FactorizedTensor, decompose_tensor
 
+_Given = TypeVar("_Given")
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -113,33 +115,27 @@ def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape],
     return replace_layers(model, structures)
 
 
-def approximate_layers(
-    model: nn.Module,
-    structures: Mapping[str, Structure],
-    *,
-    moments: Mapping[str, Tensor] | None = None,
-    sweeps: int | None = None,
-) -> nn.Module:
-    """Return a copy of ``model`` whose named layers have dense weights, rebuilt from the structures' factors.
+def replace_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of ``model`` whose named layers have other weights, each of its layer's shape.
 
-    It computes the same as `replace_layers`, at the dense model's cost: for judging an error, not for running.
-    ``sweeps`` is that of `decompose_tensor`; other arguments and errors are those of `replace_layers`.
+    Raises:
+        ConfigError: If the model has no layer of that name.
     """
 
-    def approximated(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
-        near = copy.deepcopy(layer)
-        near.get_parameter("weight").data = approximate_weight(
-            layer, structure, moment=(moments or {}).get(name), sweeps=sweeps
-        )
-        return near
+    def changed(_: str, layer: nn.Module, weight: Tensor) -> nn.Module:
+        other = copy.deepcopy(layer)
+        other.get_parameter("weight").data = weight
+        return other
 
-    return _replaced(model, structures, approximated)
+    return _replaced(model, weights, changed)
 
 
 def approximate_weight(
     layer: nn.Module, structure: Structure, *, moment: Tensor | None = None, sweeps: int | None = None
 ) -> Tensor:
     """Return a layer's weight, in its own shape, rebuilt from a structure's factors.
+
+    With it the layer computes the same as with factors, at the dense layer's cost: for judging an error.
 
     Args:
         layer: Left untouched.
@@ -166,13 +162,13 @@ def _decomposed(
 
 def _replaced(
     model: nn.Module,
-    structures: Mapping[str, Structure],
-    replacement: Callable[[str, nn.Module, Structure], nn.Module],
+    given: Mapping[str, _Given],
+    replacement: Callable[[str, nn.Module, _Given], nn.Module],
 ) -> nn.Module:
     rewritten = copy.deepcopy(model)
     modules = dict(rewritten.named_modules(remove_duplicate=False))
     replacements: dict[nn.Module, nn.Module] = {}
-    for name, structure in structures.items():
+    for name, one in given.items():
         if name not in modules:
             raise ConfigError(
                 f"the model has no layer {name!r}; where a model uses weights outside of layers, plans are for what "
@@ -180,7 +176,7 @@ def _replaced(
             )
         layer = modules[name]
         try:
-            replacements[layer] = replacement(name, layer, structure)
+            replacements[layer] = replacement(name, layer, one)
         except (StructureError, RankError) as error:
             raise type(error)(f"layer {name!r}: {error}") from error
         except (UnsupportedLayerError, AttributeError) as error:

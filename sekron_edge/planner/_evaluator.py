@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from sekron_edge.budget import Budget
 from sekron_edge.errors import InfeasibleBudgetError
-from sekron_edge.nn import approximate_layers, supported_layers
+from sekron_edge.nn import approximate_weight, replace_weights, supported_layers
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._plan import Plan
 from sekron_edge.planner._scoring import ModelScores
 from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches, call, concatenated
+from sekron_edge.structure import Structure
+
+# Of approximate weights that are kept for the next plan.
+_KEPT_BYTES = 1 << 30
 
 
 class PlanEvaluator:
@@ -41,12 +45,25 @@ class PlanEvaluator:
         self._layers, _ = supported_layers(calibration.model)
         self._evaluated_on = calibration.inputs if evaluated_on is None else evaluated_on
         self._reference = self._outputs(calibration.model)
+        self._weights: dict[tuple[str, Structure], Tensor] = {}  # the last used one at the end
 
     def divergence(self, plan: Plan) -> float:
         """Return the divergence of the decomposed model's outputs from the original's."""
-        moments = self._calibration.moments(self._layers)
-        near = self._settle(approximate_layers(self._calibration.model, plan.structures(), moments=moments)).eval()
+        weights = {name: self._weight(name, structure) for name, structure in plan.structures().items()}
+        near = self._settle(replace_weights(self._calibration.model, weights)).eval()
         return float(self._divergence(self._outputs(near), self._reference))
+
+    def _weight(self, name: str, structure: Structure) -> Tensor:
+        """Return a layer's approximate weight; plans for budgets side by side share most of theirs."""
+        key = name, structure
+        weight = self._weights.pop(key, None)
+        if weight is None:
+            moment = self._calibration.moments(self._layers).get(name)
+            weight = approximate_weight(self._layers[name], structure, moment=moment)
+        self._weights[key] = weight
+        while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:
+            del self._weights[next(iter(self._weights))]
+        return weight
 
     def _outputs(self, model: nn.Module) -> Outputs:
         size = min(batch_size(self._calibration.inputs), self._calibration.at_once)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sekron_edge.budget import Budget
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
-from sekron_edge.nn import approximate_layers, input_moments, layer_weight, replace_layers
+from sekron_edge.nn import approximate_weight, input_moments, layer_weight, replace_layers, replace_weights
 from sekron_edge.planner import (
     Calibration,
     LayerSelection,
@@ -77,17 +77,17 @@ def test_with_calibration_data_errors_are_those_of_the_layers_outputs() -> None:
         module = model.get_submodule(layer.name)
         given, output = seen[layer.name]
         output = output - module(torch.zeros_like(given))  # without the bias
-        moments = {"0": input_moments(model, (x,), {"0": module})["0"]}
+        moment = input_moments(model, (x,), {"0": module})["0"]
         for pick in layer.candidates[1::7]:
-            structures = {"0": present(pick.structure)}
-            near = approximate_layers(nn.Sequential(module), structures, moments=moments, sweeps=2)
+            structure = present(pick.structure)
+            near = replace_weights(module, {"": approximate_weight(module, structure, moment=moment, sweeps=2)})
             moved = near(given) - near(torch.zeros_like(given))
             actual = (moved - output).norm() / output.norm()
             if pick.family == "cp":  # has had fewer sweeps than its decomposition will get
                 assert pick.relative_error >= float(actual) * (1 - 5e-2)
                 continue
             assert pick.relative_error == pytest.approx(float(actual), rel=2e-2, abs=1e-4)
-            unrefined = approximate_layers(nn.Sequential(module), structures)(given) - module(given)
+            unrefined = replace_weights(module, {"": approximate_weight(module, structure)})(given) - module(given)
             assert pick.relative_error <= float(unrefined.norm() / output.norm()) + 1e-5
 
 
@@ -137,7 +137,10 @@ def test_the_same_error_is_priced_by_what_it_does_to_the_models_output() -> None
 def test_a_dense_approximation_computes_what_the_factors_compute(scores: ModelScores) -> None:
     plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
     x = torch.randn(2, 3, 12, 12)
-    near, small = (make(network(), plan.structures()) for make in (approximate_layers, replace_layers))
+    model, structures = network(), plan.structures()
+    layers = dict(model.named_modules())
+    near = replace_weights(model, {name: approximate_weight(layers[name], one) for name, one in structures.items()})
+    small = replace_layers(model, structures)
     torch.testing.assert_close(near(x), small(x), rtol=1e-4, atol=1e-5)
 
 
