@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sekron_edge.nn import expose_layers, factorize, replace_layers
     from sekron_edge.pipeline import Compressed, compress, plan
     from sekron_edge.planner import Plan, decompose, score
+    from sekron_edge.pytrees import Shared
     from sekron_edge.structure import Factor, Structure
     from sekron_edge.task import Task
     from sekron_edge.tensor import FactorizedTensor, decompose_tensor
@@ -36,6 +37,7 @@ _HOME = {
     "FactorizedTensor": "tensor",
     "Measurement": "measurement",
     "Plan": "planner",
+    "Shared": "pytrees",
     "Structure": "structure",
     "Task": "task",
     "TrainConfig": "training",
@@ -68,6 +70,7 @@ __all__ = [
     "FinetuneConfig",
     "Measurement",
     "Plan",
+    "Shared",
     "Structure",
     "Task",
     "TrainConfig",

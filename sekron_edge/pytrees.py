@@ -1,7 +1,8 @@
 """Inputs and outputs of models: pytrees of tensors, as torch.export takes them (``torch.utils._pytree``).
 
 Inputs say how a model is called: a tensor is its one argument, a tuple or a list its positional arguments, a dict its
-keyword arguments. Each argument, and the output, may be any pytree. Leaves that are no tensors belong to the call.
+keyword arguments. Each argument, and the output, may be any pytree. Leaves that are no tensors belong to the call. What
+is `Shared` has no batch axis.
 """
 
 from __future__ import annotations
@@ -22,8 +23,65 @@ Inputs = Any
 Outputs = Any
 
 
+class Shared:
+    """What is the same for all samples, in a sample's inputs: it is not stacked, and has no batch axis.
+
+    A tensor in it is an input of the artifact, of its own shape; a number or a word is a constant of the model's call.
+
+    Args:
+        value: A tensor or a constant, or any pytree of these; the model gets it as it is.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def to(self, device: Any, **settings: Any) -> Shared:
+        """Return it on a device, as data loaders move batches."""
+        return Shared(map_tensors(lambda tensor: tensor.to(device, **settings), self.value))
+
+    def equals(self, other: Shared) -> bool:
+        """Whether the same values are shared."""
+        if self.value is other.value:
+            return True
+        (own, spec), (others, other_spec) = pytree.tree_flatten(self.value), pytree.tree_flatten(other.value)
+        return spec == other_spec and all(map(_equal, own, others))
+
+    def __repr__(self) -> str:
+        leaves = (tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in pytree.tree_leaves(self.value))
+        return f"Shared({', '.join(map(str, leaves))})"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return bool(one is other or (type(one) is type(other) and one == other))
+
+
+pytree.register_pytree_node(
+    Shared,
+    lambda shared: ([shared.value], None),
+    lambda values, _: Shared(next(iter(values))),
+    serialized_type_name=f"{__name__}.{Shared.__name__}",
+)
+
+
+def _is_shared(tree: Any) -> bool:
+    return isinstance(tree, Shared)
+
+
+def _bare(tree: Any) -> Any:
+    """Return a pytree as a model gets it, with what is shared in its place."""
+    return pytree.tree_map(lambda part: part.value if _is_shared(part) else part, tree, is_leaf=_is_shared)
+
+
+def map_batched(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """Return a pytree with a function of each tensor that is not shared; all else stays."""
+    return pytree.tree_map(lambda part: function(part) if isinstance(part, Tensor) else part, tree, is_leaf=_is_shared)
+
+
 def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments that inputs stand for."""
+    inputs = _bare(inputs)
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     # A named tuple is one argument: it has a meaning of its own.
@@ -46,7 +104,7 @@ def tensors(tree: Any) -> list[Tensor]:
 def named_tensors(tree: Any, alone: str = "output") -> dict[str, Tensor]:
     """Return the tensors of a pytree by their place in it, as ``boxes`` or ``features.0``; a lone one as ``alone``."""
     named = {}
-    for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
+    for path, leaf in pytree.tree_flatten_with_path(_bare(tree))[0]:
         if isinstance(leaf, Tensor):
             named[".".join(str(_key(part)) for part in path) or alone] = leaf
     return named
@@ -71,7 +129,7 @@ def foreign(tree: Any) -> str | None:
 
     Containers that PyTorch does not know are leaves, and tensors in them would be lost.
     """
-    for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
+    for path, leaf in pytree.tree_flatten_with_path(_bare(tree))[0]:
         if isinstance(leaf, _KNOWN):
             continue
         kind, place = type(leaf).__name__, ".".join(str(_key(part)) for part in path)
@@ -109,12 +167,13 @@ def restored(leaves: list[Tensor], like: Any) -> Any:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Return the number of samples in batched inputs: the length of their first tensor.
+    """Return the number of samples in batched inputs: the length of their first tensor that is not shared.
 
     Raises:
         ConfigError: If there is no tensor with a batch axis.
     """
-    batched = next((tensor for tensor in tensors(inputs) if tensor.ndim), None)
+    leaves = pytree.tree_leaves(inputs, is_leaf=_is_shared)
+    batched = next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), None)
     if batched is None:
         raise ConfigError("inputs must hold a tensor with a batch axis; they hold none")
     return len(batched)
@@ -123,12 +182,12 @@ def batch_size(inputs: Inputs) -> int:
 def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
     """Return batched inputs in pieces of up to ``size`` samples.
 
-    A tensor whose first axis is not as long as the batch has no batch axis, and is in every piece.
+    What is `Shared` is in every piece, and so is a tensor whose first axis is not as long as the batch.
     """
     count = batch_size(inputs)
 
     def piece(start: int) -> Inputs:
-        return map_tensors(lambda x: x[start : start + size] if x.ndim and len(x) == count else x, inputs)
+        return map_batched(lambda x: x[start : start + size] if x.ndim and len(x) == count else x, inputs)
 
     return map(piece, range(0, count, size))
 

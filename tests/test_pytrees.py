@@ -59,3 +59,22 @@ def test_batched_inputs_are_cut_along_the_batch_and_what_is_the_same_for_all_is_
     assert torch.equal(torch.cat([piece["x"][1] for piece in pieces]), inputs["x"][1])
     with pytest.raises(ConfigError, match="a tensor with a batch axis"):
         pytrees.batch_size({"scale": torch.tensor(2)})
+
+
+def test_what_is_shared_is_in_every_piece_whatever_its_length() -> None:
+    grid = torch.arange(8).reshape(4, 2)
+    inputs = {"grid": pytrees.Shared(grid), "scale": pytrees.Shared(2), "x": torch.arange(4)}
+    assert pytrees.batch_size(inputs) == 4
+    pieces = list(pytrees.batches(inputs, 1))
+    assert len(pieces) == 4
+    for index, piece in enumerate(pieces):
+        (args, named) = pytrees.arguments(piece)
+        assert args == ()
+        assert named["grid"] is grid
+        assert named["scale"] == 2
+        assert named["x"].tolist() == [index]
+    assert list(pytrees.named_tensors(inputs)) == ["grid", "x"]
+    assert pytrees.arguments(pytrees.Shared(grid)) == ((grid,), {})
+    half = pytrees.in_single({**inputs, "grid": pytrees.Shared(grid.half())})
+    assert half["grid"].value.dtype == torch.float32
+    assert pytrees.Shared(grid).to("meta").value.is_meta

@@ -9,10 +9,12 @@ from typing import Any, Literal, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import collate as stacked
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from sekron_edge.errors import DataError
-from sekron_edge.pytrees import in_single
+from sekron_edge.pytrees import Shared, in_single
 from sekron_edge.task import Normalization
 
 
@@ -195,18 +197,27 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 def collate(batch: Any) -> Any:
     """Make one batch of samples, floats in float32.
 
-    Every tensor of a list of samples, any pytrees, is stacked. What is no list is a batch, made by a data set's own
-    ``__getitems__``; so it may hold tensors that are the same for all samples.
+    Every tensor of a list of samples, any pytrees, is stacked, and a number becomes a tensor with one value for each
+    sample; what is `sekron_edge.Shared` stays as it is. What is no list is a batch, made by a data set's own
+    ``__getitems__``.
 
     Raises:
-        DataError: If samples differ in structure or shape.
+        DataError: If samples differ in structure or shape, or in what they share.
     """
     if not isinstance(batch, list):
         return in_single(batch)
     try:
-        return in_single(default_collate(batch))
+        return in_single(stacked(batch, collate_fn_map={**default_collate_fn_map, Shared: _shared}))
     except (RuntimeError, TypeError, KeyError) as error:
         raise DataError(f"samples must be alike in structure and shape to make a batch: {error}") from error
+
+
+def _shared(samples: list[Shared], **_: Any) -> Shared:
+    """Return what samples share, if it is the same in all of them."""
+    first, *others = samples
+    if not all(first.equals(other) for other in others):
+        raise DataError(f"what is Shared must be the same in all samples, and {first!r} is not: give it without Shared")
+    return first
 
 
 def batch_of(samples: Any, indices: Sequence[int]) -> Any:

@@ -142,7 +142,7 @@ class Referenced(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return a sample, without a batch axis."""
         inputs, outputs = self.__getitems__([index])
-        alone: tuple[Any, Any] = pytrees.map_tensors(lambda value: value[0] if value.ndim else value, (inputs, outputs))
+        alone: tuple[Any, Any] = pytrees.map_batched(lambda value: value[0] if value.ndim else value, (inputs, outputs))
         return alone
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Any, Any]:

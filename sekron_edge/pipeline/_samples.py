@@ -32,25 +32,40 @@ def heldout_samples(task: Task, samples: int) -> tuple[pytrees.Inputs, Any]:
 
 def example_inputs(task: Task) -> pytrees.Inputs:
     """Return the inputs of one calibration sample, as a batch of 1, as the model's arguments."""
-    args, kwargs = pytrees.arguments(calibration_batch(task, range(1)))
-    return kwargs or args
+    batch = calibration_batch(task, range(1))
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    return tuple(batch) if isinstance(batch, list) or type(batch) is tuple else (batch,)
+
+
+_REMEDY = (
+    "What is the same for all samples is sekron_edge.Shared(...) in each: it has no batch axis, and a number in it "
+    "stays a number"
+)
 
 
 def require_alike(task: Task, example: pytrees.Inputs) -> None:
     """Refuse a task whose samples are not of the example inputs' shapes and types.
 
     Raises:
-        DataError: If they differ; names both.
+        DataError: If they differ, or if their batch has not the first axis of the first tensor.
     """
-    given, read = (pytrees.named_tensors(inputs, "input") for inputs in (example, calibration_batch(task, range(1))))
+    count = min(2, len(task.calibration))  # type: ignore[arg-type]
+    batch = calibration_batch(task, range(count))
+    given, read = (pytrees.named_tensors(inputs, "input") for inputs in (example, batch))
     alike = len(given) == len(read) and all(
         one.shape[1:] == other.shape[1:] and one.is_floating_point() == other.is_floating_point()
         for one, other in zip(given.values(), read.values(), strict=True)
     )
     if not alike:
         raise DataError(
-            f"a task's samples must be like the example inputs, {_described(given)}; a batch of one sample is "
-            f"{_described(read)}"
+            f"a task's samples must be like the example inputs, {_described(given)}; a batch of {count} is "
+            f"{_described(read)}. {_REMEDY}"
+        )
+    if pytrees.batch_size(batch) != count:
+        raise DataError(
+            f"the first tensor of a task's inputs must have a batch axis; a batch of {count} is {_described(read)}. "
+            f"{_REMEDY}"
         )
 
 

@@ -15,9 +15,15 @@ import sekron_edge as se
 from sekron_edge import pytrees
 from sekron_edge.artifacts import Precision
 from sekron_edge.bundle import read_manifest, verify_bundle
-from sekron_edge.data import output_agreement, output_divergence, unlabelled
-from sekron_edge.errors import ConfigError, VerificationError
-from sekron_edge.training import train
+from sekron_edge.data import output_agreement, output_divergence, referenced, unlabelled
+from sekron_edge.devices import load_profile
+from sekron_edge.errors import ConfigError, DataError, VerificationError
+from sekron_edge.nn import outputs_for
+from sekron_edge.pipeline import Job, Target, calibration_inputs, example_inputs
+from sekron_edge.planner import score
+from sekron_edge.training import finetune, train
+from sekron_edge.verification import score_artifact
+from tests.cost_models import MacsAreTime
 
 
 class Detector(nn.Module):
@@ -121,6 +127,67 @@ def test_a_job_without_labels_keeps_the_originals_outputs(detector: nn.Module, t
     assert 0.5 < manifest.score.delivered <= 1
     assert len(verify_bundle(done.bundle).comparisons) == 2
     assert isinstance(done.model(*[], **Pairs(1).__getitems__([0])), dict)
+
+
+class Gridded(nn.Module):
+    """A grid, a number and an image in, in that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, grid: Tensor, scale: float, x: Tensor) -> dict[str, Tensor]:
+        y = torch.relu(self.layer(x)) * scale
+        return {"logits": self.head(y), "moved": y[:, None] + grid}
+
+
+class GriddedSamples(Dataset[tuple[Any, ...]]):
+    """Of a plain data set: PyTorch's loader makes the batches."""
+
+    def __init__(self, count: int, *, marked: bool = True) -> None:
+        self.x, self.marked = torch.rand(count, 8, generator=torch.Generator().manual_seed(0)), marked
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        grid, scale = torch.linspace(0, 1, 24).reshape(3, 8), 2.0
+        return (se.Shared(grid), se.Shared(scale), self.x[index]) if self.marked else (grid, scale, self.x[index])
+
+
+@pytest.mark.parametrize(("format", "precision"), FORMATS[:2])
+def test_what_is_shared_comes_first_and_is_verified_and_scored(
+    format: str, precision: Precision, tmp_path: Path
+) -> None:
+    model, samples = Gridded().eval(), GriddedSamples(9)
+    task = referenced(unlabelled(samples), model)
+    inputs = calibration_inputs(task)
+    artifact = se.export(
+        model, example_inputs(task), format=format, precision=precision, out=tmp_path, calibration=inputs
+    )
+    assert [spec.shape for spec in artifact.inputs] == [(3, 8), (1, 8)]
+    se.verify(artifact, model, inputs)
+    like = outputs_for(model, inputs)
+    assert score_artifact(artifact, task, like=like) == pytest.approx(1, abs=1e-3 if precision == "fp32" else 0.1)
+    assert se.evaluate(model, task) == pytest.approx(1)
+    assert se.measure(artifact, runs=1, inputs=[value.numpy() for value in pytrees.tensors(inputs)]).median_ms > 0
+
+
+def test_a_job_plans_with_what_is_shared() -> None:
+    model, x = Gridded().eval(), torch.ones(1, 8)
+    given = (se.Shared(torch.linspace(0, 1, 24).reshape(3, 8)), 2.0, x)
+    target = Target.choose(load_profile("host"), formats=["litert"])
+    job = Job.prepared(model, given, unlabelled(GriddedSamples(5)), target)
+    scores = score(job.model, job.example_inputs, MacsAreTime(), calibration=job.calibration_inputs)
+    plan = scores.plan(se.Budget(macs="0.6x"), profile="host", runtime="litert")
+    small = finetune(
+        se.decompose(model, plan, calibration=job.calibration_inputs), model, job.task,
+        config=se.FinetuneConfig(epochs=1, batch_size=2, threads=1), progress=False,
+    )  # fmt: skip
+    assert 0.5 < se.evaluate(small, job.task) <= 1
+    with pytest.raises(DataError, match=r"0 \(3, 8\) float32, .*; a batch of 2 is 0 \(2, 3, 8\) .*sekron_edge\.Shared"):
+        Job.prepared(model, given, unlabelled(GriddedSamples(5, marked=False)), target)
 
 
 class Two(nn.Module):

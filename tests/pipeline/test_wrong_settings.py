@@ -97,7 +97,7 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a generator": (replace(TASK, train=cast(Any, iter([1]))), "train samples .* with a length"),
     "another size": (
         se.unlabelled(Samples(4, (5,))),
-        r"like the example inputs, input \(1, 4\) float32; a batch of one sample is input \(1, 5\) float32",
+        r"like the example inputs, input \(1, 4\) float32; a batch of 2 is input \(2, 5\) float32",
     ),
 }
 
