@@ -14,6 +14,7 @@ networks.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -112,6 +113,7 @@ def _failure(name: str, path: Path, phases: Sequence[str]) -> Phase | None:
 def _limited(name: str, path: Path, phases: Sequence[str], spoken: Path) -> None:
     """Run phases within the limit of memory; what is said on standard error goes to a file."""
     resource.setrlimit(resource.RLIMIT_DATA, (_LIMIT_BYTES, _LIMIT_BYTES))
+    gc.freeze()  # what was imported stays: looking through it again and again took a quarter of an export's time
     with spoken.open("w") as stream:
         os.dup2(stream.fileno(), 2)
         run_phases(name, path, phases)
