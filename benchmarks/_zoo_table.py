@@ -27,6 +27,9 @@ the signal-to-noise ratio on these eight, in dB. The limits are 60 dB in fp32 an
 
 "Covered" is the share of the network's MACs in layers that can be compressed. MACs are those of the exported graph;
 they are compared to those of `torch.utils.flop_counter`.
+
+What is missing here: plans at half of the dense latency, and the exports of decomposed networks. They take a calibrated
+machine that does nothing else; [results.md](results.md) has them for the networks of the examples.
 """
 
 
