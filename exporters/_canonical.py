@@ -16,6 +16,7 @@ from sekron_edge.errors import ExportError
 from sekron_edge.nn import CapturedGraph, capture
 
 from . import _rewrites as plain
+from ._constants import fold_constants_, writes_constants
 from ._rewrites import Rewrite
 
 aten = torch.ops.aten
@@ -135,8 +136,11 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
     rewrites = converter.rewrites
     present = {node.target for node in captured.graph.nodes if node.op == "call_function"}
     composites = _composites(present)
-    if not composites and not any(
-        op in present and _applies(op, captured.graph, rewrite) for op, rewrite in rewrites.items()
+    written = writes_constants(captured)
+    if (
+        not composites
+        and not written
+        and not any(op in present and _applies(op, captured.graph, rewrite) for op, rewrite in rewrites.items())
     ):
         return model
     # What composites are made of may need rewriting as well.
@@ -145,7 +149,10 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
     }
     with torch.no_grad():
         exported = captured.exported.run_decompositions({**table, **composites})
-    return _Fixed(exported.module(check_guards=False))
+        program = exported.module(check_guards=False)
+        if written:
+            fold_constants_(program)
+    return _Fixed(program)
 
 
 def _require_known(captured: CapturedGraph, converter: Converter) -> None:

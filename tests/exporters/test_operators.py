@@ -16,6 +16,7 @@ import sekron_edge as se
 from sekron_edge.artifacts import Precision
 from sekron_edge.errors import ExportError
 from sekron_edge.exporters import _rewrites as plain
+from sekron_edge.exporters._canonical import COREML, EXECUTORCH, LITERT, Converter, canonical
 
 FORMATS = ["litert", "executorch", "coreml"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*_flat_weights.*:UserWarning")
@@ -142,6 +143,26 @@ def test_what_a_format_has_no_form_of_is_named(format: str, tmp_path: Path) -> N
     model = nn.Sequential(nn.ConvTranspose3d(4, 6, 2, 2))
     with pytest.raises(ExportError, match=rf"{format} has no form of conv_transpose3d, .* \(layer '0'\)"):
         se.export(model, torch.randn(1, 4, 4, 4, 4), format=format, out=tmp_path)
+
+
+def window_mask(x: Tensor, convolution: nn.Module) -> Tensor:
+    """Attention's mask of shifted windows, as Swin writes it: region by region into zeros."""
+    y = convolution(x)
+    regions = y.new_zeros(y.shape[2:])
+    for number, part in enumerate((slice(0, -3), slice(-3, None))):
+        regions[part, part] = number + 1
+    apart = regions - regions.T
+    return y + torch.relu(y) * apart.masked_fill(apart != 0, -100.0)
+
+
+@pytest.mark.parametrize("converter", [COREML, EXECUTORCH, LITERT], ids=lambda converter: converter.name)
+def test_a_mask_that_depends_on_no_input_is_computed_before_the_converter(converter: Converter) -> None:
+    model = Applied(window_mask, nn.Conv2d(4, 4, 3, padding=1)).eval()
+    plainer = canonical(model, (image()[:1],), converter)
+    torch.testing.assert_close(plainer(image()[:1]), model(image()[:1]))
+    graph = torch.export.export(plainer, (image()[:1],)).graph
+    operators = [node.name for node in graph.nodes if node.op == "call_function"]
+    assert operators == ["conv2d", "relu", "mul", "add"]
 
 
 def test_a_graph_whose_shapes_depend_on_data_is_refused_with_a_remedy(tmp_path: Path) -> None:
