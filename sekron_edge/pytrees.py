@@ -79,6 +79,18 @@ def map_batched(function: Callable[[Tensor], Any], tree: Any) -> Any:
     return pytree.tree_map(lambda part: function(part) if isinstance(part, Tensor) else part, tree, is_leaf=_is_shared)
 
 
+class PerSample(list[Any]):
+    """One thing for each sample of a batch, where they differ in shape and cannot be stacked: the boxes of images."""
+
+
+pytree.register_pytree_node(
+    PerSample,
+    lambda items: (list(items), None),
+    lambda items, _: PerSample(items),
+    flatten_with_keys_fn=lambda items: ([(pytree.SequenceKey(i), item) for i, item in enumerate(items)], None),
+)
+
+
 def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments that inputs stand for."""
     inputs = _bare(inputs)
@@ -167,13 +179,13 @@ def restored(leaves: list[Tensor], like: Any) -> Any:
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Return the number of samples in batched inputs: the length of their first tensor that is not shared.
+    """Return the number of samples in a batch: the length of its first tensor that is not shared, or of a `PerSample`.
 
     Raises:
         ConfigError: If there is no tensor with a batch axis.
     """
-    leaves = pytree.tree_leaves(inputs, is_leaf=_is_shared)
-    batched = next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), None)
+    leaves = pytree.tree_leaves(inputs, is_leaf=lambda part: isinstance(part, Shared | PerSample))
+    batched = next((x for x in leaves if isinstance(x, PerSample) or (isinstance(x, Tensor) and x.ndim)), None)
     if batched is None:
         raise ConfigError("inputs must hold a tensor with a batch axis; they hold none")
     return len(batched)
@@ -187,7 +199,12 @@ def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
     count = batch_size(inputs)
 
     def piece(start: int) -> Inputs:
-        return map_batched(lambda x: x[start : start + size] if x.ndim and len(x) == count else x, inputs)
+        def part(x: Any) -> Any:
+            if isinstance(x, PerSample):
+                return PerSample(x[start : start + size])
+            return x[start : start + size] if isinstance(x, Tensor) and x.ndim and len(x) == count else x
+
+        return pytree.tree_map(part, inputs, is_leaf=lambda x: isinstance(x, Shared | PerSample))
 
     return map(piece, range(0, count, size))
 

@@ -37,8 +37,7 @@ class Task:
         calibration: Samples for calibration and sensitivity: a part of the training data without
             augmentation. Never held-out data.
         heldout: Samples for final figures only.
-        loss: ``(outputs, targets) -> scalar``: the supervised loss. None: the samples have no labels, and are inputs
-            alone (`sekron_edge.data.unlabelled`).
+        loss: ``(outputs, targets) -> scalar``: the supervised loss. None: models are only distilled.
         distillation: ``(student outputs, teacher outputs) -> scalar``: divergence of two models' outputs.
         divergence: ``(outputs, original outputs) -> scalar``: how far a whole model is from the original for its
             users; chooses among plans. None: that of distillation, which may compare more than users see.
@@ -48,6 +47,8 @@ class Task:
         metric_unit: ``%`` for a share in [0, 1] that is shown in per cent, else the unit of its values.
         labels: Names of the classes, empty where there are none.
         normalization: Applied to the pixels; for the manifest.
+        has_targets: False where samples are inputs alone (`sekron_edge.data.unlabelled`): the original's outputs are
+            their targets.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     labels: tuple[str, ...] = ()
     normalization: Normalization | None = None
     divergence: Callable[[Outputs, Outputs], Tensor] | None = None
+    has_targets: bool = True
 
     @property
     def higher_is_better(self) -> bool:

@@ -41,10 +41,22 @@ ConfigPath = Annotated[Path, BeforeValidator(_expanded)]
 """A path in a job's file: it may hold ``${NAME}``, and a relative one starts at the file's folder."""
 
 
+class Reference(str):
+    """Something of the user's by reference, as ``mine.py:decode`` (`sekron_edge.references`)."""
+
+    __slots__ = ()
+
+
+ConfigReference = Annotated[
+    Reference, BeforeValidator(lambda given: Reference(given) if isinstance(given, str) else given)
+]
+"""A reference in a job's file: a relative path in it starts at the file's folder."""
+
+
 class DataSection(BaseModel):
     """The part of a job's ``[data]`` that a kind of task reads: subclass it, with one field per key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     def cache_key(self) -> str:
         """Return the part of a trained model's key in the cache that the data themselves do not decide."""

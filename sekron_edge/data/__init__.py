@@ -5,6 +5,8 @@ from __future__ import annotations
 from sekron_edge.data._audio import AUDIO, AudioData, Sounds
 from sekron_edge.data._classification import CLASSIFICATION, ClassificationData, classification
 from sekron_edge.data._denoising import DENOISING, DenoisingData, NoisyCrops, denoising
+from sekron_edge.data._detection import Boxed, detection
+from sekron_edge.data._detection_data import DETECTION, DetectionData
 from sekron_edge.data._image_folder import image_folder
 from sekron_edge.data._images import AugmentedImages, ImageData, batch_of, collate
 from sekron_edge.data._labelled import labelled
@@ -31,15 +33,18 @@ __all__ = [
     "AUDIO",
     "CLASSIFICATION",
     "DENOISING",
+    "DETECTION",
     "REGRESSION",
     "SEGMENTATION",
     "SUPER_RESOLUTION",
     "AudioData",
     "AugmentedImages",
+    "Boxed",
     "ClassificationData",
     "CropPairs",
     "Crops",
     "DenoisingData",
+    "DetectionData",
     "ImageData",
     "LogMel",
     "NoisyCrops",
@@ -54,6 +59,7 @@ __all__ = [
     "classification",
     "collate",
     "denoising",
+    "detection",
     "digits",
     "fashion_mnist",
     "image_folder",

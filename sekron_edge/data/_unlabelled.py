@@ -50,6 +50,7 @@ def unlabelled(
         distillation=output_divergence,
         metric=output_agreement,
         metric_name="agreement with the original",
+        has_targets=False,
     )
 
 
@@ -159,11 +160,13 @@ def referenced(task: Task, model: nn.Module) -> Task:
         task: Any.
         model: The original; copied.
     """
-    if task.loss is not None:
+    if task.has_targets:
         return task
     model = deepcopy(model).eval()
     train, calibration, heldout = (Referenced(each, model) for each in (task.train, task.calibration, task.heldout))
-    return replace(task, train=train, calibration=calibration, heldout=heldout, loss=task.distillation)
+    return replace(
+        task, train=train, calibration=calibration, heldout=heldout, loss=task.distillation, has_targets=True
+    )
 
 
 def require_task(task: object) -> None:
@@ -196,7 +199,7 @@ def require_targets(task: Task) -> None:
         DataError: As `require_task`.
     """
     require_task(task)
-    if task.loss is None:
+    if not task.has_targets:
         raise ConfigError(
             f"task {task.name!r} has no labels to judge a model by; with the original's outputs in their place it is "
             "sekron_edge.data.referenced(task, original)"
@@ -208,4 +211,4 @@ def calibration_batch(task: Task, indices: Sequence[int]) -> pytrees.Inputs:
     if isinstance(task.calibration, Referenced):
         return batch_of(task.calibration.inputs, indices)
     batch = batch_of(task.calibration, indices)
-    return batch if task.loss is None else batch[0]
+    return batch[0] if task.has_targets else batch

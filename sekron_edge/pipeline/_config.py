@@ -16,7 +16,7 @@ from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._own_tasks import is_reference, task_kind
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
-from sekron_edge.task_kinds import ConfigPath, DataSection, task_names
+from sekron_edge.task_kinds import ConfigPath, DataSection, Reference, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
 DEFAULT_TASK = "classification"
@@ -130,8 +130,12 @@ def _form_of(task: Any, path: Path) -> type[JobConfig]:
 
 
 def _located(section: _AnySection, folder: Path) -> _AnySection:
-    """Return a section whose relative paths start at a folder."""
-    return section.model_copy(update={name: folder / value for name, value in section if isinstance(value, Path)})
+    """Return a section whose relative paths, and those of references, start at a folder."""
+    paths = {name: folder / value for name, value in section if isinstance(value, Path)}
+    named = {
+        name: Reference(references.located(value, folder)) for name, value in section if isinstance(value, Reference)
+    }
+    return section.model_copy(update={**paths, **named})
 
 
 def _describe(problem: Any, form: type[JobConfig]) -> str:

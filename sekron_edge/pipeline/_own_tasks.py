@@ -27,7 +27,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 class _Arguments(DataSection):
     """``[data]`` as the arguments of a function."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     _reference: ClassVar[str] = ""
 

@@ -95,13 +95,7 @@ class Training(LightningModule):
         if self._channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         outputs = _in_single(pytrees.call(self.student, inputs))
-        assert self._task.loss is not None
-        loss = self._task.loss(outputs, targets)
-        for teacher in self._teacher:
-            with torch.no_grad():
-                reference = _in_single(pytrees.call(teacher, inputs))
-            alpha = self._config.alpha
-            loss = alpha * self._task.distillation(outputs, reference) + (1 - alpha) * loss
+        loss = self._loss(inputs, outputs, targets)
         if not torch.isfinite(loss):
             raise ConfigError(
                 f"the loss must stay finite; it became {float(loss)} in epoch {self.current_epoch}, step "
@@ -110,6 +104,18 @@ class Training(LightningModule):
             )
         self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return loss
+
+    def _loss(self, inputs: pytrees.Inputs, outputs: pytrees.Outputs, targets: Any) -> Tensor:
+        supervised = None if self._task.loss is None else self._task.loss(outputs, targets)
+        if not self._teacher:
+            assert supervised is not None
+            return supervised
+        (teacher,) = self._teacher
+        with torch.no_grad():
+            reference = _in_single(pytrees.call(teacher, inputs))
+        distilled = self._task.distillation(outputs, reference)
+        alpha = self._config.alpha
+        return distilled if supervised is None else alpha * distilled + (1 - alpha) * supervised
 
     def on_validation_epoch_start(self) -> None:
         """Start a new metric."""

@@ -77,12 +77,12 @@ def train(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the task has no labels, the loss is no longer finite, or the checkpoint is of other settings.
+        ConfigError: If the task has no loss, the loss is no longer finite, or the checkpoint is of other settings.
     """
     require_task(task)
     if task.loss is None:
         raise ConfigError(
-            f"task {task.name!r} has no labels to train on: give the model's weights, or a task with a loss"
+            f"task {task.name!r} has no loss to train on: give the model's weights, or a task with labels and a loss"
         )
     return _fit(model, None, task, config or TrainConfig(), checkpoints, resume, progress)
 
@@ -99,8 +99,9 @@ def finetune(
 ) -> nn.Module:
     """Distil ``teacher`` into a copy of ``student`` and return that in evaluation mode.
 
-    The loss is ``alpha * distillation + (1 - alpha) * supervised``. Arguments and errors are those of `train`; the
-    default settings are those of `FinetuneConfig`. Neither model is modified.
+    The loss is ``alpha * distillation + (1 - alpha) * supervised``, or distillation's alone where the task has no
+    supervised one. Arguments and errors are those of `train`; the default settings are those of `FinetuneConfig`.
+    Neither model is modified.
     """
     require_task(task)
     return _fit(student, teacher, referenced(task, teacher), config or FinetuneConfig(), checkpoints, resume, progress)

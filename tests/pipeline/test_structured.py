@@ -236,7 +236,7 @@ def test_a_model_that_does_not_take_its_inputs_is_said(detector: nn.Module, tmp_
         se.export(detector, torch.zeros(1, 3, 8, 8), format="litert", out=tmp_path)
     with pytest.raises(ConfigError, match="must give tensors; it gave NoneType"):
         se.export(Nothing(), torch.zeros(1), format="litert", out=tmp_path)
-    with pytest.raises(ConfigError, match="no labels to train on"):
+    with pytest.raises(ConfigError, match="no loss to train on"):
         train(detector, unlabelled(Pairs(2)))
 
 
