@@ -122,6 +122,11 @@ def named_tensors(tree: Any, alone: str = "output") -> dict[str, Tensor]:
     return named
 
 
+def places(tree: Any, kind: str) -> list[str]:
+    """Return a name for each tensor of a pytree: its place, as ``boxes``, with ``kind`` before a mere number."""
+    return [f"{kind}_{place}" if place.isdigit() else place for place in named_tensors(tree, "0")]
+
+
 def _key(part: Any) -> Any:
     """Return the index, key or name of a step into a pytree."""
     return next(getattr(part, field) for field in ("idx", "key", "name") if hasattr(part, field))

@@ -223,7 +223,7 @@ def verify(
     inputs = exportable_inputs(inputs, original)
     real = pytrees.tensors(inputs)
     one = _first_piece(artifact, inputs)
-    model, _ = flattened(original, one)
+    model = flattened(original, one).model
     samples = None if calibration is None else pytrees.tensors(exportable_inputs(calibration, original))
     allowed = tolerance or TOLERANCES[artifact.precision]
     artifact = artifact.runnable

@@ -21,6 +21,7 @@ The core knows no format by name: exporters are found through the entry-point gr
 from __future__ import annotations
 
 from sekron_edge.artifacts._artifact import (
+    MAIN_OUTPUTS,
     Arena,
     Array,
     Artifact,
@@ -65,6 +66,7 @@ from sekron_edge.artifacts._whole_batches import batch_and_total, whole_batches
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "MAIN_OUTPUTS",
     "AdoptingExporter",
     "Arena",
     "Array",

@@ -37,11 +37,17 @@ class Quantization(BaseModel):
         return real
 
 
+# What models call the one output that a task is about.
+MAIN_OUTPUTS = ("logits", "out")
+
+
 class TensorSpec(BaseModel):
     """One input or output of an artifact, as the artifact itself declares it.
 
     ``shape`` and ``dtype`` are the artifact's own. How they relate to PyTorch's: ``layout`` is ``torch`` (the same
     axes) or ``channels_last`` (axis 1 moved to the end); with a ``quantization`` integers stand for real values.
+    ``place`` is the tensor's in the model's own inputs or outputs, as ``boxes``, ``features.0`` or ``output_0``; empty
+    where the model is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +57,12 @@ class TensorSpec(BaseModel):
     dtype: str
     layout: Literal["torch", "channels_last"] = "torch"
     quantization: Quantization | None = None
+    place: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people know the tensor by: its place in the model, or else its name in the file."""
+        return self.place or self.name
 
     @property
     def torch_shape(self) -> tuple[int, ...]:
@@ -69,6 +81,12 @@ class TensorSpec(BaseModel):
         """Bring an array from the artifact's layout and integers to PyTorch's layout and real values."""
         real = array if self.quantization is None else self.quantization.dequantize(array)
         return np.moveaxis(real, -1, 1) if self.layout == "channels_last" else real
+
+
+def _placed(specs: tuple[TensorSpec, ...], places: Sequence[str]) -> tuple[TensorSpec, ...]:
+    if len(specs) != len(places):
+        return specs
+    return tuple(spec.model_copy(update={"place": place}) for spec, place in zip(specs, places, strict=True))
 
 
 class Arena(BaseModel):
@@ -194,6 +212,23 @@ class Artifact(BaseModel):
     npu: NPUEstimate | None = None
     npu_sizes: NPUSizes | None = None
     compiled_from: Artifact | None = None
+
+    @property
+    def main_output(self) -> TensorSpec:
+        """The output that a task with one output is about: the one called ``logits`` or ``out``, else the first."""
+        named = {spec.place: spec for spec in reversed(self.outputs)}
+        return next((named[place] for place in MAIN_OUTPUTS if place in named), self.outputs[0])
+
+    def placed(self, inputs: Sequence[str], outputs: Sequence[str]) -> Artifact:
+        """Return the artifact with the places of its tensors in the model, in order, where it has as many."""
+        source = self.compiled_from
+        return self.model_copy(
+            update={
+                "inputs": _placed(self.inputs, inputs),
+                "outputs": _placed(self.outputs, outputs),
+                "compiled_from": None if source is None else source.placed(inputs, outputs),
+            }
+        )
 
     @property
     def runnable(self) -> Artifact:

@@ -166,9 +166,10 @@ def export(
     if precision not in exporter.precisions:
         raise ConfigError(f"{format} exports {', '.join(exporter.precisions)}, not {precision!r}; choose one of those")
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
-    flat, inputs = flattened(model, example_inputs)
+    flat = flattened(model, example_inputs)
     samples = None if calibration is None else pytrees.tensors(exportable_inputs(calibration, model))
-    return exporter.export(flat, inputs, precision=precision, path=path, calibration=samples)
+    artifact = exporter.export(flat.model, flat.inputs, precision=precision, path=path, calibration=samples)
+    return artifact.placed(flat.input_places, flat.output_places)
 
 
 def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:

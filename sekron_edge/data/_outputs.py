@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from sekron_edge.artifacts import MAIN_OUTPUTS
 from sekron_edge.errors import ConfigError
 from sekron_edge.pytrees import tensors
 
 if TYPE_CHECKING:
     import torchmetrics
-
-_MAIN = ("logits", "out")
 
 
 def main_output(outputs: Any) -> Tensor:
@@ -26,7 +25,7 @@ def main_output(outputs: Any) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
     if isinstance(outputs, Mapping):
-        for name in _MAIN:
+        for name in MAIN_OUTPUTS:
             if isinstance(outputs.get(name), Tensor):
                 found: Tensor = outputs[name]
                 return found

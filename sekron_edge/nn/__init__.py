@@ -14,7 +14,7 @@ from sekron_edge.nn._copies import in_single, with_weights_computed
 from sekron_edge.nn._equalize import equalize_labels_
 from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized
-from sekron_edge.nn._flat import FlatModel, flattened
+from sekron_edge.nn._flat import FlatModel, Flattened, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
@@ -43,6 +43,7 @@ __all__ = [
     "FactorizedLinear",
     "FakeQuantized",
     "FlatModel",
+    "Flattened",
     "HiddenLayer",
     "Operation",
     "OperationGraph",

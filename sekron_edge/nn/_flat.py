@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +33,27 @@ class FlatModel(nn.Module):
         return tuple(out.reshape(1) if out.ndim == 0 else out for out in pytrees.tensors(outputs))
 
 
-def flattened(model: nn.Module, inputs: pytrees.Inputs) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return a model that takes tensors and gives a tensor or a tuple of them, and its inputs; floats are float32.
+@dataclass(frozen=True)
+class Flattened:
+    """A model of tensors, and what its tensors are in the model that it was made of.
 
-    The model itself is returned where it is such a model; one in another precision, or on another device, is copied.
+    Attributes:
+        model: Takes tensors, and gives a tensor or a tuple of them.
+        inputs: Its inputs, floats in float32.
+        input_places: The place of each input, as ``left`` or ``input_0``.
+        output_places: The place of each output, as ``boxes`` or ``output_0``.
+    """
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    input_places: tuple[str, ...]
+    output_places: tuple[str, ...]
+
+
+def flattened(model: nn.Module, inputs: pytrees.Inputs) -> Flattened:
+    """Return a model that takes tensors one by one; in float32, on the CPU.
+
+    It is the model itself where that is such a model; one in another precision, or on another device, is copied.
 
     Args:
         model: Run once on the inputs.
@@ -46,11 +65,14 @@ def flattened(model: nn.Module, inputs: pytrees.Inputs) -> tuple[nn.Module, tupl
     """
     model = exportable(model)
     inputs = exportable_inputs(inputs, model)
-    flat = tuple(pytrees.tensors(inputs))
     args, kwargs = pytrees.arguments(inputs)
     outputs = outputs_for(model, inputs)
     plain_inputs = not kwargs and all(isinstance(value, Tensor) for value in args)
     given = outputs if type(outputs) is tuple else (outputs,)  # a named tuple is a structure of its own
-    if plain_inputs and all(isinstance(value, Tensor) and value.ndim for value in given):
-        return model, flat
-    return FlatModel(model, inputs), flat
+    plain = plain_inputs and all(isinstance(value, Tensor) and value.ndim for value in given)
+    return Flattened(
+        model if plain else FlatModel(model, inputs),
+        tuple(pytrees.tensors(inputs)),
+        tuple(pytrees.places(inputs, "input")),
+        tuple(pytrees.places(outputs, "output")),
+    )

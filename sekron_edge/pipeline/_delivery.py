@@ -218,13 +218,13 @@ def golden(model: nn.Module, job: Job) -> Golden:
 
 
 def _specs(name: str, tree: Any) -> tuple[TensorSpec, ...]:
-    """Describe tensors by their place in a pytree; one alone, or in a plain tuple, by its number."""
-    named = pytrees.named_tensors(tree, "0")
+    """Describe tensors by their places in a pytree."""
     return tuple(
         TensorSpec(
-            name=f"{name}_{place}" if place.isdigit() else place,
+            name=place,
             shape=tuple(value.shape),
             dtype=str(value.dtype).removeprefix("torch."),
+            place=place,
         )
-        for place, value in named.items()
+        for place, value in zip(pytrees.places(tree, name), pytrees.tensors(tree), strict=True)
     )

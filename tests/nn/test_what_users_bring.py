@@ -72,15 +72,15 @@ def test_wrappers_are_taken_off(kind: str) -> None:
     before = list(dict(model.named_modules()))
     exposed = se.expose_layers(model, X)
     assert [name for name, _ in exposed.named_modules()] == ["", "layer"]
-    assert isinstance(flattened(model, X)[0], Net)
+    assert isinstance(flattened(model, X).model, Net)
     assert list(dict(model.named_modules())) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_precisions_are_copied_to_float32(dtype: torch.dtype) -> None:
     model = Net().to(dtype).eval()
-    flat, (given,) = flattened(model, X.to(dtype))
-    assert flat(given).dtype == given.dtype == torch.float32
+    flat = flattened(model, X.to(dtype))
+    assert flat.model(*flat.inputs).dtype == flat.inputs[0].dtype == torch.float32
     assert model.layer.weight.dtype == dtype
     single = Net()
     assert exportable(single) is single
@@ -146,9 +146,10 @@ def test_inputs_that_are_not_taken_are_said(kind: str) -> None:
 def test_keyword_arguments_constants_and_gradients_are_taken() -> None:
     model = Net(lambda net, x, *, scale: net.layer(x) * scale)
     given = {"x": X.clone().requires_grad_(), "scale": 2}
-    flat, inputs = flattened(model, given)
-    torch.testing.assert_close(flat(*inputs)[0], model.layer(X) * 2)
-    assert not inputs[0].requires_grad
+    flat = flattened(model, given)
+    torch.testing.assert_close(flat.model(*flat.inputs)[0], model.layer(X) * 2)
+    assert not flat.inputs[0].requires_grad
+    assert (flat.input_places, flat.output_places) == (("x",), ("output_0",))
     with pytest.raises(ConfigError, match="missing 1 required keyword-only argument: 'scale'"):
         flattened(model, X)
 

@@ -92,8 +92,9 @@ def test_any_structure_is_exported_and_each_output_verified(
     artifact = se.export(
         detector, example, format=format, precision=precision, out=tmp_path, calibration=inputs
     )  # fmt: skip
-    assert len(artifact.inputs) == 3
-    assert len(artifact.outputs) == 3
+    assert [spec.place for spec in artifact.inputs] == ["left", "right", "grid"]
+    assert [spec.place for spec in artifact.outputs] == ["logits", "boxes.0", "boxes.1"]
+    assert artifact.main_output.place == "logits"
     check = se.verify(artifact, detector, inputs)
     assert check.real.output in ("logits", "boxes.0", "boxes.1")
     other = Detector().eval()
