@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sekron_edge.artifacts import Array, Precision, TensorSpec
 
@@ -14,7 +16,8 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     """Quantize a model that litert-torch wrote, weights by channel, activations by tensor, inputs and outputs too.
 
     Ranges are the largest that any sample has. The quantizer's own default, a moving average, cuts off the outputs of
-    the samples that a network is surest of.
+    the samples that a network is surest of. Divisions by something computed stay in floats: a small divisor would be
+    rounded to zero, and the kernel refuses to divide by it.
 
     Args:
         content: Of the float file.
@@ -23,17 +26,40 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     Raises:
         ValueError: As the quantizer does, where it cannot.
     """
-    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    for name in _divided(content):
+        floats = recipe_manager.AlgorithmName.NO_QUANTIZE
+        manager.add_quantization_config(re.escape(name), qtyping.TFLOperationName.DIV, algorithm_key=floats)
     ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
     ranges.calibrate({_SIGNATURE: named}, manager)
-    work = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+    work = quantizer.Quantizer(content, manager.get_quantization_recipe())
     found = work.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
     return bytes(found.quantized_model)
+
+
+def _divided(content: bytes) -> list[str]:
+    """Return the names of the results of divisions by something that is no constant."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    found = []
+    for graph in model.subgraphs:
+        for operation in graph.operators:
+            code = model.operatorCodes[operation.opcodeIndex]
+            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            if kind == schema.BuiltinOperator.DIV and not _is_constant(model, graph.tensors[operation.inputs[1]]):
+                found.append(graph.tensors[operation.outputs[0]].name.decode())
+    return found
+
+
+def _is_constant(model: Any, tensor: Any) -> bool:
+    buffer = model.buffers[tensor.buffer]
+    return bool(buffer.offset) or (buffer.data is not None and len(buffer.data) > 0)
 
 
 def with_small_weights(content: bytes, precision: Precision) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import sekron_edge as se
-from sekron_edge.artifacts import Precision
+from sekron_edge.artifacts import Precision, get_exporter, predict
 from sekron_edge.errors import ExportError
 from sekron_edge.exporters import _rewrites as plain
 from sekron_edge.exporters._canonical import COREML, EXECUTORCH, LITERT, Converter, canonical
@@ -138,6 +139,18 @@ def test_integers_too(name: str, format: str, tmp_path: Path) -> None:
     se.verify(artifact, model, [samples])
 
 
+def test_integers_are_not_divided_by_what_may_round_to_zero(tmp_path: Path) -> None:
+    """Vectors of very different lengths are normalized, as attention over channels does."""
+    model = Applied(lambda x, layer: F.normalize(layer(x).flatten(2), dim=-1), nn.Conv2d(4, 4, 1, bias=False)).eval()
+    samples = image(4, 4).repeat(4, 1, 1, 1) * torch.logspace(-3, 0, 8).view(8, 1, 1, 1)
+    artifact = se.export(
+        model, samples[:1], format="litert", precision="int8", out=tmp_path, calibration=[samples]
+    )  # fmt: skip
+    (shortest,) = predict(get_exporter("litert").load(artifact), artifact, [samples[:1].numpy()])
+    assert np.isfinite(shortest).all()
+    assert se.verify(artifact, model, [samples[-2:]]).real.snr_db > 15
+
+
 @pytest.mark.parametrize("format", ["litert", "executorch"])
 def test_what_a_format_has_no_form_of_is_named(format: str, tmp_path: Path) -> None:
     model = nn.Sequential(nn.ConvTranspose3d(4, 6, 2, 2))
@@ -152,7 +165,8 @@ def window_mask(x: Tensor, convolution: nn.Module) -> Tensor:
     for number, part in enumerate((slice(0, -3), slice(-3, None))):
         regions[part, part] = number + 1
     apart = regions - regions.T
-    return y + torch.relu(y) * apart.masked_fill(apart != 0, -100.0)
+    masked: Tensor = y + torch.relu(y) * apart.masked_fill(apart != 0, -100.0)
+    return masked
 
 
 @pytest.mark.parametrize("converter", [COREML, EXECUTORCH, LITERT], ids=lambda converter: converter.name)
