@@ -16,8 +16,10 @@ from sekron_edge.data._photographs import CropPairs, Crops, Photographs, photogr
 from sekron_edge.data._preprocessing import Preprocessing
 from sekron_edge.data._regression import keypoints, regression
 from sekron_edge.data._regression_data import REGRESSION, RegressionData
+from sekron_edge.data._rows import Rows
 from sekron_edge.data._segmentation import SEGMENTATION, SegmentationData, segmentation
 from sekron_edge.data._sources import digits, fashion_mnist, load_source
+from sekron_edge.data._splits import Splits, data_module, splits
 from sekron_edge.data._super_resolution import SUPER_RESOLUTION, SuperResolutionData, super_resolution
 from sekron_edge.data._unlabelled import (
     calibration_batch,
@@ -51,13 +53,16 @@ __all__ = [
     "Photographs",
     "Preprocessing",
     "RegressionData",
+    "Rows",
     "SegmentationData",
     "Sounds",
+    "Splits",
     "SuperResolutionData",
     "batch_of",
     "calibration_batch",
     "classification",
     "collate",
+    "data_module",
     "denoising",
     "detection",
     "digits",
@@ -75,6 +80,7 @@ __all__ = [
     "require_task",
     "segmentation",
     "softened_divergence",
+    "splits",
     "super_resolution",
     "unlabelled",
 ]
