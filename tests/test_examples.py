@@ -95,3 +95,15 @@ def test_every_example_job_is_a_correct_file(job: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setenv("SEKRON_EDGE_DATA", "data")
     assert load_config(job).budget.accuracy_drop
+
+
+def test_the_task_of_ones_own_knows_how_far_a_digit_was_turned() -> None:
+    from sekron_edge.pipeline import load_config, load_task
+
+    task = load_task(load_config(ROOT / "examples" / "turned_digits.toml"))
+    image, angle = task.heldout[0]
+    assert image.shape == (1, 16, 16)
+    assert 0 < abs(float(angle)) <= 45
+    assert task.loss is not None
+    assert float(task.loss(angle[None], angle[None])) == 0
+    assert (task.metric_unit, task.higher_is_better) == ("degrees", False)
