@@ -117,6 +117,7 @@ class Converter:
 _THREE_AXES = "a transposed convolution over three axes"
 COREML = Converter("coreml", {**_COMMON, **_COREML})
 EXECUTORCH = Converter("executorch", {**_COMMON, **_EXECUTORCH}, {"conv_transpose3d": _THREE_AXES})
+EXECUTORCH_COREML = Converter("executorch:coreml", {**_COMMON, **_COREML})  # coremltools is its converter
 LITERT = Converter("litert", {**_COMMON, **_LITERT}, {"conv_transpose3d": _THREE_AXES})
 
 

@@ -16,6 +16,7 @@ from sekron_edge.artifacts import (
     Availability,
     DeviceRuntime,
     Precision,
+    Session,
     Snippet,
     TensorSpec,
     converting,
@@ -26,7 +27,7 @@ from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import Primitive
 from sekron_edge.silence import last_words, silenced
 
-from .._canonical import EXECUTORCH, canonical
+from .._canonical import canonical
 from .._prepare import calibration_batches, prepared
 from . import on_device
 from ._android import ExecutorRunner
@@ -91,7 +92,7 @@ class ExecuTorchExporter:
         if precision == "int8":
             batches = list(calibration_batches(calibration, example_inputs, self.name))
             equalize_labels_(evaluated, batches)
-        return self._lowered(canonical(evaluated, example_inputs, EXECUTORCH), batches, precision, path)
+        return self._lowered(canonical(evaluated, example_inputs, self._target.converter), batches, precision, path)
 
     def _lowered(
         self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
@@ -140,8 +141,8 @@ class ExecuTorchExporter:
         """
         _runtime()
 
-    def load(self, artifact: Artifact, *, threads: int = 1) -> on_device.ExecuTorchSession:
-        """Load the file in ExecuTorch's runtime.
+    def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
+        """Load the file in ExecuTorch's runtime; where that lacks Core ML, what is Core ML's in Core ML's evaluator.
 
         Raises:
             ExportError: If it is no readable program.
@@ -153,6 +154,8 @@ class ExecuTorchExporter:
             program = _program(artifact.path)
             return on_device.ExecuTorchSession(program, _method(program, artifact.path), artifact.path)
         except _NoBackendError as error:
+            if self._target.evaluated is not None:
+                return self._target.evaluated(artifact)
             raise NotRunnableError(
                 f"{artifact.path.name} is not runnable here: {self.name} runs on {self._target.runs_on}; this "
                 f"machine's ExecuTorch {version('executorch')} has no such backend"

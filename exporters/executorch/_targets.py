@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from sekron_edge.artifacts import Precision, Sdk
+from sekron_edge.artifacts import Artifact, Precision, Sdk, Session
+
+from .._canonical import EXECUTORCH, EXECUTORCH_COREML, Converter
+from ._core_ml import CoreMLDelegateSession
 
 SDK = Sdk(
     {"executorch": "executorch", "torch": "torch", "torchao": "torchao"},
@@ -33,6 +36,8 @@ class Lowering:
         kernels: Prefix of the operators that the backend puts in the place of PyTorch's; empty where it takes parts of
             the graph as a delegate.
         on_android: Whether ExecuTorch's own program runs such programs on Android.
+        converter: The operators that the model is written with.
+        evaluated: Loads such programs where the runtime lacks the backend; None where nothing else runs them.
     """
 
     precisions: tuple[Precision, ...]
@@ -41,6 +46,8 @@ class Lowering:
     needs: Sdk = SDK
     kernels: str = ""
     on_android: bool = False
+    converter: Converter = EXECUTORCH
+    evaluated: Callable[[Artifact], Session] | None = None
 
 
 def computing_share(program: Any, target: Lowering) -> float:
@@ -133,6 +140,7 @@ TARGETS: dict[str, Lowering] = {
     "coreml": Lowering(
         ("fp32", "fp16", "int8"), "iOS and macOS, with ExecuTorch's Core ML delegate", _coreml,
         needs=_beside("coremltools", "coremltools", install="pip install 'sekron-edge[executorch,coreml]'"),
+        converter=EXECUTORCH_COREML, evaluated=CoreMLDelegateSession,
     ),
     "vulkan": Lowering(("fp32", "fp16"), "Android, with ExecuTorch's Vulkan delegate", _vulkan, on_android=True),
     "cortex-m": Lowering(

@@ -24,7 +24,7 @@ import sekron_edge as se
 from sekron_edge.artifacts import Array, Artifact, get_exporter, predict
 from sekron_edge.errors import NotRunnableError
 from sekron_edge.exporters.coreml.evaluator._operations import OPERATIONS, OpenError
-from sekron_edge.exporters.coreml.evaluator._program import Program, _main, _read_model
+from sekron_edge.exporters.coreml.evaluator._program import Program, _main, _read_model, _rounded
 
 _PUBLISHED = np.arange(49, dtype=np.float32).reshape(1, 1, 7, 7)  # the input of coremltools' pull request 2844
 _NATIVE = ("float32", "float16", "int32")
@@ -594,6 +594,13 @@ def test_all_of_an_axis_may_be_asked_of_topk() -> None:
     values, indices = OPERATIONS["topk"](x=_t(3.0, 1.0, 2.0), k=-1, axis=0)  # coremltools cannot write this down
     assert values.tolist() == [3, 2, 1]
     assert indices.tolist() == [0, 2, 1]
+
+
+def test_what_floats_beyond_an_integers_range_become_is_open() -> None:
+    for beyond in (3e9, float("nan"), -float("inf")):
+        with pytest.raises(OpenError, match="become in int32"):
+            _rounded(torch.tensor([1.0, beyond]), "int32")
+    assert _rounded(torch.tensor([7], dtype=torch.uint16), "uint16").tolist() == [7]
 
 
 def test_a_program_says_what_is_not_sure(tmp_path: Path) -> None:

@@ -312,7 +312,8 @@ def _rounded(value: Tensor, dtype: str) -> Tensor:
     if not isinstance(stored, torch.dtype):
         raise ValueError(f"tensors of type {dtype} are not supported")
     if value.numel() and value.dtype != torch.bool and not stored.is_floating_point and stored != torch.bool:
-        low, high = (limit.item() for limit in value.aminmax())
+        counted = value if value.is_floating_point() else value.long()  # torch compares no uint16
+        low, high = (limit.item() for limit in counted.aminmax())
         limits = torch.iinfo(stored)
         if not limits.min <= low <= high <= limits.max:  # nor is NaN
             raise OpenError(f"MIL does not say what {low:g} to {high:g} become in {dtype}")
