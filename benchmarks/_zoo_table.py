@@ -46,6 +46,7 @@ def table(rows: Sequence[Row], shapes: Mapping[str, tuple[int, int, int]], claim
         "",
         *_commits(rows),
         "",
+        *_absent([name for name in shapes if name not in {row.network for row in rows}]),
         "## What was claimed",
         "",
         "| claim | found | limit | holds |",
@@ -74,6 +75,10 @@ def table(rows: Sequence[Row], shapes: Mapping[str, tuple[int, int, int]], claim
         *(f"| {row.network} | {' | '.join(_cost(row.phases[name]) for name in (TRACE, *TARGETS))} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _absent(names: Sequence[str]) -> list[str]:
+    return [f"Not run, or not to the end: {', '.join(names)}.", ""] if names else []
 
 
 def _reasons(reasons: Sequence[str]) -> list[str]:
