@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, prod
 from typing import Any
+from zlib import crc32
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,8 @@ def input_moments(
     narrow = {name: layer for name, layer in layers.items() if _width(layer) <= _WIDEST}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    places = torch.Generator().manual_seed(0)
-
+    # Each layer has its own places, so that its moments are the same whatever other layers are asked for.
+    places = {name: torch.Generator().manual_seed(crc32(name.encode())) for name in narrow}
     running = at_once
 
     def note(name: str, layer: nn.Module, x: Tensor) -> None:
@@ -56,7 +57,7 @@ def input_moments(
         for piece in pieces:
             # What is no sample each, as the windows of an image, counts as it comes.
             ran = sum(map(len, pieces))
-            patches = _patches(layer, piece, ran * total // running if ran >= running else ran, places)
+            patches = _patches(layer, piece, ran * total // running if ran >= running else ran, places[name])
             moment = gram_matrix(patches.mT).double()
             sums[name] = sums[name] + moment if name in sums else moment
             counts[name] = counts.get(name, 0) + patches.shape[1]

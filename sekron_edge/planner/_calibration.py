@@ -34,7 +34,7 @@ class Calibration:
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.model = model
         self.inputs = inputs
-        self._moments: Mapping[str, Tensor] | None = None
+        self._moments: dict[str, Tensor] = {}
         self._asked: set[str] = set()
 
     @cached_property
@@ -64,19 +64,14 @@ class Calibration:
     def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:
         """Return ``E[x x^T]`` of layers' inputs, as `sekron_edge.nn.input_moments` does, for the layers that run.
 
-        The first result is shared with later requests for the same layers, and with no others: the places of large
-        images are drawn layer by layer, so the places of a layer depend on the layers before it.
+        Each is computed once, in one run of the model for all that are not known yet.
 
         Args:
             layers: Names of layers; a name that the model does not have is left out.
         """
-        asked = set(layers)
-        if self._moments is not None:
-            return self._moments if asked in (self._asked, self._moments.keys()) else self._computed(asked)
-        self._asked, self._moments = asked, self._computed(asked)
-        return self._moments
-
-    def _computed(self, layers: Collection[str]) -> Mapping[str, Tensor]:
         modules = dict(self.model.named_modules(remove_duplicate=False))
-        chosen = {name: modules[name] for name in layers if name in modules}
-        return input_moments(self.model, self.inputs, chosen, at_once=self.at_once)
+        new = {name: modules[name] for name in layers if name in modules and name not in self._asked}
+        if new:
+            self._asked |= new.keys()
+            self._moments |= input_moments(self.model, self.inputs, new, at_once=self.at_once)
+        return {name: self._moments[name] for name in layers if name in self._moments}

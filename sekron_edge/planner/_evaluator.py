@@ -49,7 +49,9 @@ class PlanEvaluator:
 
     def divergence(self, plan: Plan) -> float:
         """Return the divergence of the decomposed model's outputs from the original's."""
-        weights = {name: self._weight(name, structure) for name, structure in plan.structures().items()}
+        structures = plan.structures()
+        self._calibration.moments(structures)  # those that are not known, in one run
+        weights = {name: self._weight(name, structure) for name, structure in structures.items()}
         near = self._settle(replace_weights(self._calibration.model, weights)).eval()
         return float(self._divergence(self._outputs(near), self._reference))
 
@@ -58,7 +60,7 @@ class PlanEvaluator:
         key = name, structure
         weight = self._weights.pop(key, None)
         if weight is None:
-            moment = self._calibration.moments(self._layers).get(name)
+            moment = self._calibration.moments([name]).get(name)
             weight = approximate_weight(self._layers[name], structure, moment=moment)
         self._weights[key] = weight
         while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:

@@ -20,6 +20,7 @@ import sekron_edge as se
 from sekron_edge.bundle import Manifest, read_manifest, verify_bundle
 from sekron_edge.data import unlabelled
 from sekron_edge.pipeline import load_config, load_model, load_task, run_job
+from sekron_edge.planner import LayerSelection
 from sekron_edge.training import evaluate, train
 
 ROOT = Path(__file__).parents[2]
@@ -34,14 +35,15 @@ def rough_calibration(calibrated: Callable[..., None], tmp_path: Path, monkeypat
     monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path / "cache"))
 
 
-def done(tmp_path: Path, task: str, model: str, data: str, *, training: str = "") -> Manifest:
-    """Run a job's file, and return what its bundle says."""
+def done(tmp_path: Path, task: str, model: str, data: str, *, training: str = "", **more: str) -> Manifest:
+    """Run a job's file, and return what its bundle says; ``more`` are the keys of further sections, or of others."""
     path = tmp_path / "job.toml"
     sections = {
         "model": model, "data": data, "target": 'formats = ["litert"]\nruns = 4', "budget": 'macs = "0.7x"',
         "finetune": "epochs = 1\nthreads = 1",
     }  # fmt: skip
     sections |= {"train": training} if training else {}
+    sections |= more
     text = "".join(f"[{name}]\n{keys}\n" for name, keys in sections.items())
     path.write_text(f'name = "job"\ntask = "{task}"\n{text}')
     bundle = run_job(load_config(path), tmp_path / "bundle").bundle
@@ -110,6 +112,8 @@ def test_denoising_with_a_pretrained_network(tmp_path: Path) -> None:
         "denoising",
         f'factory = "{MODELS}/dncnn.py:DnCNN"\nweights = "{DATA}/dncnn_sigma25.safetensors"',
         f"{data}\ncrops = 64\ncalibration_samples = 8",
+        budget='macs = "0.9x"',
+        plan='only = ["dncnn.2", "dncnn.17", "dncnn.35"]',  # three of fifteen alike
     )
     assert manifest.score.metric == "PSNR"
     assert manifest.score.dense > manifest.score.delivered > 20
@@ -186,6 +190,7 @@ def test_a_face_detector_without_labels(tmp_path: Path) -> None:
         budget=se.Budget(macs="0.9x"),
         runs=4,
         finetuning=se.FinetuneConfig(epochs=1, batch_size=8, threads=1),
+        selection=LayerSelection(only=("base_net.?.3",)),
     )
     manifest = read_manifest(result.bundle)
     assert manifest.kept
