@@ -15,6 +15,7 @@ from sekron_edge.planner._plan import Plan
 from sekron_edge.planner._scoring import ModelScores
 from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches, call, concatenated
 from sekron_edge.structure import Structure
+from sekron_edge.threads import each_on_a_thread
 
 # Of approximate weights that are kept for the next plan.
 _KEPT_BYTES = 1 << 30
@@ -49,23 +50,26 @@ class PlanEvaluator:
 
     def divergence(self, plan: Plan) -> float:
         """Return the divergence of the decomposed model's outputs from the original's."""
-        structures = plan.structures()
-        self._calibration.moments(structures)  # those that are not known, in one run
-        weights = {name: self._weight(name, structure) for name, structure in structures.items()}
-        near = self._settle(replace_weights(self._calibration.model, weights)).eval()
+        near = self._settle(replace_weights(self._calibration.model, self._near_weights(plan))).eval()
         return float(self._divergence(self._outputs(near), self._reference))
 
-    def _weight(self, name: str, structure: Structure) -> Tensor:
-        """Return a layer's approximate weight; plans for budgets side by side share most of theirs."""
-        key = name, structure
-        weight = self._weights.pop(key, None)
-        if weight is None:
-            moment = self._calibration.moments([name]).get(name)
-            weight = approximate_weight(self._layers[name], structure, moment=moment)
-        self._weights[key] = weight
-        while sum(kept.nbytes for kept in self._weights.values()) > _KEPT_BYTES:
+    def _near_weights(self, plan: Plan) -> dict[str, Tensor]:
+        """Return the approximate weights of a plan's layers; plans for budgets side by side share most of theirs."""
+        structures = plan.structures()
+        moments = self._calibration.moments(structures)
+        known = {(name, one): self._weights.pop((name, one), None) for name, one in structures.items()}
+        new = [key for key, weight in known.items() if weight is None]
+
+        def approximated(key: tuple[str, Structure]) -> Tensor:
+            name, structure = key
+            return approximate_weight(self._layers[name], structure, moment=moments.get(name))
+
+        own = {key: weight for key, weight in known.items() if weight is not None}
+        own |= dict(zip(new, each_on_a_thread(approximated, new), strict=True))
+        self._weights |= own
+        while sum(weight.nbytes for weight in self._weights.values()) > _KEPT_BYTES:
             del self._weights[next(iter(self._weights))]
-        return weight
+        return {name: weight for (name, _), weight in own.items()}
 
     def _outputs(self, model: nn.Module) -> Outputs:
         size = min(batch_size(self._calibration.inputs), self._calibration.at_once)

@@ -84,10 +84,9 @@ def _near_weight(model: nn.Module, name: str, tried: Candidate, moment: Tensor |
     """Return a layer's weight with a candidate's structure, as it was scored: its slope is for the error found then."""
     assert tried.structure is not None
     layer = model.get_submodule(name)
-    sweeps = sweeps_for_outputs(layer_weight(layer))
-    if moment is None or not sweeps:
+    if moment is None:
         return approximate_weight(layer, tried.structure)
-    return approximate_weight(layer, tried.structure, moment=moment, sweeps=sweeps)
+    return approximate_weight(layer, tried.structure, moment=moment, sweeps=sweeps_for_outputs(layer_weight(layer)))
 
 
 def _even_batches(inputs: Inputs, at_once: int) -> list[Inputs]:

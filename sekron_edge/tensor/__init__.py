@@ -12,12 +12,14 @@ from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._gram import gram_matrix
 from sekron_edge.tensor._network import unfold
 from sekron_edge.tensor._order import ChannelOrder, order_channels
+from sekron_edge.tensor._output_split import OutputSplit, outputs_factor
 from sekron_edge.tensor._refine import refine
 from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
 __all__ = [
     "ChannelOrder",
     "FactorizedTensor",
+    "OutputSplit",
     "Spectrum",
     "check_weight",
     "decompose_tensor",
@@ -25,6 +27,7 @@ __all__ = [
     "gram_matrix",
     "order_channels",
     "orthogonal_split",
+    "outputs_factor",
     "refine",
     "spectrum",
     "to_tensorly",

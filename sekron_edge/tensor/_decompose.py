@@ -13,6 +13,7 @@ from sekron_edge.structure import Coupling, Shape, Structure
 from sekron_edge.tensor import _direct
 from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import arranged, core_shape, from_cores, unfold
+from sekron_edge.tensor._output_split import OutputSplit, outputs_factor
 from sekron_edge.tensor._refine import refine
 
 _DIRECT: dict[Coupling, Callable[[Tensor, Sequence[int]], list[Tensor]]] = {
@@ -56,7 +57,8 @@ def decompose_tensor(
     """Decompose ``weight`` by ``structure``.
 
     ============  ==================================================================================
-    two factors   truncated SVD: the optimum (Eckart and Young 1936)
+    two factors   truncated SVD: the optimum (Eckart and Young 1936); with ``sigma`` as well, if one factor has the
+                  first mode whole and nothing else (`OutputSplit`)
     ``full``      SVDs of one right factor after another (SeKron), then alternating least squares
     ``chain``     TT-SVD: within sqrt(S - 1) of the optimum; with three factors also a step of HOOI
     ``star``      HOOI
@@ -71,7 +73,8 @@ def decompose_tensor(
         sigma: ``E[x x^T]`` over the vectors that the weight is multiplied with, ``(n, n)``, n the product of all modes
             but the first. With it, the factors are refined for the error of the layer's output.
         sweeps: Sweeps of refinement: for the output with ``sigma``, else for the weight. None: as many as pay for this
-            coupling, fewer for large ranks; with ``sigma`` up to 10, fewer for large tensors.
+            coupling, fewer for large ranks; with ``sigma`` up to 10, fewer for large tensors. What is optimal in
+            closed form takes none.
 
     Returns:
         Factors of the weight's dtype, on its device.
@@ -84,10 +87,14 @@ def decompose_tensor(
     if structure.shape != tuple(weight.shape):
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)
-    factors = unrefined(weight.detach().double(), structure)
     if torch.count_nonzero(weight) == 0:
         # Iterations would keep the random values that they start from.
-        return FactorizedTensor(structure, tuple(torch.zeros_like(v, dtype=weight.dtype) for v in factors.values))
+        zeros = unrefined(weight.detach().double(), structure).values
+        return FactorizedTensor(structure, tuple(torch.zeros_like(value, dtype=weight.dtype) for value in zeros))
+    outputs = outputs_factor(structure)
+    if sigma is not None and outputs is not None:
+        return _split_for_outputs(weight.detach().double(), structure, sigma.double(), outputs, weight.dtype)
+    factors = unrefined(weight.detach().double(), structure)
     if sigma is None and sweeps is not None:
         for_weight = sweeps
     elif _is_split(structure):
@@ -101,6 +108,20 @@ def decompose_tensor(
         for_output = max(1, min(_SWEEPS_FOR_OUTPUTS, affordable)) if sweeps is None else sweeps
         factors = refine(factors, weight, sigma=sigma, sweeps=for_output)
     return FactorizedTensor(structure, tuple(value.to(weight.dtype) for value in factors.values))
+
+
+def _split_for_outputs(
+    weight: Tensor, structure: Structure, sigma: Tensor, outputs: int, dtype: torch.dtype
+) -> FactorizedTensor:
+    ranks = structure.sizes
+    cores = list(OutputSplit(weight, weight.flatten(1) @ sigma).factors(prod(ranks)))
+    if outputs == 1:
+        cores.reverse()
+    arranged_cores = [
+        arranged(core.reshape(*ranks, -1), structure.labels, factor.labels)
+        for core, factor in zip(cores, structure.factors, strict=True)
+    ]
+    return from_cores(structure, arranged_cores, dtype)
 
 
 def unrefined(weight: Tensor, structure: Structure, *, vectors: Sequence[Tensor] | None = None) -> FactorizedTensor:

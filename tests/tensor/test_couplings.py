@@ -130,14 +130,28 @@ def test_with_a_moment_the_outputs_error_is_lower_than_without(name: str) -> Non
     assert output_error(aware, weight, sigma) < output_error(plain, weight, sigma)
 
 
-def test_the_moments_optimum_is_reached_where_it_is_known() -> None:
-    # For a split between the first mode and the rest it is the SVD of W Sigma^(1/2).
-    weight, sigma = kernel(), moment(36)
-    structure = full([(6, 1, 1, 1), (1, 4, 3, 3)], [2])
-    values = torch.linalg.svdvals(weight.flatten(1) @ torch.linalg.cholesky(sigma))
-    optimum = float(values[2:].square().sum().sqrt())
-    aware = decompose_tensor(weight, structure, sigma, sweeps=60)
-    assert output_error(aware, weight, sigma) == pytest.approx(optimum, rel=1e-3)
+@pytest.mark.parametrize("shape", [SHAPE, (40, 4, 3, 3), (40, 36)])
+@pytest.mark.parametrize("outputs_first", [True, False])
+@given(seed=st.integers(0, 2**31), rank=st.integers(1, 6))
+@settings(max_examples=8, deadline=None)
+def test_the_split_between_outputs_and_inputs_is_the_optimum(
+    shape: tuple[int, ...], outputs_first: bool, seed: int, rank: int
+) -> None:
+    """That of ``W Sigma^(1/2)`` by Eckart and Young; more outputs than inputs, and inputs that never occur, too."""
+    weight, sigma = kernel(shape, seed), moment(36, seed % 1000)
+    sigma[:5], sigma[:, :5] = 0, 0
+    values, vectors = torch.linalg.eigh(sigma)
+    singular = torch.linalg.svdvals(weight.flatten(1) @ vectors * values.clamp_min(0).sqrt())
+    ones = tuple(1 for _ in shape[1:])
+    factors = [(shape[0], *ones), (1, *shape[1:])]
+    structure = full(factors if outputs_first else factors[::-1], [rank])
+    found = decompose_tensor(weight, structure, sigma)
+    optimum = float(singular[rank:].square().sum().sqrt())
+    assert output_error(found, weight, sigma) == pytest.approx(optimum, rel=1e-6, abs=1e-6 * float(singular[0]))
+    left, right = (torch.linalg.vector_norm(value) for value in found.values)
+    torch.testing.assert_close(left, right)
+    again = refine(found, weight, sigma=sigma, sweeps=3)
+    assert output_error(again, weight, sigma) == pytest.approx(optimum, rel=1e-6, abs=1e-6 * float(singular[0]))
 
 
 @names
