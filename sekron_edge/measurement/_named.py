@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sekron_edge.arguments import require
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import ConfigError
 from sekron_edge.measurement._conditions import Conditions
@@ -67,6 +68,7 @@ def measure(
         ConfigError: If there is no such device.
         DeviceError: If the runtime cannot run there, crashes, or takes too long.
     """
+    require(artifact, Artifact, "artifact", "what sekron_edge.export returned")
     conditions = Conditions(
         runs=runs,
         warmup=warmup,

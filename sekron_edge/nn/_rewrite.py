@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from sekron_edge.arguments import require, shown
 from sekron_edge.errors import ConfigError, RankError, StructureError, UnsupportedLayerError
+from sekron_edge.nn._admission import admitted
 from sekron_edge.nn._geometry import TransposedConvolution, joined_weight, layer_weight
 from sekron_edge.nn._layers import factorize_layer
 from sekron_edge.structure import Shape, Structure
@@ -74,18 +76,22 @@ def replace_layers(
     """Return a copy of ``model`` whose named layers compute with factors of their weights.
 
     Args:
-        model: Left untouched.
+        model: Left untouched. What ``torch.compile`` and DataParallel put around it is off; names are those inside.
         structures: The structure of one group's weight, by layer name. Adjacent pointwise factors are merged wherever
             the product has no more values.
         moments: ``E[x x^T]`` of layers' inputs, by name, as `input_moments` returns them. The factors of these layers
             are refined for the error of the layer's output, the others for that of the weight.
 
     Raises:
-        ConfigError: If the model has no layer of that name.
+        ConfigError: If the model has no layer of that name, or an argument is of the wrong type.
         UnsupportedLayerError: If a layer cannot be factorized; names it.
         StructureError: If a structure is not of its layer's shape; names the layer.
         RankError: If a rank exceeds the layer's; names the layer.
     """
+    require(structures, Mapping, "structures", "a dict from layers' names to structures")
+    for name, structure in structures.items():
+        require(structure, Structure, f"the structure of layer {name!r}", "a sekron_edge.Structure")
+    model = admitted(model)
 
     def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
         groups = _decomposed(layer, structure, (moments or {}).get(name))
@@ -106,6 +112,9 @@ def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape],
         UnsupportedLayerError: If a weight is not finite; names the layer.
         StructureError: If a structure is not of its layer's shape.
     """
+    if not callable(structure_for):
+        raise ConfigError(f"structure_for must be a function of a layer; got {shown(structure_for)}")
+    model = admitted(model)
     layers, _ = supported_layers(model)
     structures = {}
     for name, layer in layers.items():

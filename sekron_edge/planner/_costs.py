@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ from sekron_edge.structure import Factor, Shape, Structure
 _WRITING = (Conv, ConvTranspose, Linear, MatMul, Permute)
 
 
+@runtime_checkable
 class CostModel(Protocol):
     """The planner's view of a device and a runtime: the time of operations, and the origin of that figure."""
 

@@ -10,15 +10,18 @@ from math import prod
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from sekron_edge.arguments import require
+from sekron_edge.arguments import require, require_names
 from sekron_edge.budget import Budget, LayerCost, planned_resource, total
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError, UnsupportedLayerError
 from sekron_edge.nn import (
     OperationGraph,
     admitted,
+    exportable,
+    exportable_inputs,
     expose_layers,
     layer_weight,
     operations,
+    outputs_for,
     replace_layers,
     supported_layers,
 )
@@ -40,7 +43,7 @@ from sekron_edge.planner._families import DENSE
 from sekron_edge.planner._plan import LayerChoice, Plan
 from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.planner._solver import solve
-from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
+from sekron_edge.primitives import WEIGHT_BYTES, WEIGHTS_ALONE, FileCosts
 from sekron_edge.pytrees import Inputs, batches
 from sekron_edge.structure import Factor, Structure
 from sekron_edge.threads import each_on_a_thread
@@ -256,10 +259,21 @@ def score(
         selection: The layers that may be compressed.
 
     Raises:
-        ConfigError: If a pattern of the selection is no layer's name.
+        ConfigError: If a pattern of the selection is no layer's name, an argument is of the wrong type, or the model
+            does not take the inputs.
         UnsupportedLayerError: If a layer's weights are not finite; names it.
         ExportError: If the model cannot be traced.
     """
+    require(cost_model, CostModel, "cost_model", "a latency model, or another sekron_edge.planner.CostModel")
+    if precision not in WEIGHT_BYTES:
+        raise ConfigError(f"precision must be one of {', '.join(WEIGHT_BYTES)}; got {precision!r}")
+    if families is not None:
+        require_names(families, "families", "tucker2")
+    model = exportable(model)
+    example_inputs = exportable_inputs(example_inputs, model)
+    outputs_for(model, example_inputs)  # says what is wrong with the inputs
+    if calibration is not None:
+        calibration = exportable_inputs(calibration, model)
     target = Pricing(cost_model, precision, file_costs)
     calibrated = None if calibration is None else Calibration(model, calibration)
     (scores,) = score_for_all(

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sekron_edge.arguments import require
 from sekron_edge.errors import StructureError, UnsupportedLayerError
 from sekron_edge.structure import Coupling, Shape, Structure
 from sekron_edge.tensor import _direct
@@ -83,7 +84,10 @@ def decompose_tensor(
         StructureError: If the shapes differ.
         RankError: If a rank exceeds the tensor's.
         UnsupportedLayerError: If the weight is empty or not finite.
+        ConfigError: If an argument is of the wrong type.
     """
+    require(weight, Tensor, "weight", "a tensor")
+    require(structure, Structure, "structure", "a sekron_edge.Structure")
     if structure.shape != tuple(weight.shape):
         raise StructureError(f"the structure is for {structure.shape}, the tensor has {tuple(weight.shape)}")
     check_weight(weight)

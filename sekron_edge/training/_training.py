@@ -84,7 +84,7 @@ def train(
         raise ConfigError(
             f"task {task.name!r} has no loss to train on: give the model's weights, or a task with labels and a loss"
         )
-    return _fit(model, None, task, config or TrainConfig(), checkpoints, resume, progress)
+    return _fit(in_single(admitted(model)), None, task, config or TrainConfig(), checkpoints, resume, progress)
 
 
 def finetune(
@@ -104,6 +104,7 @@ def finetune(
     Neither model is modified.
     """
     require_task(task)
+    student, teacher = (in_single(admitted(model)) for model in (student, teacher))
     return _fit(student, teacher, referenced(task, teacher), config or FinetuneConfig(), checkpoints, resume, progress)
 
 

@@ -16,6 +16,7 @@ import sekron_edge as se
 from sekron_edge.errors import ConfigError, DataError, SekronEdgeError
 from sekron_edge.nn import unmerged_blocks
 from sekron_edge.training import finetune, train
+from tests.cost_models import MacsAreTime
 
 
 class Samples(Dataset[Tensor]):
@@ -82,12 +83,47 @@ OTHERS: dict[str, tuple[Callable[[], object], str]] = {
     "export to nothing": (lambda: se.export(MODEL, X, format="litert", out=None), "out must be a folder"),  # type: ignore[arg-type]
 }
 
+COST: Any = MacsAreTime()
+OTHERS |= {
+    "score without a model": (lambda: se.score(cast(Any, None), X, COST), "must give a torch.nn.Module"),
+    "score without inputs": (lambda: se.score(MODEL, None, COST), "inputs of Linear must hold a tensor"),
+    "score other inputs": (lambda: se.score(MODEL, torch.ones(1, 5), COST), r"does not take inputs of shape \(1, 5\)"),
+    "score without costs": (lambda: se.score(MODEL, X, cast(Any, None)), "cost_model must be a latency model"),
+    "score in no precision": (lambda: se.score(MODEL, X, COST, precision="int3"), "precision must be one of fp32, "),
+    "score one family": (lambda: se.score(MODEL, X, COST, families="cp"), r'families must be a list .*\["tucker2"\]'),
+    "factorize": (lambda: se.factorize(MODEL, cast(Any, 3)), "structure_for must be a function of a layer; got int 3"),
+    "factorize by rank": (
+        lambda: se.factorize(nn.Sequential(MODEL), cast(Any, lambda *_: 3)),
+        "the structure of layer '0' must be a sekron_edge.Structure; got int 3",
+    ),
+    "replace": (lambda: se.replace_layers(MODEL, cast(Any, ["0"])), "structures must be a dict from layers' names"),
+    "decompose a tensor": (
+        lambda: se.decompose_tensor(torch.ones(2, 2), cast(Any, 1)),
+        "must be a sekron_edge.Structure",
+    ),
+    "measure": (
+        lambda: se.measure(cast(Any, "m.tflite")),
+        "artifact must be what sekron_edge.export returned; got str",
+    ),
+}
+
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_arguments_of_another_kind_are_refused(kind: str) -> None:
     call, said = OTHERS[kind]
     with pytest.raises(ConfigError, match=said):
         call()
+
+
+def test_models_are_scored_and_distilled_in_other_precisions_and_wrappers() -> None:
+    double = nn.DataParallel(nn.Sequential(nn.Linear(4, 4)).double())
+    plan = se.score(double, X, COST, calibration=torch.rand(8, 4)).plan(
+        se.Budget(macs="0.6x"), profile="host", runtime="litert"
+    )
+    small = se.decompose(double, plan)
+    assert [layer.name for layer in plan.layers] == ["0"]
+    tuned = finetune(small, double, TASK, config=se.FinetuneConfig(epochs=1, threads=1), progress=False)
+    assert {parameter.dtype for parameter in tuned.parameters()} == {torch.float32}
 
 
 TASKS: dict[str, tuple[Any, str]] = {
