@@ -6,7 +6,7 @@ Each function has the arguments of its operator. It returns ``NotImplemented`` w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import floor, pi, prod
+from math import floor, isclose, pi, prod
 from typing import Any
 
 import torch
@@ -472,12 +472,17 @@ def largest_of_parts(x: Tensor, output_size: Sequence[int]) -> Any:
 
 
 def nearest_of_no_multiple(x: Tensor, output_size: Any, scale_factors: Any) -> Any:
-    """``upsample_nearest`` where a size is no multiple: which point Core ML then takes is not documented."""
+    """``upsample_nearest`` by factors that are no whole numbers: which point Core ML then takes is not documented."""
     sizes = [_resized(size, place, output_size, scale_factors) for place, size in enumerate(x.shape[2:])]
-    if all(out % size == 0 for (out, _), size in zip(sizes, x.shape[2:], strict=True)):
+    if all(
+        out % size == 0 and isclose(out * scale, size) for (out, scale), size in zip(sizes, x.shape[2:], strict=True)
+    ):
         return NotImplemented
     for axis, (out, scale) in enumerate(sizes, start=2):
-        places = torch.clamp(torch.floor(torch.arange(out, dtype=torch.float32) * scale), max=x.shape[axis] - 1)
+        size = x.shape[axis]
+        # Over two axes PyTorch passes over the factor where a size stays or doubles, over one it does not.
+        step = size / out if len(sizes) == 2 and out in (size, 2 * size) else scale
+        places = torch.clamp(torch.floor(torch.arange(out, dtype=torch.float32) * step), max=size - 1)
         x = x.index_select(axis, places.to(torch.int32))
     return x
 
@@ -487,10 +492,12 @@ def linear_by_factors(x: Tensor, output_size: Any, align_corners: bool, scale_fa
     if align_corners or output_size is not None:
         return NotImplemented
     sizes = [_resized(size, place, None, scale_factors) for place, size in enumerate(x.shape[2:])]
-    if all(out * scale == size for (out, scale), size in zip(sizes, x.shape[2:], strict=True)):
+    if all(isclose(out * scale, size) for (out, scale), size in zip(sizes, x.shape[2:], strict=True)):
         return NotImplemented
     for axis, (out, scale) in enumerate(sizes, start=2):
         size = x.shape[axis]
+        if out == size:
+            continue  # PyTorch leaves such an axis as it is
         places = torch.clamp((torch.arange(out, dtype=x.dtype) + 0.5) * scale - 0.5, 0, size - 1)
         apart = torch.abs(places - torch.arange(size, dtype=x.dtype).unsqueeze(1))
         mixed = torch.clamp(1 - apart, min=0)  # each new point is made of the two beside it

@@ -225,6 +225,36 @@ def test_windows_that_reach_beyond_the_image_are_the_same(
 
 
 @given(
+    size=st.integers(3, 9), kernel=st.integers(1, 3), stride=st.integers(1, 4), cut=st.integers(0, 1),
+    hole=st.integers(1, 2),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_largest_values_without_windows_behind_the_image_are_the_same(
+    size: int, kernel: int, stride: int, cut: int, hole: int
+) -> None:
+    cut = min(cut, kernel // 2)
+    if hole * (kernel - 1) + 1 > size:
+        return
+    x = -torch.rand(1, 2, size, size + 1)
+    found = plain.largest_of_windows(x, kernel, stride, cut, hole, True)
+    if found is not NotImplemented:
+        torch.testing.assert_close(found, F.max_pool2d(x, kernel, stride, cut, hole, True))
+
+
+@given(factors=st.lists(st.floats(0.4, 3), min_size=1, max_size=2))
+@settings(max_examples=60, deadline=None)
+def test_resizing_by_any_factor_is_the_same(factors: list[float]) -> None:
+    x = torch.randn(1, 2, *[7, 5][: len(factors)])
+    linear = plain.linear_by_factors(x, None, False, factors)
+    mode = ["linear", "bilinear"][len(factors) - 1]
+    if linear is not NotImplemented:
+        torch.testing.assert_close(linear, F.interpolate(x, scale_factor=factors, mode=mode), rtol=1e-4, atol=1e-5)
+    near = plain.nearest_of_no_multiple(x, None, factors)
+    if near is not NotImplemented:
+        torch.testing.assert_close(near, F.interpolate(x, scale_factor=factors, mode="nearest"))
+
+
+@given(
     depth=st.integers(3, 5),
     kernel=sizes,
     stride=sizes,
