@@ -182,8 +182,7 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
             raise ExportError(f"ethos-u: Vela took longer than {_LONGEST_S:g} s for {before.name}") from error
         written, summaries = list(folder.glob("*_vela.tflite")), list(folder.glob("*_summary_*.csv"))
         if done.returncode or not written or not summaries:
-            said = (done.stdout + done.stderr)[-_SAID:]
-            raise ExportError(f"ethos-u: Vela could not compile {before.name}:\n{said}")
+            raise ExportError(f"ethos-u: Vela could not compile {before.name}: {_said(done.stdout + done.stderr)}")
         content = written[0].read_bytes()
         with summaries[0].open(newline="") as lines:
             summary = next(csv.DictReader(lines))
@@ -206,6 +205,13 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
         ),
         on_cpu=left_to_the_cpu(after.main),
     )
+
+
+def _said(output: str) -> str:
+    """Return the end of what Vela said; of a traceback the error alone."""
+    if "Traceback (most recent call last)" in output:
+        return f"it fails with {output.strip().splitlines()[-1]}"
+    return output[-_SAID:].strip()
 
 
 def _bytes(kibibytes: str) -> int:

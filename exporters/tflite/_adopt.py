@@ -23,8 +23,10 @@ def inputs_and_outputs(file: TFLiteFile, path: Path) -> tuple[list[TensorSpec], 
     """Return inputs and outputs with their axes as they are in the file.
 
     Raises:
-        ExportError: If one is of no type that arrays have, or of no fixed shape; names it.
+        ExportError: If one is of no type that arrays have, or of no fixed shape; names it. If there is no output.
     """
+    if not file.main.outputs:
+        raise ExportError(f"{path} gives no output, so nothing of what it computes is of use: convert the model again")
     return _specs(file.main, file.main.inputs, "input", path), _specs(file.main, file.main.outputs, "output", path)
 
 

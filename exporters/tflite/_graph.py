@@ -42,6 +42,7 @@ class Tensor:
         shape: Empty where the file states none, as for handles.
         kind: Of its values, as the schema calls it: ``INT8``.
         data: Its bytes if it is constant.
+        sparse: Whether its bytes are those of a few of its values.
         variable: Whether it keeps its values from one inference to the next.
         quantization: Where one scale holds for all values.
     """
@@ -51,6 +52,7 @@ class Tensor:
     shape: tuple[int, ...]
     kind: str
     data: npt.NDArray[np.uint8] | None
+    sparse: bool
     variable: bool
     quantization: Quantization | None
 
@@ -120,6 +122,11 @@ class Graph:
                     return tensor
             written.update(() if operator is None else operator.outputs)
         return None
+
+    def cut_short(self) -> Tensor | None:
+        """Return a constant that has less bytes than its shape says; None if there is none."""
+        dense = (tensor for tensor in self.tensors if tensor.data is not None and not tensor.sparse)
+        return next((one for one in dense if one.data is not None and len(one.data) < one.size_bytes), None)
 
     def text(self, place: int) -> str:
         """Name an operator for people: what it is, where it stands, the tensor that it writes."""
@@ -226,6 +233,7 @@ class _Reader:
             shape=tuple(map(int, _listed(tensor.shape))),
             kind=self._kinds.get(tensor.type, f"type {tensor.type}"),
             data=self._data(tensor.buffer),
+            sparse=tensor.sparsity is not None,
             variable=bool(tensor.isVariable),
             quantization=_quantization(tensor.quantization),
         )

@@ -7,6 +7,7 @@ nothing of sekron-edge, so that it starts at once.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 import os
@@ -17,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import flatbuffers
 import numpy as np
 
 _STEP = 16
@@ -48,10 +50,12 @@ class ArenaSearch:
     Attributes:
         least: The smallest arena that the model ran in; 0 if it ran in none.
         attempt: The one in that arena, or in the largest that was tried; with what the runtime recorded of it.
+        crashed_at: Place of the operator without which, and all behind it, that attempt would not have crashed.
     """
 
     least: int
     attempt: Attempt
+    crashed_at: int | None = None
 
 
 def attempt(content: bytes, size: int, *, recorded: bool = False) -> Attempt:
@@ -93,19 +97,22 @@ def _run_and_exit(content: bytes, size: int, spoken: IO[bytes], *, recorded: boo
 def _run(content: bytes, size: int, *, recorded: bool) -> None:
     from tflite_micro.python.tflite_micro import runtime
 
+    graph = _schema().Model.GetRootAs(content, 0).Subgraphs(0)
     interpreter = runtime.Interpreter.from_bytes(content, arena_size=size)
-    for index, detail in enumerate(_inputs(interpreter, content)):
+    for index in range(graph.InputsLength()):
+        detail = interpreter.get_input_details(index)
         interpreter.set_input(np.zeros(detail["shape"], detail["dtype"]), index)
     interpreter.invoke()
+    for index in range(graph.OutputsLength()):
+        interpreter.get_output(index)
     if recorded:
         interpreter.print_allocations()
 
 
-def _inputs(interpreter: Any, content: bytes) -> list[dict[str, Any]]:
-    from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+def _schema() -> Any:
+    from tflite_micro.tensorflow.lite.micro.python import schema_py_generated
 
-    count = schema.Model.GetRootAs(content, 0).Subgraphs(0).InputsLength()
-    return [interpreter.get_input_details(index) for index in range(count)]
+    return schema_py_generated
 
 
 def search(content: bytes) -> ArenaSearch:
@@ -113,7 +120,7 @@ def search(content: bytes) -> ArenaSearch:
     high = _FIRST
     while not (found := attempt(content, high)).ran:
         if found.signal == signal.SIGALRM or high == _LARGEST:
-            return ArenaSearch(least=0, attempt=found)
+            return ArenaSearch(least=0, attempt=found, crashed_at=_crashing_operator(content, high, found))
         high *= 2
     low = 0
     while high - low > _STEP:
@@ -123,6 +130,25 @@ def search(content: bytes) -> ArenaSearch:
         else:
             low = middle
     return ArenaSearch(least=high, attempt=attempt(content, 2 * high + _FIRST, recorded=True))
+
+
+def _crashing_operator(content: bytes, size: int, whole: Attempt) -> int | None:
+    """Find the last operator of the shortest part of a model that crashes as the whole does; None where none does."""
+    if whole.signal in (None, signal.SIGALRM):
+        return None
+    schema = _schema()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    operators = graph.operators or []
+
+    def crashes(count: int) -> bool:
+        graph.operators = operators[:count]
+        builder = flatbuffers.Builder(len(content))
+        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+        return attempt(bytes(builder.Output()), size).signal is not None
+
+    count = bisect.bisect_left(range(len(operators) + 1), True, key=crashes)
+    return count - 1 if 0 < count <= len(operators) else None
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sekron_edge import files
 from sekron_edge.artifacts import Arena, Array, Artifact, Availability, Precision, Sdk, Snippet, TensorSpec, reading
+from sekron_edge.errors import ExportError
 
 from ..tflite._adopt import inputs_and_outputs
 from ..tflite._convert import FILE_COSTS, write_tflite
@@ -148,11 +149,18 @@ class TFLMSession:
         self.runtime_version = version("tflite-micro")
         with reading(path, "TensorFlow Lite Micro", (RuntimeError,)):
             self._interpreter = runtime.Interpreter.from_bytes(model_content(path), arena_size=arena_bytes)
-        self._outputs = len(file.main.outputs)
+        self._path, self._outputs = path, len(file.main.outputs)
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Run once, in the artifact's own layout."""
-        for index, value in enumerate(inputs):
-            self._interpreter.set_input(value, index)
-        self._interpreter.invoke()
-        return tuple(np.array(self._interpreter.get_output(index)) for index in range(self._outputs))
+        """Run once, in the artifact's own layout.
+
+        Raises:
+            ExportError: If the interpreter fails on these inputs.
+        """
+        try:
+            for index, value in enumerate(inputs):
+                self._interpreter.set_input(value, index)
+            self._interpreter.invoke()
+            return tuple(np.array(self._interpreter.get_output(index)) for index in range(self._outputs))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ExportError(f"{self._path} does not run in TensorFlow Lite Micro on these inputs: {error}") from error

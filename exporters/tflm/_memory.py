@@ -24,6 +24,8 @@ _KERNELS = "TFLM's reference kernels on 64 bits"
 _MARGIN = 0.05
 _LONGEST_S = 600.0
 _SAID = 400
+# Where TensorFlow Lite Micro's own compression writes how the bytes of constants are to be read.
+_COMPRESSED = "COMPRESSION_METADATA"
 _SEARCH, _ATTEMPT = TypeAdapter(ArenaSearch), TypeAdapter(Attempt)
 
 
@@ -38,7 +40,8 @@ def tested_arena(path: Path) -> Arena:
     _require_runnable(file, path)
     found = _SEARCH.validate_json(_answer(path))
     if not found.least:
-        raise ExportError(f"tflm: {path.name} {_why(found.attempt, file)}")
+        where = "" if found.crashed_at is None else f" in {file.main.text(found.crashed_at)}"
+        raise ExportError(f"tflm: {path.name} {_why(found.attempt, file, where)}")
     head = re.findall(r"Arena allocation head (\d+)", found.attempt.said)
     return Arena(
         least_bytes=found.least,
@@ -79,6 +82,12 @@ def _require_runnable(file: TFLiteFile, path: Path) -> None:
             f"tflm: {path.name} has constants beyond the model itself, where TensorFlow Lite Micro does not look; "
             "convert it again with its buffers inside"
         )
+    short = None if _COMPRESSED in file.metadata else next(filter(None, (one.cut_short() for one in file.graphs)), None)
+    if short is not None:
+        raise ExportError(
+            f"tflm: {path.name} is damaged: the constant {short} has less than the {short.size_bytes:,} bytes that its "
+            "shape says; convert it again"
+        )
     unwritten = next(filter(None, (graph.unwritten() for graph in file.graphs)), None)
     if unwritten is not None:
         raise ExportError(
@@ -106,7 +115,7 @@ def _answer(path: Path, *arguments: str) -> str:
     return answer
 
 
-def _why(attempt: Attempt, file: TFLiteFile) -> str:
+def _why(attempt: Attempt, file: TFLiteFile, where: str = "") -> str:
     """Say why a model did not run, and what to do."""
     missing = set(re.findall(r"registration from op code (\w+)", attempt.said))
     if "CUSTOM" in missing:
@@ -121,7 +130,7 @@ def _why(attempt: Attempt, file: TFLiteFile) -> str:
         return f"did not come to its end in {LONGEST_ATTEMPT_S} s on zeros: does a loop in it ever end?"
     if attempt.signal is not None:
         return (
-            f"ends TensorFlow Lite Micro with {signal.Signals(attempt.signal).name}, whatever the arena: the file is "
-            f"damaged, or holds a tensor that its operator's kernel does not expect. Convert it again. {said}"
-        )
+            f"ends TensorFlow Lite Micro with {signal.Signals(attempt.signal).name}{where}, whatever the arena: the "
+            f"file is damaged, or its operator's kernel does not expect such tensors. Convert it again. {said}"
+        ).rstrip()
     return f"does not run in TensorFlow Lite Micro, whatever the arena:\n{said}"

@@ -237,7 +237,8 @@ def _probes(path: Path) -> list[Probe]:
         artifact = Artifact.model_validate_json(description.read_bytes())
     except OSError as error:
         raise BundleError(
-            f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing"
+            f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing. "
+            "--format takes a .tflite that something else wrote"
         ) from error
     except ValidationError as error:
         raise BundleError(f"{description} does not describe an artifact; export the model again") from error

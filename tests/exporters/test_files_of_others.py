@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,25 @@ def without_weights(offset: int) -> FileOf:
     return file
 
 
+def with_short_weights() -> FileOf:
+    file = linear()
+    file.buffers[1].data = file.buffers[1].data[:5]
+    return file
+
+
+def adding_what_does_not_fit() -> FileOf:
+    """The interpreter takes it, and its kernel aborts."""
+    file = streaming()
+    file.graphs[0].tensors[3].shape = [1, 2]
+    return file
+
+
+def without_outputs() -> FileOf:
+    file = linear()
+    file.graphs[0].outputs = []
+    return file
+
+
 def reading(number: int) -> FileOf:
     file = linear()
     file.graphs[0].operators[0].inputs = [number, 2, -1]
@@ -160,6 +181,9 @@ REFUSED: dict[str, tuple[Callable[[], FileOf | bytes], str]] = {
     "handle outside": (of_handles, "input 0, tensor 0, is of the type RESOURCE"),
     "constants beside": (lambda: without_weights(4096), "constants beyond the model itself"),
     "no constants": (lambda: without_weights(0), r"reads tensor 2 \(3x4\), which is no constant"),
+    "constants cut short": (with_short_weights, r"tensor 2 \(3x4\) has less than the 12 bytes"),
+    "crash": (adding_what_does_not_fit, r"SIGABRT in ADD 3 writes tensor 3 \(1x2\), whatever the arena"),
+    "no output": (without_outputs, "gives no output"),
     "no such tensor": (lambda: reading(9), "9 stands for nothing"),
     "input left out": (lambda: reading(-1), r"(?s)does not run.*FULLY_CONNECTED \(number 0\) failed to prepare"),
     "no graph": (FileOf, "has no graph"),
@@ -173,3 +197,41 @@ def test_what_it_cannot_run_is_one_error_that_says_why(kind: str, tmp_path: Path
     made, said = REFUSED[kind]
     with pytest.raises(ExportError, match=said):
         adopted(tmp_path, made())
+
+
+def mutated(file: FileOf, chosen: random.Random) -> FileOf:
+    """Change one number in a graph: a size, a type, or which tensor is read or written."""
+    graph = chosen.choice(file.graphs)
+    tensor, operator = chosen.choice(graph.tensors), chosen.choice(graph.operators)
+    wrong = chosen.choice([-1, 0, 1, 3, 17, 1 << 16, (1 << 31) - 1])
+    what = chosen.choice(["shape", "kind", "inputs", "outputs"])
+    if what == "shape" and tensor.shape:
+        tensor.shape[chosen.randrange(len(tensor.shape))] = wrong
+    elif what == "inputs" and operator.inputs:
+        operator.inputs[chosen.randrange(len(operator.inputs))] = chosen.randrange(-1, len(graph.tensors))
+    elif what == "outputs" and operator.outputs:
+        operator.outputs[chosen.randrange(len(operator.outputs))] = chosen.randrange(len(graph.tensors))
+    else:
+        tensor.type = chosen.randrange(20)
+    return file
+
+
+def damaged(content: bytes, chosen: random.Random) -> bytes:
+    """Change two bytes behind the header."""
+    changed = bytearray(content)
+    for _ in range(2):
+        changed[chosen.randrange(8, len(changed))] = chosen.randrange(256)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("made", [linear, streaming, depthwise, branches])
+def test_no_wrong_number_ends_in_anything_but_an_artifact_or_an_error(
+    made: Callable[[], FileOf], tmp_path: Path
+) -> None:
+    for seed in range(2):
+        chosen = random.Random(seed)
+        for content in (mutated(made(), chosen).content(), damaged(made().content(), chosen)):
+            with suppress(ExportError):
+                artifact = adopted(tmp_path, content)
+                assert present(artifact.arena).least_bytes > 0
+                get_exporter("tflm").load(artifact)
