@@ -436,14 +436,13 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 # What MIL documents, its letters named in order: nchw,nwhu->nchu and chw,whr->chr.
-_EQUATIONS = ("abcd,adce->abce", "abc,cbd->abd")
+_EQUATIONS = ("ijkl,ilkm->ijkm", "ijk,kjl->ijl")
 
 
 @operation("einsum")
 def _einsum(values: list[Tensor], equation: str) -> Tensor:
-    letters = {
-        letter: chr(ord("a") + place) for place, letter in enumerate(dict.fromkeys(filter(str.isalpha, equation)))
-    }
-    if "".join(letters.get(sign, sign) for sign in equation) not in _EQUATIONS:
+    letters = dict.fromkeys(filter(str.isalpha, equation))
+    ordered = equation.translate({ord(letter): chr(ord("i") + place) for place, letter in enumerate(letters)})
+    if ordered not in _EQUATIONS:
         raise OpenError(f"MIL takes nchw,nwhu->nchu and chw,whr->chr alone, got {equation}")
     return torch.einsum(equation, *values)
