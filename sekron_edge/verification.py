@@ -308,7 +308,8 @@ def _noise_like(real: Tensor, generator: torch.Generator) -> Tensor:
 def _of_other_phases(real: Tensor, generator: torch.Generator) -> Tensor:
     """Shift the phases of samples ``(batch, channels, *axes)``, alike in all channels; means stay."""
     axes, sizes = tuple(range(2, real.ndim)), real.shape[2:]
-    shifts = torch.fft.rfftn(torch.randn(len(real), 1, *sizes, generator=generator), dim=axes)
+    white = torch.randn(len(real), 1, *sizes, generator=generator, dtype=real.dtype)
+    shifts = torch.fft.rfftn(white, dim=axes)
     turned = shifts / shifts.abs().clamp_min(torch.finfo(real.dtype).tiny)
     turned[(..., *(0 for _ in sizes))] = 1
     noise: Tensor = torch.fft.irfftn(torch.fft.rfftn(real, dim=axes) * turned, s=sizes, dim=axes)
