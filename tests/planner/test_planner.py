@@ -134,6 +134,24 @@ def test_the_same_error_is_priced_by_what_it_does_to_the_models_output() -> None
     assert steps == [(1, 2), (2, 2)]
 
 
+def test_sensitivities_are_the_mean_over_batches_that_fit_in_memory() -> None:
+    model, x = Branches(), torch.randn(24, 4, 6, 6)
+    given = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
+    at_once, in_parts = Calibration(model, (x,)), Calibration(model, (x,))
+    in_parts.__dict__["at_once"] = 9  # three batches of eight
+    sizes = []
+
+    def moved(outputs: Tensor, reference: Tensor) -> Tensor:
+        sizes.append(len(outputs))
+        return (outputs - reference).square().mean()
+
+    whole, parts = (measure_sensitivity(given, each, divergence=moved) for each in (at_once, in_parts))
+    assert sizes == [24] * 2 + [8] * 6
+    for one, other in zip(whole.layers, parts.layers, strict=True):
+        expected = [candidate.predicted_loss for candidate in one.candidates]
+        assert [candidate.predicted_loss for candidate in other.candidates] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_dense_approximation_computes_what_the_factors_compute(scores: ModelScores) -> None:
     plan = scores.plan(Budget(macs="0.5x"), profile="host", runtime="litert")
     x = torch.randn(2, 3, 12, 12)
