@@ -16,6 +16,8 @@ _SECONDS_A_MAC = 1 / 1.5e10
 _SECONDS_A_VALUE = 1.2e-8
 _SECONDS_A_PHASE = 300.0
 _FEWEST_SAMPLES = 24
+# Of the run that moments take: a pass, and products of patches that take about as long as two.
+_PASSES_OF_MOMENTS = 3
 # Of the values that layers write for the samples that run at once.
 _BYTES_AT_ONCE = 1 << 30
 
@@ -64,7 +66,8 @@ class Calibration:
     def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:
         """Return ``E[x x^T]`` of layers' inputs, as `sekron_edge.nn.input_moments` does, for the layers that run.
 
-        Each is computed once, in one run of the model for all that are not known yet.
+        Each is computed once, in one run of the model for all that are not known yet, over as many samples as that run
+        can afford. Of fewer samples, more places each are looked at.
 
         Args:
             layers: Names of layers; a name that the model does not have is left out.
@@ -73,5 +76,6 @@ class Calibration:
         new = {name: modules[name] for name in layers if name in modules and name not in self._asked}
         if new:
             self._asked |= new.keys()
-            self._moments |= input_moments(self.model, self.inputs, new, at_once=self.at_once)
+            few = self.affordable(_PASSES_OF_MOMENTS)
+            self._moments |= input_moments(self.model, few, new, at_once=self.at_once)
         return {name: self._moments[name] for name in layers if name in self._moments}

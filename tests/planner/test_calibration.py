@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from sekron_edge.nn import input_moments
-from sekron_edge.planner import Calibration
+from sekron_edge.planner import Calibration, _calibration
+from sekron_edge.pytrees import batch_size
 
 
 class Counted(nn.Module):
@@ -44,3 +45,23 @@ def test_moments_do_not_depend_on_the_other_layers_that_are_asked_for(calibratio
     expected = input_moments(calibration.model, calibration.inputs, layers)
     alone = calibration.moments(["second"])["second"]
     assert torch.equal(alone, expected["second"])
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e9, 256), (1e-9, 24)])
+def test_a_phase_takes_as_many_samples_as_it_can_afford(
+    calibration: Calibration, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: int
+) -> None:
+    monkeypatch.setattr(_calibration, "_SECONDS_A_PHASE", seconds)
+    few = calibration.affordable(1)
+    assert batch_size(few) == expected
+    layers = {"first": calibration.model.get_submodule("first")}
+    found = calibration.moments(layers)["first"]
+    assert torch.equal(found, input_moments(calibration.model, few, layers)["first"])
+
+
+def test_twice_the_passes_take_half_the_samples(calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 1.0
+    monkeypatch.setattr(_calibration, "_SECONDS_A_VALUE", seconds / (4 * 14**2 + 2 * 12**2))  # the convolutions'
+    monkeypatch.setattr(_calibration, "_SECONDS_A_MAC", 0.0)
+    monkeypatch.setattr(_calibration, "_SECONDS_A_PHASE", 200 * seconds)
+    assert [batch_size(calibration.affordable(passes)) for passes in (1, 2, 4)] == [200, 100, 50]
