@@ -18,13 +18,14 @@ from sekron_edge.planner._families import (
     structure_families,
 )
 from sekron_edge.planner._frontier import budgets_to_least, frontier
+from sekron_edge.planner._model_scores import ModelScores
 from sekron_edge.planner._plan import (
     FrontierPoint,
     LayerChoice,
     Plan,
     SolverResult,
 )
-from sekron_edge.planner._scoring import ModelScores, decompose, score, score_for_all
+from sekron_edge.planner._scoring import decompose, score, score_for_all
 from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.planner._sensitivity import measure_sensitivity, with_sensitivity_of
 from sekron_edge.planner._solver import solve

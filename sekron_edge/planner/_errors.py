@@ -212,7 +212,7 @@ def output_errors(errors: WeightErrors, moment: Tensor, structures: Sequence[Str
         return [0.0 for _ in structures]
     # Truncating the last rank of SVDs cuts the last two factors short: one decomposition serves all last ranks. The
     # components that SeKron of three factors keeps depend on both of its ranks.
-    splits = [index for index, structure in enumerate(structures) if outputs_factor(structure) is not None]
+    splits = {index for index, structure in enumerate(structures) if outputs_factor(structure) is not None}
     optima = [OutputSplit(*pair) for pair in zip(weight, weighted, strict=True)] if splits else []
     families: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, structure in enumerate(structures):

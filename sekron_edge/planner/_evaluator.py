@@ -11,8 +11,8 @@ from sekron_edge.budget import Budget
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.nn import approximate_weight, replace_weights, supported_layers
 from sekron_edge.planner._calibration import Calibration
+from sekron_edge.planner._model_scores import ModelScores
 from sekron_edge.planner._plan import Plan
-from sekron_edge.planner._scoring import ModelScores
 from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches, call, concatenated
 from sekron_edge.structure import Structure
 from sekron_edge.threads import each_on_a_thread

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sekron_edge.budget import LATENCY, Budget, planned_resource
+from sekron_edge.planner._model_scores import ModelScores
 from sekron_edge.planner._plan import FrontierPoint
-from sekron_edge.planner._scoring import ModelScores
 
 # Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6

@@ -11,7 +11,7 @@ from sekron_edge.nn import BranchedRuns, approximate_weight, layer_weight
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores
 from sekron_edge.planner._errors import sweeps_for_outputs
-from sekron_edge.planner._scoring import ModelScores
+from sekron_edge.planner._model_scores import ModelScores
 from sekron_edge.pytrees import Inputs, Outputs, batch_size, batches
 
 # The tried candidate has at most this share of the dense layer's MACs.

@@ -117,15 +117,10 @@ def decompose_tensor(
 def _split_for_outputs(
     weight: Tensor, structure: Structure, sigma: Tensor, outputs: int, dtype: torch.dtype
 ) -> FactorizedTensor:
-    ranks = structure.sizes
-    cores = list(OutputSplit(weight, weight.flatten(1) @ sigma).factors(prod(ranks)))
+    cores = list(OutputSplit(weight, weight.flatten(1) @ sigma).factors(prod(structure.sizes)))
     if outputs == 1:
         cores.reverse()
-    arranged_cores = [
-        arranged(core.reshape(*ranks, -1), structure.labels, factor.labels)
-        for core, factor in zip(cores, structure.factors, strict=True)
-    ]
-    return from_cores(structure, arranged_cores, dtype)
+    return from_cores(structure, _of_split(structure, cores), dtype)
 
 
 def unrefined(weight: Tensor, structure: Structure, *, vectors: Sequence[Tensor] | None = None) -> FactorizedTensor:
@@ -172,10 +167,7 @@ def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | N
         return [tensor]
     if _is_split(structure):
         left, right = _direct.truncated_svd(tensor, prod(ranks), " x ".join(structure.labels))
-        return [
-            arranged(core.reshape(*ranks, -1), structure.labels, factor.labels)
-            for core, factor in zip((left.T, right), structure.factors, strict=True)
-        ]
+        return _of_split(structure, (left.T, right))
     if structure.coupling in _DIRECT:
         cores = _DIRECT[structure.coupling](tensor, ranks)
         return [
@@ -185,6 +177,14 @@ def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | N
     if structure.coupling != "diagonal":
         return _random(tensor, structure)
     return _vectors(tensor, structure, _unfolding_vectors(tensor) if vectors is None else vectors)
+
+
+def _of_split(structure: Structure, cores: Sequence[Tensor]) -> list[Tensor]:
+    """Return the two cores of a split, ``(rank, n_k)`` each, with the rank divided among the labels."""
+    return [
+        arranged(core.reshape(*structure.sizes, -1), structure.labels, factor.labels)
+        for core, factor in zip(cores, structure.factors, strict=True)
+    ]
 
 
 def _vectors(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor]) -> list[Tensor]:
