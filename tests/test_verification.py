@@ -22,13 +22,12 @@ from sekron_edge.verification import (
     TOLERANCES,
     Comparison,
     Tolerance,
-    _noise_like,
-    _of_other_phases,
-    _Tap,
     compare,
     score_artifact,
     verify,
 )  # fmt: skip
+from sekron_edge.verification._first_layer import Tap
+from sekron_edge.verification._noise import noise_like, of_other_phases
 from tests.narrowing import layer_at
 
 
@@ -171,7 +170,7 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(
 
 def test_noise_is_like_the_real_inputs_and_within_their_range() -> None:
     real = torch.rand(64, 3, 12, 12, generator=torch.Generator().manual_seed(0)) ** 8  # dark: as wide as it is bright
-    noise = _noise_like(real, torch.Generator().manual_seed(0))
+    noise = noise_like(real, torch.Generator().manual_seed(0))
     assert noise.shape == real.shape
     assert real.min() <= noise.min() < noise.max() <= real.max()
     assert noise.std() == pytest.approx(float(real.std()), rel=0.5)
@@ -182,7 +181,7 @@ def test_noise_is_like_the_real_inputs_and_within_their_range() -> None:
 def test_noise_like_images_has_their_means_and_spectra(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     real = torch.rand(2, 3, *sizes, generator=generator, dtype=torch.float64)
-    noise = _of_other_phases(real, generator)
+    noise = of_other_phases(real, generator)
     axes = tuple(range(2, real.ndim))
     spectra = [torch.fft.fftn(each, dim=axes).abs() for each in (real, noise)]
     torch.testing.assert_close(*spectra)
@@ -192,7 +191,7 @@ def test_noise_like_images_has_their_means_and_spectra(sizes: list[int], seed: i
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_layer_is_watched_by_all_tracers(strict: bool) -> None:
     model, x = network(), torch.randn(1, 3, 8, 8)
-    part = torch.export.export(_Tap(model, "1").eval(), (x,), strict=strict).module()
+    part = torch.export.export(Tap(model, "1").eval(), (x,), strict=strict).module()
     torch.testing.assert_close(part(x), model[:2](x))  # type: ignore[index]
 
 

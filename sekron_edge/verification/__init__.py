@@ -1,0 +1,15 @@
+"""Proof that an artifact computes what its PyTorch model computes, on real inputs and on noise."""
+
+from sekron_edge.verification._comparison import TOLERANCES, Check, Comparison, MetricPair, Tolerance, compare
+from sekron_edge.verification._verify import score_artifact, verify
+
+__all__ = [
+    "TOLERANCES",
+    "Check",
+    "Comparison",
+    "MetricPair",
+    "Tolerance",
+    "compare",
+    "score_artifact",
+    "verify",
+]

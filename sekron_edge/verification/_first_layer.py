@@ -1,0 +1,138 @@
+"""The first layer of which an artifact and its model differ."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sekron_edge import pytrees
+from sekron_edge.artifacts import Array, Artifact, batch_and_total, get_exporter, predict, whole_batches
+from sekron_edge.errors import ConfigError, ExportError
+from sekron_edge.nn import unfused_attention
+from sekron_edge.verification._comparison import Tolerance, compare
+
+
+class _Seen:
+    """Holds the output of a layer while a model runs. Tracers follow it, where they refuse hooks."""
+
+    output: Tensor | None = None
+
+
+class _Watched(nn.Module):
+    """In the place of a layer: calls it, and shows its output."""
+
+    def __init__(self, layer: nn.Module, seen: _Seen) -> None:
+        super().__init__()
+        self.layer = layer
+        self._seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the layer to those that look at its attributes."""
+        if name in self.__dict__["_modules"]:
+            return super().__getattr__(name)
+        return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.layer(*args, **kwargs)
+        if self._seen.output is None:
+            self._seen.output = output
+        return output
+
+
+class Tap(nn.Module):
+    """Returns the output of one layer of a model, at its first call."""
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval()
+        self._seen = _Seen()
+        self.model.set_submodule(layer, _Watched(self.model.get_submodule(layer), self._seen))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self._seen.output = None
+        self.model(*inputs)
+        output = self._seen.output
+        self._seen.output = None  # a tensor with a gradient could not be copied with the model
+        assert output is not None
+        return output
+
+
+def model_outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> list[Array]:
+    """Return a model's outputs; in batches of the artifact's size, if they are not one for each sample."""
+    evaluated = copy.deepcopy(model).eval()
+    shapes = [spec.torch_shape for spec in artifact.inputs]
+    size, total = batch_and_total(inputs, shapes)
+
+    def run(values: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad(), unfused_attention():
+            result = evaluated(*values)
+        return list(result) if isinstance(result, tuple) else [result]
+
+    results = run(inputs)
+    if total > size and any(not value.ndim or len(value) != total for value in results):
+        results = list(pytrees.concatenated([run(piece) for piece in whole_batches(inputs, shapes)]))
+    return [value.numpy() for value in results]
+
+
+def _layers(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """Return the leaves with one tensor as output, in the order in which they run; without those that do nothing."""
+    evaluated = copy.deepcopy(model).eval()
+    order: list[str] = []
+
+    def note(name: str, module: nn.Module, given: tuple[object, ...], output: object) -> None:
+        nothing = output is given[0] and not getattr(module, "inplace", False) if given else False
+        if isinstance(output, Tensor) and name not in order and not nothing:
+            order.append(name)
+
+    for name, module in evaluated.named_modules():
+        # A factorized layer's only child is its list of weights: the layer is the leaf.
+        children = [child for child in module.children() if not isinstance(child, nn.ParameterList)]
+        if name and not children and not isinstance(module, nn.ParameterList):
+            module.register_forward_hook(lambda own, given, output, name=name: note(name, own, given, output))
+    with torch.no_grad():
+        evaluated(*inputs)
+    return order
+
+
+def first_layer_that_differs(
+    artifact: Artifact,
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    allowed: Tolerance,
+    calibration: Sequence[Tensor] | None,
+    classes: int | None,
+) -> str:
+    """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
+    example = tuple(next(whole_batches(inputs, [spec.torch_shape for spec in artifact.inputs])))
+    exporter = get_exporter(artifact.format)
+
+    def differs(candidate: nn.Module) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"part{exporter.suffix}"
+            part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
+            actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
+        return not compare(model_outputs(candidate, inputs, artifact), actual, classes=classes).within(allowed)
+
+    try:
+        if not differs(model):
+            return "A fresh export of the model agrees: the file is damaged, or of another model; export it again."
+        layers = _layers(model, inputs)
+        low, high = 0, len(layers)
+        while low < high:
+            middle = (low + high) // 2
+            if differs(Tap(model, layers[middle])):
+                high = middle
+            else:
+                low = middle + 1
+    except (ConfigError, ExportError) as error:
+        return f"The layer could not be found: {error}"
+    if low == len(layers):
+        return "Every layer by itself agrees; the difference comes after the last one, in the model's own forward()."
+    kind = type(model.get_submodule(layers[low])).__name__
+    return f"The first layer that differs is {layers[low]!r} ({kind})."
