@@ -5,7 +5,7 @@ A model without such operators is converted as it is, through its own modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,82 +15,82 @@ from torch import fx, nn
 from sekron_edge.errors import ExportError
 from sekron_edge.nn import CapturedGraph, capture
 
-from . import _rewrites as plain
 from ._constants import fold_constants_, writes_constants
-from ._rewrites import Rewrite
+from ._plain import arithmetic, arrangement, convolution, pooling, resizing
 
 aten = torch.ops.aten
+Rewrite = Callable[..., Any]
 _Table = Mapping[torch._ops.OpOverload, Rewrite]
 
 # Known to none, or wrongly.
 _COMMON: _Table = {
-    aten.add.Tensor: plain.added,
-    aten.add_.Tensor: plain.added,
-    aten.sub.Tensor: plain.subtracted,
-    aten.sub_.Tensor: plain.subtracted,
-    aten.rsub.Tensor: plain.subtracted_from,
-    aten.rsub.Scalar: plain.subtracted_from,
-    aten.addmm.default: plain.matrix_added,
-    aten.baddbmm.default: plain.matrix_added,
-    aten.addcmul.default: plain.product_added,
-    aten.addcdiv.default: plain.quotient_added,
-    aten.lerp.Scalar: plain.interpolated,
-    aten.lerp.Tensor: plain.interpolated,
-    aten.pad.default: plain.padded,
-    aten.rrelu.default: plain.leaky_in_evaluation,
-    aten.avg_pool2d.default: plain.mean_of_windows,
-    aten.channel_shuffle.default: plain.shuffled_channels,
-    aten.unfold.default: plain.sliding,
-    aten.alias.default: plain.same,
-    aten.conv1d.padding: plain.convolution_that_keeps_the_size,
-    aten.conv2d.padding: plain.convolution_that_keeps_the_size,
+    aten.add.Tensor: arithmetic.added,
+    aten.add_.Tensor: arithmetic.added,
+    aten.sub.Tensor: arithmetic.subtracted,
+    aten.sub_.Tensor: arithmetic.subtracted,
+    aten.rsub.Tensor: arithmetic.subtracted_from,
+    aten.rsub.Scalar: arithmetic.subtracted_from,
+    aten.addmm.default: arithmetic.matrix_added,
+    aten.baddbmm.default: arithmetic.matrix_added,
+    aten.addcmul.default: arithmetic.product_added,
+    aten.addcdiv.default: arithmetic.quotient_added,
+    aten.lerp.Scalar: arithmetic.interpolated,
+    aten.lerp.Tensor: arithmetic.interpolated,
+    aten.pad.default: arrangement.padded,
+    aten.rrelu.default: arithmetic.leaky_in_evaluation,
+    aten.avg_pool2d.default: pooling.mean_of_windows,
+    aten.channel_shuffle.default: arrangement.shuffled_channels,
+    aten.unfold.default: arrangement.sliding,
+    aten.alias.default: arithmetic.same,
+    aten.conv1d.padding: convolution.convolution_that_keeps_the_size,
+    aten.conv2d.padding: convolution.convolution_that_keeps_the_size,
 }
 _COREML: _Table = {
-    aten.__and__.Tensor: plain.both,
-    aten.__or__.Tensor: plain.either,
-    aten.__xor__.Tensor: plain.one_of,
-    aten.trunc.default: plain.truncated,
-    aten.hardtanh.default: plain.clipped,
-    aten.hardtanh_.default: plain.clipped,
-    aten.celu.default: plain.celu,
-    aten.log_sigmoid.default: plain.log_sigmoid,
-    aten.rms_norm.default: plain.rms_norm,
-    aten.new_ones.default: plain.new_ones,
-    aten.adaptive_avg_pool3d.default: plain.mean_of_parts,
-    aten.upsample_nearest3d.vec: plain.nearest,
-    aten._upsample_nearest_exact1d.vec: plain.nearest_exact,
-    aten._upsample_nearest_exact2d.vec: plain.nearest_exact,
-    aten.upsample_trilinear3d.vec: plain.trilinear,
-    aten.upsample_bicubic2d.vec: plain.bicubic,
-    aten.cosine_similarity.default: plain.cosine,
-    aten.var.correction: plain.variance,
-    aten.std.correction: plain.deviation,
-    aten.var_mean.correction: plain.variance_and_mean,
+    aten.__and__.Tensor: arithmetic.both,
+    aten.__or__.Tensor: arithmetic.either,
+    aten.__xor__.Tensor: arithmetic.one_of,
+    aten.trunc.default: arithmetic.truncated,
+    aten.hardtanh.default: arithmetic.clipped,
+    aten.hardtanh_.default: arithmetic.clipped,
+    aten.celu.default: arithmetic.celu,
+    aten.log_sigmoid.default: arithmetic.log_sigmoid,
+    aten.rms_norm.default: arithmetic.rms_norm,
+    aten.new_ones.default: arrangement.new_ones,
+    aten.adaptive_avg_pool3d.default: pooling.mean_of_parts,
+    aten.upsample_nearest3d.vec: resizing.nearest,
+    aten._upsample_nearest_exact1d.vec: resizing.nearest_exact,
+    aten._upsample_nearest_exact2d.vec: resizing.nearest_exact,
+    aten.upsample_trilinear3d.vec: resizing.trilinear,
+    aten.upsample_bicubic2d.vec: resizing.bicubic,
+    aten.cosine_similarity.default: arithmetic.cosine,
+    aten.var.correction: arithmetic.variance,
+    aten.std.correction: arithmetic.deviation,
+    aten.var_mean.correction: arithmetic.variance_and_mean,
     aten.unsafe_split.Tensor: torch.split,
-    aten.avg_pool1d.default: plain.mean_of_spans,
-    aten.max_pool2d.default: plain.largest_of_windows,
-    aten.upsample_nearest1d.vec: plain.nearest_of_no_multiple,
-    aten.upsample_nearest2d.vec: plain.nearest_of_no_multiple,
-    aten.upsample_linear1d.vec: plain.linear_by_factors,
-    aten.upsample_bilinear2d.vec: plain.linear_by_factors,
-    aten.gelu.default: plain.gaussian,
-    aten.softplus.default: plain.smooth_maximum,
-    aten.topk.default: plain.sorted_largest,
-    aten.cumsum.default: plain.running_sum,
-    aten.instance_norm.default: plain.normalized_volumes,
+    aten.avg_pool1d.default: pooling.mean_of_spans,
+    aten.max_pool2d.default: pooling.largest_of_windows,
+    aten.upsample_nearest1d.vec: resizing.nearest_of_no_multiple,
+    aten.upsample_nearest2d.vec: resizing.nearest_of_no_multiple,
+    aten.upsample_linear1d.vec: resizing.linear_by_factors,
+    aten.upsample_bilinear2d.vec: resizing.linear_by_factors,
+    aten.gelu.default: arithmetic.gaussian,
+    aten.softplus.default: arithmetic.smooth_maximum,
+    aten.topk.default: arrangement.sorted_largest,
+    aten.cumsum.default: arithmetic.running_sum,
+    aten.instance_norm.default: arithmetic.normalized_volumes,
 }
 _EXECUTORCH: _Table = {
-    aten.conv3d.default: plain.convolution_over_three_axes,
-    aten.conv3d.padding: plain.convolution_over_three_axes,
-    aten.avg_pool3d.default: plain.mean_of_volumes,
-    aten.max_pool3d.default: plain.largest_of_volumes,
-    aten.adaptive_max_pool1d.default: plain.largest_of_parts,
-    aten.adaptive_max_pool2d.default: plain.largest_of_parts,
+    aten.conv3d.default: convolution.convolution_over_three_axes,
+    aten.conv3d.padding: convolution.convolution_over_three_axes,
+    aten.avg_pool3d.default: pooling.mean_of_volumes,
+    aten.max_pool3d.default: pooling.largest_of_volumes,
+    aten.adaptive_max_pool1d.default: pooling.largest_of_parts,
+    aten.adaptive_max_pool2d.default: pooling.largest_of_parts,
 }
 _LITERT: _Table = {
-    aten.conv_transpose1d.default: plain.transposed_convolution,
-    aten.conv_transpose2d.input: plain.transposed_convolution,
-    aten.conv_transpose3d.input: plain.transposed_convolution,
+    aten.conv_transpose1d.default: convolution.transposed_convolution,
+    aten.conv_transpose2d.input: convolution.transposed_convolution,
+    aten.conv_transpose3d.input: convolution.transposed_convolution,
 }
 # Composite operators of PyTorch that no converter but one knows: taken apart as PyTorch itself does.
 _COMPOSITES = (
@@ -193,7 +193,7 @@ def _applies(op: object, graph: fx.Graph, rewrite: Rewrite) -> bool:
 
 def _is_safe(op: object, graph: fx.Graph, rewrite: Rewrite) -> bool:
     """Whether nobody uses what a rewrite does not compute: indices of the largest."""
-    if rewrite is not plain.largest_of_parts:
+    if rewrite is not pooling.largest_of_parts:
         return True
     users = [user for node in graph.nodes if node.target is op for user in node.users]
     return not any(user.args[1:2] == (1,) and user.users for user in users)
