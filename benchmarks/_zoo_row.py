@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 _ROOT = Path(__file__).parents[1]
-_SOURCES = ("sekron_edge", "exporters", "examples/models", "benchmarks/_zoo_images.py", "benchmarks/_zoo_network.py",
-            "benchmarks/_zoo_networks.py")  # fmt: skip
+_SOURCES = ("sekron_edge", "exporters", "examples/models", "benchmarks/_zoo_images.py", "benchmarks/_zoo_networks.py",
+            "benchmarks/_zoo_phases.py")  # fmt: skip
 
 
 class Phase(BaseModel):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from benchmarks._result import Claim, environment
-from benchmarks._zoo_network import TARGETS, TRACE
+from benchmarks._zoo_phases import DENSE, PLANNED, PLANS, SCORES, SMALLER, TARGETS, TRACE
 from benchmarks._zoo_row import Phase, Row
 
 _HEAD = """\
@@ -27,15 +27,19 @@ the signal-to-noise ratio on these eight, in dB. The limits are 60 dB in fp32 an
 
 "Covered" is the share of the network's MACs in layers that can be compressed. MACs are those of the exported graph;
 they are compared to those of `torch.utils.flop_counter`.
-
-What is missing here: plans at half of the dense latency, and the exports of decomposed networks. They take a calibrated
-machine that does nothing else; [results.md](results.md) has them for the networks of the examples.
+"""
+_PLANS = """\
+Plans for half of the dense latency in LiteRT on this machine, one thread, as its latency model predicts; where more is
+needed at least, for 2 % more than that. Nothing is trained, and the networks' weights are random: the table shows what
+there is to choose from, and that what was chosen can be exported. Numbers in dB are those of the artifact against the
+decomposed model.
 """
 
 
 def table(rows: Sequence[Row], shapes: Mapping[str, tuple[int, int, int]], claims: Sequence[Claim]) -> str:
     """Return the page."""
     reasons: list[str] = []
+    shown = [*DENSE, *(PLANS if any(SCORES in row.phases for row in rows) else ())]
     lines = [_HEAD.format(command="python -m benchmarks.zoo --json dist/zoo.json --markdown docs/zoo.md")]
     found = environment()
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
@@ -61,18 +65,15 @@ def table(rows: Sequence[Row], shapes: Mapping[str, tuple[int, int, int]], claim
         "|---|---|--:|--:|--:|" + "--:|" * len(TARGETS),
         *(_exports(row, shapes[row.network], reasons) for row in rows),
         "",
-        *(
-            ["## Reasons", "", *(f"{place}. {reason}" for place, reason in enumerate(reasons, 1)), ""]
-            if reasons
-            else []
-        ),
+        *_plans(rows, reasons),
+        *_reasons(reasons),
         "## Time and memory",
         "",
         "Seconds, and the most memory that was resident, in GiB, of export and verification together.",
         "",
-        f"| network | {' | '.join([TRACE, *TARGETS])} |",
-        "|---|" + "--:|" * (1 + len(TARGETS)),
-        *(f"| {row.network} | {' | '.join(_cost(row.phases[name]) for name in (TRACE, *TARGETS))} |" for row in rows),
+        f"| network | {' | '.join(shown)} |",
+        "|---|" + "--:|" * len(shown),
+        *(f"| {row.network} | {' | '.join(_cost(row.phases.get(name)) for name in shown)} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -114,6 +115,41 @@ def _reason(network: str, name: str, phase: Phase, reasons: list[str]) -> str:
     return f"({len(reasons)})"
 
 
-def _cost(phase: Phase) -> str:
+def _plans(rows: Sequence[Row], reasons: list[str]) -> list[str]:
+    scored = [row for row in rows if SCORES in row.phases]
+    if not scored:
+        return ["Plans were not made in this run (`--plans`).", ""]
+    heads = [head for precision in PLANNED for head in (f"{precision}: least", "latency", "MACs", "dB")]
+    return [
+        "## Plans",
+        "",
+        *_PLANS.splitlines(),
+        "",
+        f"| network | layers | candidates | {' | '.join(heads)} |",
+        "|---|--:|--:|" + "--:|" * len(heads),
+        *(_plan(row, reasons) for row in scored),
+        "",
+    ]
+
+
+def _plan(row: Row, reasons: list[str]) -> str:
+    scores = row.phases[SCORES]
+    if not scores.ok:
+        return f"| {row.network} | {_reason(row.network, SCORES, scores, reasons)} |" + " |" * (1 + 4 * len(PLANNED))
+    cells = [row.network, f"{scores.figures['layers']:.0f}", f"{scores.figures['candidates']:,.0f}"]
+    for name, precision in SMALLER.items():
+        phase = row.phases[name]
+        cells.append(f"{scores.figures[f'least {precision}']:.2f}")
+        if phase.ok:
+            found = phase.figures
+            cells += [f"{found['latency']:.2f}", f"{found['MACs']:.2f}", f"{found['snr_db']:.0f}"]
+        else:
+            cells += [_reason(row.network, name, phase, reasons), "", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cost(phase: Phase | None) -> str:
+    if phase is None:
+        return ""
     memory = "" if phase.peak_gib is None else f", {phase.peak_gib:.1f}"
     return f"{phase.seconds:.0f}{memory}"

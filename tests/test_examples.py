@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import dense_int8, examples, zoo
-from benchmarks._zoo_network import TARGETS, TRACE
+from benchmarks._zoo_network import run_phases
+from benchmarks._zoo_phases import PLANS, SCORES, SMALLER, TARGETS, TRACE
 from benchmarks._zoo_row import Phase, Row, sources
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,45 @@ def test_what_the_zoo_found_is_kept_and_shown_with_its_reasons(tmp_path: Path) -
     assert claims["networks"] == 1
     assert claims["networks whose MACs are not FlopCounterMode's"] == claims["raw exceptions"] == 0
     assert claims["dense, verified in all formats, fp32"] == 0
+    assert "Plans were not made in this run" in text
+
+
+def test_plans_of_the_zoo_are_shown_beside_what_they_choose_from(tmp_path: Path) -> None:
+    work, name = tmp_path / "rows", "examples:keyword_net"
+    counted = {"parameters": 1e6, "macs": 2e6, "flop_counter_macs": 2e6, "covered": 0.5}
+    now = Phase(outcome="ok", seconds=1, peak_gib=1, figures=counted, sources=sources(), commit="c0ffee")
+    exported = now.model_copy(update={"figures": {"snr_db": 70.0}})
+    scores = {"layers": 9.0, "candidates": 1234.0, "least fp32": 0.25, "least int8": 0.75}
+    planned = {"latency": 0.5, "MACs": 0.4, "snr_db": 110.0}
+    refused = now.model_copy(update={"outcome": "refused: no form of frobnicate", "figures": {}})
+    phases = {
+        TRACE: now, **dict.fromkeys(TARGETS, exported), SCORES: now.model_copy(update={"figures": scores}),
+        "LiteRT fp32 planned": now.model_copy(update={"figures": planned}), "LiteRT int8 planned": refused,
+    }  # fmt: skip
+    work.mkdir()
+    (work / "examples-keyword_net.json").write_text(Row(network=name, phases=phases).model_dump_json())
+    page, out = tmp_path / "zoo.md", tmp_path / "out.json"
+    zoo.main(["--only", name, "--json", str(out), "--work", str(work), "--markdown", str(page)])
+    text = page.read_text()
+    assert f"| {name} | 9 | 1,234 | 0.25 | 0.50 | 0.40 | 110 | 0.75 | (1) |  |  |" in text
+    assert f"1. {name}, LiteRT int8 planned: refused: no form of frobnicate" in text
+    (claim,) = (c for c in json.loads(out.read_text())["claims"] if c["name"].startswith("decomposed as planned"))
+    assert (claim["value"], claim["limit"], claim["holds"]) == (1, 1.8, False)
+
+
+@pytest.mark.slow
+def test_a_network_of_the_zoo_is_planned_decomposed_and_verified_in_both_precisions(
+    calibrated: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEKRON_EDGE_CACHE", str(tmp_path))
+    for precision in SMALLER.values():
+        calibrated(tmp_path, precision)
+    run_phases("examples:keyword_net", tmp_path / "row.json", PLANS)
+    row = Row.model_validate_json((tmp_path / "row.json").read_bytes())
+    assert {phase.outcome for phase in row.phases.values()} == {"ok"}
+    for name, precision in SMALLER.items():
+        assert row.phases[name].figures["latency"] <= max(0.5, 1.02 * row.phases[SCORES].figures[f"least {precision}"])
+        assert row.phases[name].figures["MACs"] < 1
 
 
 def test_a_zoo_without_its_packages_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
