@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sekron_edge import pytrees
 from sekron_edge.nn import FakeQuantized, equalize_labels_
+from sekron_edge.settings import Settings
 from sekron_edge.verification import compare
 
 # Half of the noise: layers are worth keeping in float if this few make up that much.
@@ -19,7 +20,7 @@ _FEW = 3
 _SAMPLES = 64
 
 
-class QuantizationConfig(BaseModel):
+class QuantizationConfig(Settings):
     """When a finished model is trained against rounding, and for how long.
 
     Attributes:
@@ -27,8 +28,6 @@ class QuantizationConfig(BaseModel):
         epochs: Of quantization-aware distillation where more is lost; 0: never.
         learning_rate: The peak rate, as a share of that of fine-tuning.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tolerance: float = Field(default=0.01, ge=0)
     epochs: int = Field(default=1, ge=0)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
 from sekron_edge.errors import ConfigError
 from sekron_edge.plugins import Plugins
+from sekron_edge.settings import Settings
 from sekron_edge.task import Task
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -53,10 +54,10 @@ ConfigReference = Annotated[
 """A reference in a job's file: a relative path in it starts at the file's folder."""
 
 
-class DataSection(BaseModel):
+class DataSection(Settings):
     """The part of a job's ``[data]`` that a kind of task reads: subclass it, with one field per key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     def cache_key(self) -> str:
         """Return the part of a trained model's key in the cache that the data themselves do not decide."""

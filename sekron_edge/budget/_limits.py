@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from math import inf
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sekron_edge.budget._costs import LayerCost
 from sekron_edge.budget._registry import find_resource, planned_resources, resources
 from sekron_edge.budget._resource import Resource
 from sekron_edge.errors import ConfigError
+from sekron_edge.settings import Settings
 
 
-class Limit(BaseModel):
+class Limit(Settings):
     """An upper limit: an absolute ``value``, or relative to the dense model in the same precision."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float = Field(gt=0)
     relative: bool = False
@@ -51,7 +50,7 @@ def parse_limit(given: Any) -> Any:
 BudgetEntry = Annotated[Limit | None, BeforeValidator(parse_limit)]
 
 
-class Budget(BaseModel):
+class Budget(Settings):
     """The limits of the deployed model; each entry is absolute, or ``"0.5x"`` of the dense model.
 
     The keys are the names of `resources`. Those beyond the attributes here (``parameters``, and what was registered)

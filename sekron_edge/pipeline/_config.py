@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, create_model
 
 from sekron_edge import references
 from sekron_edge.artifacts import Precision
@@ -16,6 +15,7 @@ from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._own_tasks import is_reference, task_kind
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.settings import Settings, described
 from sekron_edge.task_kinds import ConfigPath, DataSection, Reference, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
@@ -24,11 +24,7 @@ DEFAULT_TASK = "classification"
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSection(_Section):
+class ModelSection(Settings):
     """The model.
 
     Attributes:
@@ -44,7 +40,7 @@ class ModelSection(_Section):
     weights_key: str | None = None
 
 
-class TargetSection(_Section):
+class TargetSection(Settings):
     """The device, the runtime whose latency counts, and the formats to deliver.
 
     Attributes:
@@ -67,7 +63,7 @@ class TargetSection(_Section):
     measured_on: str | None = None
 
 
-class JobConfig(_Section):
+class JobConfig(Settings):
     """One job of ``sekron-edge run``.
 
     ``task`` is a kind's name, or the user's own by reference, as ``mine.py:task``; it decides which keys ``data`` takes
@@ -111,7 +107,7 @@ def load_config(path: Path) -> JobConfig:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_describe(problem, form) for problem in error.errors())) from error
+        raise ConfigError(f"{path}: {described(error, form)}") from error
     model, data, target = _located(config.model, folder), _located(config.data, folder), config.target
     model = model.model_copy(update={"factory": references.located(model.factory, folder)})
     if target.profile.endswith(".toml"):
@@ -136,18 +132,3 @@ def _located(section: _AnySection, folder: Path) -> _AnySection:
         name: Reference(references.located(value, folder)) for name, value in section if isinstance(value, Reference)
     }
     return section.model_copy(update={**paths, **named})
-
-
-def _describe(problem: Any, form: type[JobConfig]) -> str:
-    where = ".".join(map(str, problem["loc"]))
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}, got {problem['input']!r}"
-    section: Any = form
-    for part in problem["loc"][:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    known = list(section.model_fields)
-    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-    return f"unknown key {where!r}; {hint}"

@@ -6,20 +6,17 @@ import difflib
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
-from pydantic import BaseModel, ConfigDict
-
 from sekron_edge.errors import ConfigError
+from sekron_edge.settings import Settings
 
 
-class LayerSelection(BaseModel):
+class LayerSelection(Settings):
     """Patterns of layers' names, with ``*`` for anything, dots included, and ``?`` for one character.
 
     Attributes:
         only: Layers that may be compressed; all if there is no pattern.
         keep: Layers that stay as they are, whatever ``only`` says.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     only: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from sekron_edge.settings import Settings
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Settings):
     """Settings of training and of distillation, with a one-cycle learning rate.
 
     Attributes:
@@ -24,8 +26,6 @@ class TrainConfig(BaseModel):
         precision: ``bf16`` is mixed precision: convolutions and linear layers in bfloat16, weights and losses in
             float32. It is faster where there are instructions for bfloat16, and slower where there are none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=128, ge=2)

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Array, Precision
 from sekron_edge.errors import VerificationError
+from sekron_edge.settings import Settings
 
 _PERFECT_DB = 200.0  # instead of infinity, which JSON cannot express
 
 
-class Tolerance(BaseModel):
+class Tolerance(Settings):
     """The limits of a verification.
 
     Attributes:
@@ -23,8 +24,6 @@ class Tolerance(BaseModel):
         metric: Largest loss of the task's metric compared to the model's, if it is a share, as accuracy is. A metric
             of another unit has no loss that is small everywhere: the outputs' ratio judges, and the job's budget.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     snr_db: float
     agreement: float
