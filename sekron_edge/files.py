@@ -1,16 +1,23 @@
-"""Files and folders that appear whole or not at all, and their hashes."""
+"""Files and folders that appear whole or not at all, even if the power fails, and their hashes."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+# Ends the names of folders that hold what is not finished; nobody else gives such names.
+_UNFINISHED = ".sekron-edge"
+_PREVIOUS = "previous"
+# fcntl.h and linux/fs.h: names are relative to the working directory; swap the two.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
@@ -20,11 +27,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since converters look at it. On an exception nothing is left behind, and a file
     that was at ``path`` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with _unfinished(path) as temporary:
         yield temporary
+        _write_through(temporary)
         os.replace(temporary, path)
+        _write_through_names(path.parent)
 
 
 @contextmanager
@@ -32,16 +39,72 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it takes the place of ``path`` when the block succeeds.
 
     It is also for packages that are folders (``.mlpackage``). On an exception nothing is left behind, and a folder that
-    was at ``path`` is untouched.
+    was at ``path`` is untouched. A process that is killed leaves the old folder at ``path`` or the new one. Where the
+    file system cannot swap two names, there may be none for a moment: then `recover` brings the old one back.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as parent:
-        temporary = Path(parent) / path.name
+    with _unfinished(path) as temporary:
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            os.replace(path, Path(parent) / "previous")
-        os.replace(temporary, path)
+        _write_through(temporary)
+        if not path.exists():
+            os.replace(temporary, path)
+        elif not _swapped(temporary, path):
+            os.replace(path, temporary.with_name(_PREVIOUS))
+            os.replace(temporary, path)
+        _write_through_names(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Bring back what was at ``path`` when a process was killed while it replaced it, and remove what it left behind.
+
+    Nobody may be writing to ``path``.
+    """
+    for left in path.parent.glob(f".{path.name}-*{_UNFINISHED}"):
+        previous = left / _PREVIOUS
+        if previous.exists() and not path.exists():
+            os.replace(previous, path)
+        shutil.rmtree(left)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether it is a temporary folder that a killed process left behind."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name, in a temporary folder beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", suffix=_UNFINISHED, dir=path.parent) as folder:
+        yield Path(folder) / path.name
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two names in one step, if the system and the file system can."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _write_through(path: Path) -> None:
+    """Make sure that a file, or all below a folder, is on the disk: a name must not appear before what it names."""
+    for file in files_below(path):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for folder in [path, *path.rglob("*")] if path.is_dir() else []:
+        if folder.is_dir():
+            _write_through_names(folder)
+
+
+def _write_through_names(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,6 +118,16 @@ def files_below(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def irregular(path: Path) -> list[Path]:
+    """Return what is below a folder and is neither a file nor a folder with something in it, as links and pipes."""
+
+    def regular(entry: Path) -> bool:
+        mode = entry.lstat().st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and any(entry.iterdir()))
+
+    return sorted(entry for entry in path.rglob("*") if not regular(entry))
 
 
 def sha256(path: Path) -> str:
@@ -85,9 +158,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and everything below it, if it exists."""
+    """Remove a folder and everything below it, if it exists; nobody ever sees a part of it."""
     if path.is_dir():
-        shutil.rmtree(path)
+        with _unfinished(path) as away:
+            os.replace(path, away)
 
 
 def cache_folder() -> Path:

@@ -16,7 +16,7 @@ from sekron_edge.bundle._manifest import (
     PixelNormalization,
     Score,
 )
-from sekron_edge.bundle._pack import Golden, pack
+from sekron_edge.bundle._pack import Golden, pack, require_replaceable
 from sekron_edge.bundle._promises import check_promises, delivery_evidence, findings, shares, trial_evidence
 from sekron_edge.bundle._report import before_and_after, budget_rows, render_report
 
@@ -41,6 +41,7 @@ __all__ = [
     "probes",
     "read_manifest",
     "render_report",
+    "require_replaceable",
     "shares",
     "trial_evidence",
     "verify_bundle",

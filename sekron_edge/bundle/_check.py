@@ -140,6 +140,10 @@ def _runnable(artifact: Artifact, bundle: Path) -> Artifact:
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:
+    irregular = [path.relative_to(bundle).as_posix() for path in files.irregular(bundle)]
+    if irregular:
+        shown = ", ".join(irregular[:_SHOWN])
+        raise BundleError(f"{bundle} is not as it was built: {shown}: neither a file nor a folder with files")
     present = {path.relative_to(bundle).as_posix(): path for path in files.files_below(bundle)}
     for name in (MANIFEST_NAME, SEAL_NAME):
         present.pop(name)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, SourceExporter, get_exporter
+from sekron_edge.bundle._check import read_manifest
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
@@ -25,7 +26,7 @@ from sekron_edge.bundle._manifest import (
 )
 from sekron_edge.bundle._report import render_report
 from sekron_edge.bundle._snippets import snippet
-from sekron_edge.errors import BundleError
+from sekron_edge.errors import BundleError, ConfigError
 from sekron_edge.planner import Plan
 
 
@@ -35,6 +36,32 @@ class Golden:
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
+
+
+def require_replaceable(out: Path) -> None:
+    """Refuse to replace anything but a bundle that we wrote, to which nobody has added a file.
+
+    Raises:
+        ConfigError: If ``out`` is something else.
+    """
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"{out} is no folder: give another one for the bundle")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    try:
+        listed = read_manifest(out).files
+    except BundleError as error:
+        raise ConfigError(
+            f"{out} is not replaced: it is not a bundle as this release writes them ({error}). Give another folder, or "
+            "move it away"
+        ) from error
+    ours = {*listed, MANIFEST_NAME, SEAL_NAME}
+    present = sorted({*files.files_below(out), *files.irregular(out)})
+    if others := [name for path in present if (name := path.relative_to(out).as_posix()) not in ours]:
+        raise ConfigError(
+            f"{out} is not replaced: {others[0]} was added to the bundle that is there. Move it away, or give another "
+            "folder"
+        )
 
 
 def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, Tensor], out: Path) -> Manifest:
@@ -52,10 +79,10 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
         The manifest as written.
 
     Raises:
-        BundleError: If ``out`` is a folder that is not a bundle, or an artifact has changed since it was verified.
+        ConfigError: If what is at ``out`` may not be replaced.
+        BundleError: If an artifact has changed since it was verified.
     """
-    if out.exists() and not (out / MANIFEST_NAME).is_file() and any(out.iterdir()):
-        raise BundleError(f"{out} exists and is no bundle; give another folder, or remove it")
+    require_replaceable(out)
     with files.whole_folder(out) as folder:
         deliveries = tuple(_deliver(delivery, manifest, folder) for delivery in manifest.deliveries)
         files.write_text(folder / "plan.json", plan.to_json())

@@ -21,6 +21,7 @@ from sekron_edge.pipeline._delivery import deliver, describe, golden
 from sekron_edge.pipeline._finish import finish
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
+from sekron_edge.pipeline._output import Output, claimed
 from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
 from sekron_edge.pipeline._settings import profile_of, require_settings
@@ -185,19 +186,20 @@ def compress(
         runs=runs,
         measured_on=measured_on,
     )
-    job = Job.prepared(
-        model,
-        example_inputs,
-        task,
-        target,
-        budget=budget,
-        finetuning=finetuning or FinetuneConfig(seed=seed),
-        quantization=quantization or QuantizationConfig(),
-        selection=selection,
-        name=name,
-        seed=seed,
-    )
-    return compress_job(job, Path(out), resume=resume, progress=progress or LogProgress())
+    with claimed(Path(out), resume=resume) as output:
+        job = Job.prepared(
+            model,
+            example_inputs,
+            task,
+            target,
+            budget=budget,
+            finetuning=finetuning or FinetuneConfig(seed=seed),
+            quantization=quantization or QuantizationConfig(),
+            selection=selection,
+            name=name,
+            seed=seed,
+        )
+        return compress_job(job, output, progress=progress or LogProgress())
 
 
 def plan_of(job: Job, *, work: Path, progress: Progress) -> Plan:
@@ -213,16 +215,15 @@ def plan_of(job: Job, *, work: Path, progress: Progress) -> Plan:
     return plan_for(context, work=work, progress=progress)
 
 
-def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Compressed:
-    """Do a job; errors are those of `compress`.
+def compress_job(job: Job, output: Output, *, progress: Progress) -> Compressed:
+    """Do a job, or go on with the one that is there; errors are those of `compress`.
 
     Args:
         job: The job.
-        out: Folder of the bundle; it appears whole, or not at all.
-        resume: Go on with an unfinished job in ``OUT.work``.
+        output: Where the bundle appears whole, or not at all; claimed before anything was computed.
         progress: Receives the reports.
     """
-    work = Work(out, job.settings(), resume=resume)
+    work = Work(output, job.settings())
     chosen = work.plan()
     if chosen is None:
         chosen = plan_of(job, work=work.artifacts, progress=progress)
@@ -233,9 +234,9 @@ def compress_job(job: Job, out: Path, *, resume: bool, progress: Progress) -> Co
     deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
     manifest = describe(job, finished, deliveries)
     _require_kept(manifest, work)
-    manifest = pack(manifest, chosen, golden(finished.model, job), untied_state(finished.model), out)
+    manifest = pack(manifest, chosen, golden(finished.model, job), untied_state(finished.model), output.bundle)
     work.remove()
-    return Compressed(out, manifest, chosen, finished.model)
+    return Compressed(output.bundle, manifest, chosen, finished.model)
 
 
 def _require_kept(manifest: Manifest, work: Work) -> None:

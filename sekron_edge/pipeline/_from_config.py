@@ -23,6 +23,7 @@ from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._models import load_model, state_fingerprint
+from sekron_edge.pipeline._output import claimed
 from sekron_edge.pipeline._own_tasks import is_reference, made_task, task_kind
 from sekron_edge.pipeline._planning import frontier_for, plan_for
 from sekron_edge.pipeline._progress import LogProgress, Progress
@@ -46,9 +47,9 @@ def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Pro
         SekronEdgeError: As `compress`; and `ConfigError`, `DataError` if model or data are missing or wrong.
     """
     progress = progress or LogProgress()
-    with _their_errors(config):
+    with claimed(out, resume=resume) as output, _their_errors(config):
         (job,) = _jobs(config, (), progress)
-        return compress_job(job, out, resume=resume, progress=progress)
+        return compress_job(job, output, progress=progress)
 
 
 def plan_job(

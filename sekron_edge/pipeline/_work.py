@@ -1,60 +1,53 @@
-"""The folder in which an unfinished job keeps its state, so that a killed one can go on."""
+"""The state of an unfinished job, so that a killed one can go on."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sekron_edge import files
 from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline._output import ARTIFACTS, CHECKPOINTS, PLAN, ROUNDING_CHECKPOINTS, STATE, Output, State
 from sekron_edge.planner import Plan
-
-
-class _State(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = 1
-    settings: dict[str, str]
 
 
 class Work:
     """State beside the bundle, in ``OUT.work``: settings, the plan, checkpoints, artifacts.
 
     Args:
-        out: Path of the future bundle.
+        output: Claimed by this process.
         settings: Everything that decides the result, as text; a job goes on only with the same settings.
-        resume: Whether to go on with unfinished work.
 
     Raises:
-        ConfigError: If there is unfinished work that is not to be resumed, or that has other settings.
+        ConfigError: If there is unfinished work of other settings.
     """
 
-    def __init__(self, out: Path, settings: dict[str, str], *, resume: bool) -> None:
-        self.folder = out.parent / f"{out.name}.work"
-        self._plan = self.folder / "plan.json"
-        state = self.folder / "job.json"
+    def __init__(self, output: Output, settings: dict[str, str]) -> None:
+        self._output = output
+        self.folder = output.work
+        self._plan = self.folder / PLAN
+        state = self.folder / STATE
         if self._plan.is_file():
-            self._require_same(state, settings, resume)
-        elif self.folder.exists():
-            shutil.rmtree(self.folder)
-        files.write_text(state, _State(settings=settings).model_dump_json(indent=2) + "\n")
+            self._require_same(state, settings)
+        else:
+            output.clear()
+        files.write_text(state, State(settings=settings).model_dump_json(indent=2) + "\n")
 
     @property
     def artifacts(self) -> Path:
         """Folder of exported files."""
-        return self.folder / "artifacts"
+        return self.folder / ARTIFACTS
 
     @property
     def checkpoints(self) -> Path:
         """Folder of fine-tuning's checkpoints."""
-        return self.folder / "finetune"
+        return self.folder / CHECKPOINTS
 
     @property
     def rounding_checkpoints(self) -> Path:
         """Folder of the checkpoints of distillation against rounding."""
-        return self.folder / "finetune-int8"
+        return self.folder / ROUNDING_CHECKPOINTS
 
     def plan(self) -> Plan | None:
         """Return the plan of the unfinished job, if it had one.
@@ -75,17 +68,10 @@ class Work:
 
     def remove(self) -> None:
         """Remove the folder: the bundle is complete."""
-        shutil.rmtree(self.folder)
+        self._output.finish()
 
-    def _require_same(self, state: Path, settings: dict[str, str], resume: bool) -> None:
-        if not resume:
-            raise ConfigError(
-                f"an unfinished job is in {self.folder}: go on with --resume, or remove that folder to start again"
-            )
-        try:
-            before = _State.model_validate_json(state.read_bytes()).settings
-        except (OSError, ValidationError) as error:
-            raise ConfigError(f"{state} cannot be read; remove {self.folder} to start again") from error
+    def _require_same(self, state: Path, settings: dict[str, str]) -> None:
+        before = State.model_validate_json(state.read_bytes()).settings
         changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if changed:
             raise ConfigError(

@@ -1,10 +1,11 @@
 """A bundle is whole, says what it is, and shows every altered byte."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from sekron_edge.bundle import (
     read_manifest,
     verify_bundle,
 )
-from sekron_edge.errors import BundleError, VerificationError
+from sekron_edge.errors import BundleError, ConfigError, VerificationError
 from sekron_edge.latency import LatencyModel
 from tests.narrowing import present
 
@@ -154,12 +155,48 @@ def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -
     _, _, (manifest, plan, golden, model_state) = made
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with pytest.raises(BundleError, match="no bundle"):
+    (tmp_path / "mine" / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(ConfigError, match="mine is not replaced"):
         pack(manifest, plan, golden, model_state, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     pack(manifest, plan, golden, model_state, tmp_path / "out")
     pack(manifest, plan, golden, model_state, tmp_path / "out")
     assert verify_bundle(tmp_path / "out").files
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt was added to the bundle"):
+        pack(manifest, plan, golden, model_state, tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_only_regular_files_that_are_listed_are_a_bundle(made: Made, tmp_path: Path) -> None:
+    bundle = tmp_path / "out"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    def copied() -> None:
+        files.remove_folder(bundle)
+        shutil.copytree(made[0], bundle)
+
+    def linked(name: str) -> None:
+        shutil.move(bundle / name, outside / "moved")
+        (bundle / name).symlink_to(outside / "moved")
+
+    changes: list[tuple[Callable[[], None], str]] = [
+        ((bundle / "more").mkdir, "more"),
+        (lambda: (bundle / "more").symlink_to(outside), "more"),
+        (lambda: (bundle / "more").symlink_to("absent"), "more"),
+        (lambda: os.mkfifo(bundle / "pipe"), "pipe"),
+        (lambda: linked("plan.json"), r"plan\.json"),
+        (lambda: linked("artifacts"), "artifacts"),
+    ]
+    for change, named in changes:
+        copied()
+        change()
+        with pytest.raises(BundleError, match=named):
+            verify_bundle(bundle)
+        shutil.rmtree(outside)
+        outside.mkdir()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 
 from sekron_edge.budget import Budget, LayerCost
 from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline._output import claimed
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import Plan, SolverResult
 
@@ -18,25 +19,30 @@ PLAN = Plan(
 
 
 def test_a_plan_is_kept_and_found_again(tmp_path: Path) -> None:
-    work = Work(tmp_path / "out", {"seed": "1"}, resume=False)
-    assert work.plan() is None
-    work.keep(PLAN)
-    again = Work(tmp_path / "out", {"seed": "1"}, resume=True)
-    assert again.plan() == PLAN
-    again.remove()
+    with claimed(tmp_path / "out", resume=False) as output:
+        work = Work(output, {"seed": "1"})
+        assert work.plan() is None
+        work.keep(PLAN)
+    with claimed(tmp_path / "out", resume=True) as output:
+        again = Work(output, {"seed": "1"})
+        assert again.plan() == PLAN
+        again.remove()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unfinished_work_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
-    Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=False).keep(PLAN)
-    with pytest.raises(ConfigError, match="--resume"):
-        Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=False)
-    with pytest.raises(ConfigError, match="another budget, another seed"):
-        Work(tmp_path / "out", {"seed": "2", "budget": "b"}, resume=True)
-    assert Work(tmp_path / "out", {"seed": "1", "budget": "a"}, resume=True).plan() == PLAN
+    with claimed(tmp_path / "out", resume=False) as output:
+        Work(output, {"seed": "1", "budget": "a"}).keep(PLAN)
+    with pytest.raises(ConfigError, match="--resume"), claimed(tmp_path / "out", resume=False):
+        pass
+    with claimed(tmp_path / "out", resume=True) as output:
+        with pytest.raises(ConfigError, match="another budget, another seed"):
+            Work(output, {"seed": "2", "budget": "b"})
+        assert Work(output, {"seed": "1", "budget": "a"}).plan() == PLAN
 
 
 def test_work_without_a_plan_starts_anew(tmp_path: Path) -> None:
-    work = Work(tmp_path / "out", {"seed": "1"}, resume=False)
-    work.artifacts.mkdir()
-    assert not Work(tmp_path / "out", {"seed": "2"}, resume=True).artifacts.exists()
+    with claimed(tmp_path / "out", resume=False) as output:
+        Work(output, {"seed": "1"}).artifacts.mkdir()
+    with claimed(tmp_path / "out", resume=True) as output:
+        assert not Work(output, {"seed": "2"}).artifacts.exists()
