@@ -15,6 +15,7 @@ from torch import fx, nn
 from sekron_edge.errors import ExportError
 from sekron_edge.nn import CapturedGraph, capture
 
+from ._broadcasts import drop_spreading_, spreads
 from ._constants import fold_constants_, writes_constants
 from ._plain import arithmetic, arrangement, convolution, pooling, resizing
 
@@ -107,18 +108,20 @@ class Converter:
         name: In errors.
         rewrites: Operators that it must not see, each with a plainer form.
         refused: Operators that it has no form of, by name, in words.
+        spreads: Whether it takes values that are spread over an axis before an operator that would do so itself.
     """
 
     name: str
     rewrites: _Table
     refused: Mapping[str, str] = field(default_factory=dict)
+    spreads: bool = True
 
 
 _THREE_AXES = "a transposed convolution over three axes"
 COREML = Converter("coreml", {**_COMMON, **_COREML})
 EXECUTORCH = Converter("executorch", {**_COMMON, **_EXECUTORCH}, {"conv_transpose3d": _THREE_AXES})
 EXECUTORCH_COREML = Converter("executorch:coreml", {**_COMMON, **_COREML})  # coremltools is its converter
-LITERT = Converter("litert", {**_COMMON, **_LITERT}, {"conv_transpose3d": _THREE_AXES})
+LITERT = Converter("litert", {**_COMMON, **_LITERT}, {"conv_transpose3d": _THREE_AXES}, spreads=False)
 
 
 def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], converter: Converter) -> nn.Module:
@@ -138,9 +141,11 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
     present = {node.target for node in captured.graph.nodes if node.op == "call_function"}
     composites = _composites(present)
     written = writes_constants(captured)
+    spread = not converter.spreads and spreads(captured.graph)
     if (
         not composites
         and not written
+        and not spread
         and not any(op in present and _applies(op, captured.graph, rewrite) for op, rewrite in rewrites.items())
     ):
         return model
@@ -153,6 +158,8 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
         program = exported.module(check_guards=False)
         if written:
             fold_constants_(program)
+        if spread:
+            drop_spreading_(program)
     return _Fixed(program)
 
 

@@ -73,6 +73,14 @@ def pooling(x: Tensor) -> Tensor:
     )
 
 
+def spread(x: Tensor, layer: nn.Module) -> Tensor:
+    """Separable attention, as MobileViTv2 has it: one operand is spread by hand."""
+    query, key, value = layer(x).split([1, 4, 4], dim=1)
+    context = (key * query.softmax(-1)).sum(-1, keepdim=True)
+    attended: Tensor = F.relu(value) * context.expand_as(value)
+    return attended
+
+
 NETWORKS: dict[str, tuple[nn.Module, Tensor]] = {
     "transposed convolutions": (
         Applied(
@@ -96,6 +104,7 @@ NETWORKS: dict[str, tuple[nn.Module, Tensor]] = {
     "arithmetic": (Applied(arithmetic), image()),
     "padding": (Applied(padding), image()),
     "resizing": (Applied(resizing), image()),
+    "operands that are spread": (Applied(spread, nn.Conv2d(4, 9, 1)), image()),
     "pooling": (Applied(pooling), image(4, 7)),
     "activations": (
         nn.Sequential(nn.CELU(0.5), nn.LogSigmoid(), nn.RReLU(), nn.Hardtanh(-2, 2), nn.RMSNorm(8)), image(),
@@ -185,6 +194,13 @@ def test_a_graph_whose_shapes_depend_on_data_is_refused_with_a_remedy(tmp_path: 
     model = Applied(lambda x: x[x > 0])
     with pytest.raises(ExportError, match=r"shape .* must not depend on the data|depend"):
         se.export(model, image()[:1], format="coreml", out=tmp_path)
+
+
+@pytest.mark.parametrize("format", ["litert", "executorch"])
+def test_padding_by_nothing_is_left_out_in_int8(format: str, tmp_path: Path) -> None:
+    model = Applied(lambda x, layer: F.pad(x + layer(x), (0, 0, 0, 0)) * 2, nn.Conv2d(4, 4, 3, padding=1)).eval()
+    artifact = se.export(model, image()[:1], format=format, precision="int8", out=tmp_path, calibration=[image()])
+    assert se.verify(artifact, model, [image()], calibration=[image()]).real.snr_db > 25
 
 
 sizes = st.integers(1, 3)
