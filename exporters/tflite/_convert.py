@@ -48,8 +48,8 @@ def write_tflite(
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
-    In int8 weights are symmetric by output channel, activations by tensor, and everything but divisions by something
-    computed is integer.
+    In int8 weights are symmetric by output channel, activations by tensor, and everything is integer but norms of what
+    was just computed, and divisions by it (`kept_in_floats`).
 
     Args:
         model: Left untouched.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
 
 from sekron_edge.artifacts import Array, Precision, TensorSpec
+
+from ._floats import kept_in_floats
+from ._graph import parsed
 
 _SIGNATURE = "serving_default"
 _HALF_BITS = 16
@@ -16,8 +19,7 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     """Quantize a model that litert-torch wrote, weights by channel, activations by tensor, inputs and outputs too.
 
     Ranges are the largest that any sample has. The quantizer's own default, a moving average, cuts off the outputs of
-    the samples that a network is surest of. Divisions by something computed stay in floats: a small divisor would be
-    rounded to zero, and the kernel refuses to divide by it.
+    the samples that a network is surest of. Some operations stay in floats (`kept_in_floats`).
 
     Args:
         content: Of the float file.
@@ -31,35 +33,16 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
 
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
-    for name in _divided(content):
+    for name in kept_in_floats(parsed(content, Path("float.tflite")).graphs):
+        scope = f"(^|;){re.escape(name)};"
         floats = recipe_manager.AlgorithmName.NO_QUANTIZE
-        manager.add_quantization_config(re.escape(name), qtyping.TFLOperationName.DIV, algorithm_key=floats)
+        manager.add_quantization_config(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=floats)
     ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
     ranges.calibrate({_SIGNATURE: named}, manager)
     work = quantizer.Quantizer(content, manager.get_quantization_recipe())
     found = work.quantize(ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
     return bytes(found.quantized_model)
-
-
-def _divided(content: bytes) -> list[str]:
-    """Return the names of the results of divisions by something that is no constant."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    found = []
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            code = model.operatorCodes[operation.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
-            if kind == schema.BuiltinOperator.DIV and not _is_constant(model, graph.tensors[operation.inputs[1]]):
-                found.append(graph.tensors[operation.outputs[0]].name.decode())
-    return found
-
-
-def _is_constant(model: Any, tensor: Any) -> bool:
-    buffer = model.buffers[tensor.buffer]
-    return bool(buffer.offset) or (buffer.data is not None and len(buffer.data) > 0)
 
 
 def with_small_weights(content: bytes, precision: Precision) -> bytes:

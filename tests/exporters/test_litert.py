@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from sekron_edge.artifacts import Quantization, TensorSpec, export, exporter_names, get_exporter, register_exporter
 from sekron_edge.errors import ConfigError
+from sekron_edge.exporters.tflite._graph import read_file
 from sekron_edge.testing import ExporterContract
+from sekron_edge.verification import TOLERANCES, verify
 
 
 class TestLiteRT(ExporterContract):
@@ -74,3 +76,61 @@ def test_int8_wants_calibration_data_of_the_inputs_shape(
             calibration=calibration,
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+class Normed(nn.Module):
+    """A convolution, a norm over what it computes, and another convolution."""
+
+    def __init__(self, norm: nn.Module, *, channels_last: bool = False) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(8, 8, 3, padding=1), norm, nn.Conv2d(8, 4, 1)
+        self.order, self.back = ((0, 2, 3, 1), (0, 3, 1, 2)) if channels_last else ((0, 1, 2, 3), (0, 1, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.norm(self.first(x).permute(self.order)).permute(self.back) + x)
+        return found
+
+
+class Root(nn.Module):
+    """Vectors of length 1, as attention has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "norm",
+    [nn.GroupNorm(1, 8), nn.GroupNorm(4, 8), nn.InstanceNorm2d(8), nn.LayerNorm(8), nn.RMSNorm(8), Root()],
+    ids=repr,
+)
+def test_norms_of_values_of_many_magnitudes_stay_in_floats_in_int8(norm: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Normed(norm, channels_last=not isinstance(norm, nn.GroupNorm | nn.InstanceNorm2d)).eval()
+    x = torch.randn(24, 8, 6, 6) * torch.logspace(-1, 0, 24)[:, None, None, None]
+    artifact = export(model, x[:1], format="litert", precision="int8", out=tmp_path, calibration=x)
+    graph = read_file(artifact.path).main
+    integers = {one.kind for one in graph.operators if graph.tensors[one.outputs[0]].kind == "INT8"}
+    floats = {one.kind for one in graph.operators if graph.tensors[one.outputs[0]].kind == "FLOAT32"}
+    assert "CONV_2D" in integers
+    assert not {"RSQRT", "SQRT", "SQUARED_DIFFERENCE", "DIV"} & integers
+    assert {"RSQRT", "SQRT"} & floats
+    assert verify(artifact, model, x, calibration=x, tolerance=TOLERANCES["int8"].of_outputs()).real.snr_db > 18
+
+
+def test_what_only_looks_like_a_norm_is_rounded(tmp_path: Path) -> None:
+    """Squeeze-and-excite has a mean that scales, and no root."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            gated: Tensor = y * self.gate(y.mean((2, 3), keepdim=True)).sigmoid() + y * y
+            return gated
+
+    x = torch.randn(8, 8, 6, 6)
+    artifact = export(Gated().eval(), x[:1], format="litert", precision="int8", out=tmp_path, calibration=x)
+    assert {tensor.kind for tensor in read_file(artifact.path).main.tensors if tensor.data is None} == {"INT8"}
