@@ -6,19 +6,22 @@ import json
 import math
 import secrets
 import signal
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, batch_and_total, whole_batches
 from sekron_edge.errors import DeviceError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
+from sekron_edge.measurement._foreign import Plain, decoded, plain
 from sekron_edge.measurement._loading import Loader
 from sekron_edge.measurement._records import ComputeUnits, OperatorTime, Timed
 
@@ -26,6 +29,8 @@ REQUEST_NAME = "request.json"
 # What a sum of durations may exceed the time by that passed meanwhile on this machine's clock.
 _CLOCK_TOLERANCE = 1.1
 _SHOWN_CHARACTERS = 1500
+# Of outputs in a file: the widest values, and the file's own bytes.
+_MOST_BYTES_A_VALUE, _BESIDE_VALUES = 8, 1 << 20
 _REMEDIES = {
     "job": "give inputs of the shapes that the artifact was exported for",
     "affinity": "choose other cores, or none",
@@ -150,8 +155,8 @@ class Timing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime: str
-    runtime_version: str
+    runtime: Plain
+    runtime_version: Plain
     timed: Timed
     measurable: bool
     compute_units: ComputeUnits | None = None
@@ -171,21 +176,21 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str
-    machine: str
-    system: str
-    python: str | None
-    cores: int | None
+    machine: Plain
+    system: Plain
+    python: Plain | None
+    cores: int | None = Field(ge=1)
     affinity: tuple[int, ...] | None
     pinned: tuple[int, ...] = ()
-    elapsed_s: float
-    before: Mapping[str, str]
-    after: Mapping[str, str]
+    elapsed_s: float = Field(ge=0, allow_inf_nan=False)
+    before: Mapping[str, Annotated[str, AfterValidator(plain)]]
+    after: Mapping[str, Annotated[str, AfterValidator(plain)]]
     timings: tuple[Timing, ...]
 
 
 class _Failure(BaseModel):
-    stage: str
-    message: str
+    stage: Plain
+    message: Annotated[str, AfterValidator(plain)]
 
 
 class _Failed(BaseModel):
@@ -207,9 +212,10 @@ def require_end(request: MeasurementRequest, status: int, stderr: bytes, device:
     Raises:
         DeviceError: If a signal ended it, or it failed without an answer; with the end of what it printed.
     """
-    complaint = stderr.decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    complaint = decoded(stderr).strip()[-_SHOWN_CHARACTERS:]
     if status < 0:
-        name = signal.Signals(-status).name
+        known = -status in {each.value for each in signal.Signals}
+        name = signal.Signals(-status).name if known else f"signal {-status}"
         killed = "; is there enough memory?" if name == "SIGKILL" else "; is the file damaged?"
         raise DeviceError(
             f"{device}: the runtime ended with {name} while measuring {request.names}{killed}\n{complaint}"
@@ -275,6 +281,17 @@ def require_possible(request: MeasurementRequest, answer: Answer, *, seconds: fl
         )
 
 
+def most_output_bytes(request: MeasurementRequest) -> list[int]:
+    """Return the most bytes that each artifact's outputs may take in a file, whatever the type of their values."""
+    found = []
+    for artifact in request.artifacts:
+        shapes = [spec.torch_shape for spec in artifact.inputs]
+        batches = 1 if request.inputs is None else len(list(whole_batches(request.inputs, shapes)))
+        values = sum(prod(spec.shape) for spec in artifact.outputs)
+        found.append(_MOST_BYTES_A_VALUE * values * batches + _BESIDE_VALUES)
+    return found
+
+
 def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ...]:
     """Read what the runner wrote, in PyTorch's layout.
 
@@ -282,13 +299,25 @@ def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ..
         DeviceError: If it is not there, or no such file.
     """
     try:
-        with np.load(path) as written:
+        _require_unpacked(path)
+        with np.load(path, allow_pickle=False) as written:
             batches = [written[str(index)] for index in range(len(artifact.outputs))]
-    except (OSError, ValueError, KeyError) as error:
-        raise DeviceError(f"{device}: the outputs of {artifact.path.name} cannot be read: {error}") from error
+        for spec, batch in zip(artifact.outputs, batches, strict=True):
+            if batch.shape[1:] != spec.shape or str(batch.dtype) != spec.dtype or not len(batch):
+                raise ValueError(f"{spec.name} is {batch.dtype}{batch.shape}, not batches of {spec.dtype}{spec.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        said = plain(str(error))[:_SHOWN_CHARACTERS]
+        raise DeviceError(f"{device}: the outputs of {artifact.path.name} cannot be read: {said}") from error
     return tuple(
         spec.to_torch(np.concatenate(list(batch))) for spec, batch in zip(artifact.outputs, batches, strict=True)
     )
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuse files that would grow when they are read: numpy writes them as they are."""
+    with zipfile.ZipFile(path) as opened:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in opened.infolist()):
+            raise ValueError("they are compressed")
 
 
 def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
@@ -316,5 +345,5 @@ def pieces(artifact: Artifact, inputs: Sequence[Array]) -> dict[str, Any]:
 
 
 def _shown(printed: bytes) -> str:
-    text = printed.decode(errors="replace").strip()
+    text = decoded(printed).strip()
     return repr(text[:200]) if text else "nothing"
