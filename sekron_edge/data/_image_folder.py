@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sekron_edge import cache as results
 from sekron_edge.data._classes import Classes
 from sekron_edge.data._file_tensors import MEMORY_BYTES, FileTensors, StackedImages
 from sekron_edge.data._files import FileTree, split_files
@@ -17,7 +18,6 @@ from sekron_edge.data._images import ImageData, Images
 from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing
 from sekron_edge.data._set_aside import balanced, set_aside
 from sekron_edge.errors import DataError
-from sekron_edge.files import whole_file
 
 
 def image_folder(
@@ -109,12 +109,16 @@ def _in_memory(
     if cache is not None:
         key = hashlib.sha256(f"{tree.path.resolve()}\n{version}\n{tree.stamp()}".encode()).hexdigest()
         stored = cache / f"images-{key[:24]}.npz"
-        if stored.is_file():
-            with np.load(stored, allow_pickle=False) as arrays:
-                return [torch.from_numpy(arrays[f"split{position}"]) for position in range(len(pictures))]
+        known = results.known(stored, lambda path: _stored(path, len(pictures)))
+        if known is not None:
+            return [*known]
     decoded = [split.decoded() for split in pictures]
     if stored is not None:
-        with whole_file(stored) as temporary:
-            arrays = {f"split{position}": images.numpy() for position, images in enumerate(decoded)}
-            np.savez(temporary, allow_pickle=False, **arrays)
+        arrays = {f"split{position}": images.numpy() for position, images in enumerate(decoded)}
+        results.keep(stored, lambda path: np.savez(path, allow_pickle=False, **arrays))
     return [*decoded]
+
+
+def _stored(path: Path, splits: int) -> list[Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return [torch.from_numpy(arrays[f"split{position}"]) for position in range(splits)]

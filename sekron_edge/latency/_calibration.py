@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loky import BrokenProcessPool, ProcessPoolExecutor, cpu_count
 
+from sekron_edge import cache as cache_of_results
 from sekron_edge import files
 from sekron_edge.artifacts import (
     Artifact,
@@ -207,11 +208,12 @@ def cached_calibration(
     key = files.fingerprint(where, runtime, sorted(versions.items()), precision, threads, _DESIGN)
     folder = cache or files.cache_folder()
     path = folder / f"latency-{runtime}-{precision}-{key}.json"
-    if path.is_file():
-        return LatencyModel.model_validate_json(path.read_bytes())
+    known = cache_of_results.known(path, lambda kept: LatencyModel.model_validate_json(kept.read_bytes()))
+    if known is not None:
+        return known
     store = MeasurementStore.default() if cache is None else MeasurementStore(cache / "measurements.sqlite")
     model = calibrate(runtime, store=store, precision=precision, threads=threads, device=device)
-    files.write_text(path, model.model_dump_json(indent=2) + "\n")
+    cache_of_results.keep_text(path, model.model_dump_json(indent=2) + "\n")
     return model
 
 

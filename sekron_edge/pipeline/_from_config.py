@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sekron_edge import files, references
+from sekron_edge import cache, files, references
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
@@ -155,10 +155,10 @@ def load_task(config: JobConfig) -> Task:
             fails or makes no task.
         DataError: If the data is missing or broken.
     """
-    kind, seed, cache = task_kind(config.task), config.seed, files.cache_folder()
+    kind, seed, folder = task_kind(config.task), config.seed, files.cache_folder()
     if is_reference(config.task):
-        return made_task(kind, config.data, config.task, seed=seed, cache=cache)
-    return kind.load(config.data, seed=seed, cache=cache)
+        return made_task(kind, config.data, config.task, seed=seed, cache=folder)
+    return kind.load(config.data, seed=seed, cache=folder)
 
 
 def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Module:
@@ -191,7 +191,7 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
         config.data.cache_key().encode(),
     )
     stored = files.cache_folder() / f"model-{key}.safetensors"
-    if stored.is_file():
+    if cache.known(stored, lambda path: load_file(str(path)).keys()) is not None:
         progress.say(f"the trained model is in the cache: {stored}")
     else:
         progress.say(f"training {config.name} for {settings.epochs} epochs")
@@ -199,8 +199,12 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
         trained = train(
             model, task, config=settings, checkpoints=checkpoints, resume=True, progress=progress.interactive
         )
-        with files.whole_file(stored) as temporary:
-            save_file(untied_state(trained), str(temporary))
+        cache.keep(stored, lambda path: save_file(untied_state(trained), str(path)))
+        if not stored.is_file():
+            raise ConfigError(
+                f"the trained model cannot be kept in {stored.parent}: name a folder that can be written to in "
+                "SEKRON_EDGE_CACHE"
+            )
         files.remove_folder(checkpoints)
     # The model is read back even if it was just trained: a resumed job must start from the same bits and strides.
     load_weights(model, stored)

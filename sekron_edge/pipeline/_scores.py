@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import nn
 
-from sekron_edge import files
+from sekron_edge import cache, files
 from sekron_edge._version import __version__
 from sekron_edge.budget import further_resources
 from sekron_edge.latency import LatencyModel
@@ -40,7 +39,7 @@ def scores_for(
     latencies: Sequence[LatencyModel],
     *,
     progress: Progress,
-    cache: Path | None = None,
+    folder: Path | None = None,
 ) -> list[ModelScores]:
     """Score a model's candidates for the target of each job, and measure each layer's sensitivity on calibration data.
 
@@ -52,9 +51,9 @@ def scores_for(
         calibration: Of their model.
         latencies: The latency model of each target.
         progress: Receives the reports.
-        cache: Folder of scores; by default that of all results.
+        folder: Of scores; by default that of all results.
     """
-    folder = cache or files.cache_folder()
+    folder = folder or files.cache_folder()
     stored = [
         folder / f"scores-{_key(job, calibration, latency)}.json" for job, latency in zip(jobs, latencies, strict=True)
     ]
@@ -70,7 +69,7 @@ def scores_for(
         measured = measured or _with_sensitivity(scored[0], calibration, jobs[0].task, progress)
         for path, scores in zip(absent, scored, strict=True):
             known[path] = with_sensitivity_of(scores, measured)
-            files.write_text(path, known[path].model_dump_json())
+            cache.keep_text(path, known[path].model_dump_json())
     return [known[path] for path in stored]
 
 
@@ -129,12 +128,7 @@ def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
 
 
 def _stored_scores(path: Path, progress: Progress) -> ModelScores | None:
-    if not path.is_file():
-        return None
-    try:
-        scores = ModelScores.model_validate_json(path.read_bytes())
-    except ValidationError:
-        progress.say(f"{path} is of another release: scoring again")
-        return None
-    progress.say(f"scores of this model are in the cache: {path}")
+    scores = cache.known(path, lambda kept: ModelScores.model_validate_json(kept.read_bytes()))
+    if scores is not None:
+        progress.say(f"scores of this model are in the cache: {path}")
     return scores

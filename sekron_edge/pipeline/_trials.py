@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import nn
 
-from sekron_edge import files
+from sekron_edge import cache, files
 from sekron_edge._version import __version__
 from sekron_edge.artifacts import Artifact, export
 from sekron_edge.budget import Evidence
@@ -88,12 +87,12 @@ class Bench:
         how = (target.runs, target.threads, _PROCESSES)
         key = files.fingerprint(__version__, where, hashes, versions, *how)
         stored = files.cache_folder() / f"trial-{key}.json"
-        if stored.is_file():
-            with contextlib.suppress(ValidationError):  # of another release
-                return _MEASUREMENTS.validate_json(stored.read_bytes())
-        measured = measure()
-        files.write_text(stored, _MEASUREMENTS.dump_json(measured).decode())
-        return measured
+        return cache.cached(
+            stored,
+            read=lambda path: _MEASUREMENTS.validate_json(path.read_bytes()),
+            make=measure,
+            write=lambda measured, path: path.write_bytes(_MEASUREMENTS.dump_json(measured)),
+        )
 
     def _export(self, model: nn.Module, name: str) -> Artifact:
         target = self._target
