@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sekron_edge.data._limits import require_entries
 from sekron_edge.errors import DataError
 
 _SPLIT = ("train_inputs", "train_targets", "heldout_inputs", "heldout_targets")
@@ -40,6 +41,8 @@ def read_arrays(path: Path) -> Arrays:
             that are not finite; names the array.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            require_entries(archive, str(path))
         with np.load(path, allow_pickle=False) as file:
             names = next((names for names in (_SPLIT, _WHOLE) if set(names) <= set(file.files)), None)
             if names is None:

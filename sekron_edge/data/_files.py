@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sekron_edge.data._limits import require_entries
 from sekron_edge.errors import DataError
 
 TRAIN_FOLDERS = ("train", "training")
@@ -57,7 +59,7 @@ class FileTree:
         try:
             return (self.path / name).read_bytes() if self.path.is_dir() else self._opened().read(name)
         # A zip's member may be damaged, encrypted, or compressed in an unknown way.
-        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, struct.error) as error:
             raise DataError(f"{self.shown(name)} cannot be read: {error}; repair or remove it") from error
 
     def stamp(self) -> str:
@@ -75,9 +77,12 @@ class FileTree:
     def _opened(self) -> zipfile.ZipFile:
         if self._archive is None:
             try:
-                self._archive = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
+                archive = zipfile.ZipFile(self.path)
+            # Directories of archives may be damaged in as many ways as files.
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
                 raise DataError(f"{self.path} must be a folder or a zip of one: {error}") from error
+            require_entries(archive, str(self.path))
+            self._archive = archive
         return self._archive
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing
 from sekron_edge.data._set_aside import balanced, set_aside
 from sekron_edge.errors import DataError
 
+# Raised when the same files give other pixels.
+_DECODING = 2
+
 
 def image_folder(
     path: Path,
@@ -107,7 +110,7 @@ def _in_memory(
         return [*pictures]
     stored = None
     if cache is not None:
-        key = hashlib.sha256(f"{tree.path.resolve()}\n{version}\n{tree.stamp()}".encode()).hexdigest()
+        key = hashlib.sha256(f"{_DECODING}\n{tree.path.resolve()}\n{version}\n{tree.stamp()}".encode()).hexdigest()
         stored = cache / f"images-{key[:24]}.npz"
         known = results.known(stored, lambda path: _stored(path, len(pictures)))
         if known is not None:

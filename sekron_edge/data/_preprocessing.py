@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sekron_edge.data._limits import require_pixels
 from sekron_edge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Colours = Literal["rgb", "grey"]
 
+# The tag of EXIF, and its values of pictures that lie on a side.
+_ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}
 # More than 8 bits a value: Pillow would clip them to 255.
 _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
@@ -128,23 +132,30 @@ class Preprocessing:
 
 
 def opened(content: bytes, name: str) -> Picture:
-    """Decode an image in its own mode.
+    """Decode an image in its own mode, upright as its EXIF data says.
 
     Raises:
-        DataError: If it cannot be decoded; names it.
+        DataError: If it cannot be decoded, or has too many pixels; names it.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        picture = Image.open(BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is another
+            picture = Image.open(BytesIO(content))
+        require_pixels(picture.width, picture.height, name)
         picture.load()
+        # Cameras store a picture as the sensor lay, and how it is to be turned.
+        turned = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
-    return picture
+    return turned
 
 
 def size_of(content: bytes, name: str) -> tuple[int, int]:
-    """Return an image's height and width; its pixels are not decoded.
+    """Return an image's height and width, upright; its pixels are not decoded.
 
     Raises:
         DataError: If it is no image; names it.
@@ -152,8 +163,12 @@ def size_of(content: bytes, name: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(BytesIO(content)) as picture:
-            return picture.height, picture.width
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(BytesIO(content))
+        with picture:
+            lies = picture.getexif().get(_ORIENTATION) in _LYING
+            return (picture.width, picture.height) if lies else (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sekron_edge.data._image_folder import image_folder
 from sekron_edge.data._images import ImageData
+from sekron_edge.data._limits import MOST_FILE_BYTES, gunzipped
 from sekron_edge.data._preprocessing import Preprocessing
 from sekron_edge.errors import ConfigError, DataError, MissingDependencyError
 
@@ -113,13 +115,13 @@ def _read_idx(path: Path, axes: int) -> _Bytes:
     if not path.is_file():
         raise DataError(f"Fashion-MNIST is not at {path}; install it with: sudo apt-get install dataset-fashion-mnist")
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, ValueError) as error:
+        content = gunzipped(path.read_bytes(), MOST_FILE_BYTES)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path} is not a readable gzip file: {error}; install it again") from error
     start = 4 + 4 * axes
     if content[:4] != bytes((0, 0, 8, axes)) or len(content) < start:
         raise DataError(f"{path} must be an IDX file of bytes with {axes} axes; install it again")
-    shape = np.frombuffer(content, ">u4", axes, 4).astype(int)
-    if len(content) - start != shape.prod():
-        raise DataError(f"{path} promises {shape.prod()} bytes and holds {len(content) - start}; install it again")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", axes, 4))
+    if len(content) - start != prod(shape):
+        raise DataError(f"{path} promises {prod(shape)} bytes and holds {len(content) - start}; install it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

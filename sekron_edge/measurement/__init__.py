@@ -20,6 +20,7 @@ from sekron_edge.measurement.on_device.matrix_unit import refuse_matrix_unit
 from sekron_edge.measurement.transports import (
     AndroidExporter,
     AndroidTool,
+    Contained,
     LocalDevice,
     Readings,
     VectorUnits,
@@ -32,6 +33,7 @@ __all__ = [
     "Answer",
     "ComputeUnits",
     "Conditions",
+    "Contained",
     "Deadline",
     "Device",
     "DeviceSettings",

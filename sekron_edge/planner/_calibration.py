@@ -14,8 +14,9 @@ from sekron_edge.pytrees import Inputs, batch_size, batches, first
 # decide: a plan must come out the same on a busy machine.
 _SECONDS_A_MAC = 1 / 1.5e10
 _SECONDS_A_VALUE = 1.2e-8
-_SECONDS_A_PHASE = 300.0
-_FEWEST_SAMPLES = 24
+_SECONDS_A_PHASE = 200.0
+# Where the outputs of a sample are an image, or boxes all over one, a few samples are many answers.
+_FEWEST_SAMPLES, _FEWEST_IMAGES, _OUTPUTS_OF_IMAGES = 24, 8, 32_768
 # Of the run that moments take: a pass, and products of patches that take about as long as two.
 _PASSES_OF_MOMENTS = 3
 # Of the values that layers write for the samples that run at once.
@@ -50,7 +51,9 @@ class Calibration:
         return max(1, min(batch_size(self.inputs), _BYTES_AT_ONCE // max(1, 4 * written)))
 
     def affordable(self, passes: float, inputs: Inputs | None = None) -> Inputs:
-        """Return as many inputs as a phase of so many passes over the model can afford; at least 24.
+        """Return as many inputs as a phase of so many passes over the model can afford.
+
+        There are at least 24, or 8 if the outputs of each are many.
 
         Args:
             passes: Of the whole model, over each sample.
@@ -60,7 +63,9 @@ class Calibration:
         macs = sum(primitive.macs for operation in graph.operations for primitive in operation.primitives)
         written = sum(graph.elements[operation.writes] for operation in graph.operations)
         seconds = macs * _SECONDS_A_MAC + written * _SECONDS_A_VALUE
-        count = max(_FEWEST_SAMPLES, int(_SECONDS_A_PHASE / max(1e-9, seconds * passes)))
+        answers = sum(graph.elements[value] for value in graph.outputs)
+        fewest = _FEWEST_SAMPLES if answers < _OUTPUTS_OF_IMAGES else _FEWEST_IMAGES
+        count = max(fewest, int(_SECONDS_A_PHASE / max(1e-9, seconds * passes)))
         return next(iter(batches(self.inputs if inputs is None else inputs, count)))
 
     def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from sekron_edge.measurement.transports._android_tools import (
 )
 from sekron_edge.measurement.transports._pipe import BOOTSTRAP, PipeBroken, measure_over_pipe
 from sekron_edge.measurement.transports.adb import AdbDevice, AdbSettings
-from sekron_edge.measurement.transports.local import LocalDevice, VectorUnits, comparable_device
+from sekron_edge.measurement.transports.local import Contained, LocalDevice, VectorUnits, comparable_device
 from sekron_edge.measurement.transports.ssh import SshDevice, SshSettings
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "AdbSettings",
     "AndroidExporter",
     "AndroidTool",
+    "Contained",
     "LocalDevice",
     "PipeBroken",
     "Readings",

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
 
+from sekron_edge import files
 from sekron_edge.measurement._deadline import Deadline
 from sekron_edge.measurement._device import RUNNER, Device
 from sekron_edge.measurement._hostinfo import this_machine
@@ -27,15 +27,21 @@ from sekron_edge.measurement._protocol import (
     require_end,
 )
 from sekron_edge.measurement._transports import DeviceSettings, Transport
-from sekron_edge.measurement.on_device import matrix_unit
+from sekron_edge.measurement.on_device import contained, matrix_unit
+
+# Memory of a contained runner: Core ML's evaluator and what it imports, and a few copies of a model's weights.
+_BESIDE_MODEL, _TIMES_MODEL = 3 << 30, 8
 
 
 class LocalDevice(Device):
     """This machine."""
 
     name = "local"
-    # A program, with arguments, that turns into the runner when it has made its process fit for it.
-    launcher: ClassVar[tuple[str, ...]] = ()
+
+    def launcher(self, request: MeasurementRequest) -> list[str]:
+        """Return a program, with arguments, that turns into the runner when it has made its process fit for it."""
+        del request
+        return []
 
     def carry_out(self, request: MeasurementRequest) -> Outcome:
         """Run the runner in a process group of its own, which is killed at the end; see `Device.carry_out`."""
@@ -46,7 +52,7 @@ class LocalDevice(Device):
             loader = loader_here(request.artifacts[0].format, device=self.name, names=request.names)
             answers = request.write(folder, paths, loader)
             # -P: the folder of the runner, which is not the runner's to import from, stays out of its path.
-            command = [*self.launcher, sys.executable, "-P", str(RUNNER), REQUEST_NAME]
+            command = [*self.launcher(request), sys.executable, "-P", str(RUNNER), REQUEST_NAME]
             status, stdout, stderr = _run(command, folder, {**os.environ, **request.environment}, deadline)
             if status is None:
                 raise deadline.missed(self.name, request)
@@ -60,10 +66,22 @@ class LocalDevice(Device):
 class VectorUnits(LocalDevice):
     """This machine, its runtimes kept from the matrix unit."""
 
-    launcher = (sys.executable, "-P", matrix_unit.__file__)
-
     def __init__(self) -> None:
         self.name = f"{this_machine().cpu_model} without AMX"
+
+    def launcher(self, request: MeasurementRequest) -> list[str]:
+        """Return the program that refuses the matrix unit."""
+        del request
+        return [sys.executable, "-P", matrix_unit.__file__]
+
+
+class Contained(LocalDevice):
+    """This machine, for artifacts of others: whatever they do to a runtime, it has little memory and no network."""
+
+    def launcher(self, request: MeasurementRequest) -> list[str]:
+        """Return the program that limits what the runner may use."""
+        largest = max(files.size_bytes(artifact.path) for artifact in request.artifacts)
+        return [sys.executable, "-P", contained.__file__, str(_BESIDE_MODEL + _TIMES_MODEL * largest)]
 
 
 def comparable_device() -> VectorUnits | None:
