@@ -53,7 +53,7 @@ def _in_a_process(name: str, budget: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         cache, found = Path(folder) / "cache", Path(folder) / "row.json"
         cache.mkdir()
-        for calibration in files.cache_folder().glob("latency-*.json"):
+        for calibration in files.cache_folder().glob("latency-*.json*"):
             shutil.copy(calibration, cache)
         command = [sys.executable, "-m", "benchmarks._planned_network", name, budget, str(found)]
         subprocess.run(command, check=True, env=os.environ | {"SEKRON_EDGE_CACHE": str(cache)})

@@ -40,6 +40,8 @@ def known(path: Path, read: Callable[[Path], Result]) -> Result | None:
     try:
         if not path.is_file():
             return None
+        if not _hash_of(path).is_file():
+            raise ValueError("its hash is missing")
         if _hash_of(path).read_text(encoding="ascii").strip() != files.sha256(path):
             raise ValueError("its hash is another one")
         return read(path)

@@ -19,6 +19,7 @@ from sekron_edge.bundle._manifest import (
     Delivery,
     Manifest,
 )
+from sekron_edge.bundle._sound import require_sound
 from sekron_edge.errors import BundleError, DeviceError, UnsupportedError, VerificationError
 from sekron_edge.measurement import Conditions, Contained, MeasurementRequest, Probe
 from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, compare
@@ -47,7 +48,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """Read a bundle's manifest, and check its seal.
 
     Raises:
-        BundleError: If there is no manifest, or it is altered or of another version.
+        BundleError: If there is no manifest, or it is altered, of another version, or says what cannot be.
     """
     path, seal = bundle / MANIFEST_NAME, bundle / SEAL_NAME
     for needed in (path, seal):
@@ -58,12 +59,14 @@ def read_manifest(bundle: Path) -> Manifest:
     if seal.read_bytes() != expected:
         raise BundleError(f"{path} or its seal {SEAL_NAME} was altered: the hashes differ; build the bundle again")
     try:
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise BundleError(
             f"{path} cannot be read by this release, which knows schema version {MANIFEST_SCHEMA_VERSION}: "
             f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
         ) from error
+    require_sound(content, manifest, path)
+    return manifest
 
 
 def verify_bundle(bundle: Path) -> BundleCheck:

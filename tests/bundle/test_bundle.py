@@ -1,6 +1,9 @@
 """A bundle is whole, says what it is, and shows every altered byte."""
 
+import contextlib
+import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -166,6 +169,73 @@ def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"notes\.txt was added to the bundle"):
         pack(manifest, plan, golden, model_state, tmp_path / "out")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def sealed(bundle: Path, text: str) -> None:
+    """Write a manifest and seal it, as whoever alters one can."""
+    (bundle / "manifest.json").write_text(text)
+    digest = files.sha256(bundle / "manifest.json")
+    (bundle / "manifest.json.sha256").write_text(f"{digest}  manifest.json\n")
+
+
+@pytest.mark.slow
+def test_a_manifest_that_was_sealed_again_says_nothing_that_cannot_be(made: Made, tmp_path: Path) -> None:
+    bundle = tmp_path / "out"
+    shutil.copytree(made[0], bundle)
+    whole = (bundle / "manifest.json").read_text()
+    assert read_manifest(bundle) == made[1]
+    entry = next(iter(made[1].files))
+    for before, after, said in (
+        ('"name": "test"', '"name": "/etc/passwd"', "the name is '/etc/passwd'"),
+        ('"name": "test"', '"name": "..\\\\x"', "the name is"),
+        ('"name": "test"', '"name": "test", "name": "other"', "'name' is given twice"),
+        (f'"{entry}"', '"../../outside"', "'../../outside' is not in the bundle"),
+        (f'"{entry}"', '"/etc/passwd"', "'/etc/passwd' is not in the bundle"),
+        ('"path": "artifacts/', '"path": "../artifacts/', "is delivered, and not among the files"),
+        ('"path": "artifacts/', '"path": "/artifacts/', "is delivered, and not among the files"),
+        ('"dense_bytes": 9', '"dense_bytes": -9', "dense_bytes is -9"),
+        ('"samples": 10', '"samples": -1', "samples is -1"),
+        ('"delivered": 0.89', '"delivered": NaN', "delivered is nan"),
+        ('"delivered": 0.89', '"delivered": 1e999', "delivered is inf"),
+    ):
+        assert before in whole
+        sealed(bundle, whole.replace(before, after, 1))
+        with pytest.raises(BundleError, match=re.escape(said)):
+            read_manifest(bundle)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0), kind=st.integers(0, 2), drawn=st.sampled_from('0-"{}[],.:exZ\x00\xe9'))
+def test_a_manifest_sealed_again_after_any_edit_is_read_or_refused(
+    made: Made, at: int, kind: int, drawn: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "out"
+    shutil.copytree(made[0], bundle, dirs_exist_ok=True)
+    whole = (made[0] / "manifest.json").read_text()
+    at %= len(whole)
+    sealed(bundle, whole[:at] + ("" if kind == 0 else drawn) + whole[at + (kind < 2) :])
+    with contextlib.suppress(BundleError):
+        read_manifest(bundle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_an_artifact_that_ends_its_process_is_a_failed_verification(made: Made, seed: int, tmp_path: Path) -> None:
+    bundle = tmp_path / "out"
+    shutil.copytree(made[0], bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    name = next(name for name in manifest["files"] if name.endswith(".tflite"))
+    content = bytearray((bundle / name).read_bytes())
+    drawn = random.Random(seed)
+    for _ in range(200):
+        content[drawn.randrange(8, len(content))] = drawn.randrange(256)
+    (bundle / name).write_bytes(content)
+    digest = files.sha256(bundle / name)
+    text = (bundle / "manifest.json").read_text().replace(manifest["files"][name]["sha256"], digest)
+    sealed(bundle, text)
+    with pytest.raises(VerificationError, match=r"does not run on this machine|golden outputs"):
+        verify_bundle(bundle)
 
 
 @pytest.mark.slow
