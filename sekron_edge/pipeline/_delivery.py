@@ -143,7 +143,7 @@ def _measured(
     name, where = artifact.path.name, f" on {target.place}" if target.place.is_remote else ""
     try:
         with progress.busy(f"measuring {name} beside the dense model{where}"):
-            before, after = measure_pair(dense, artifact, target)
+            before, after = measure_pair(dense, artifact, target, target.conditions)
     except DeviceError as error:
         if not target.place.is_remote or (artifact.format, artifact.precision) == (target.runtime, target.precision):
             raise

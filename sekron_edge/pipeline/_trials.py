@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from sekron_edge.pytrees import batches
 _TRIAL_CALIBRATION = 8
 # The memory layout of a process changes its times by a percent or two, a busy neighbour by more.
 _PROCESSES = 3
+# What is slow varies little from run to run: so long is enough for the dense model's share of one process.
+_MS_A_PROCESS, _MS_TO_WARM_UP = 5000.0, 1000.0
+_FEWEST_RUNS, _FEWEST_TO_WARM_UP = 10, 2
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 
 
@@ -67,7 +70,7 @@ class Bench:
         if not target.place.is_reached:
             return None
         measure = partial(target.place.open().measure, self.dense, target.conditions)
-        (measured,) = self._remembered([self.dense], lambda: [measure()])
+        (measured,) = self._remembered([self.dense], target.conditions, lambda: [measure()])
         return measured
 
     def trial(self, plan: Plan) -> Trial:
@@ -75,16 +78,22 @@ class Bench:
         artifact = self._export(decompose(self._job.model, plan), "trial")
         if not self._target.place.is_reached:
             return Trial(self.dense, artifact)
-        pair = self._remembered([self.dense, artifact], lambda: list(measure_pair(self.dense, artifact, self._target)))
+        dense = self.measured_dense()
+        assert dense is not None
+        conditions = _shortened(self._target.conditions, dense.median_ms)
+        measure = partial(measure_pair, self.dense, artifact, self._target, conditions)
+        pair = self._remembered([self.dense, artifact], conditions, lambda: list(measure()))
         return Trial(self.dense, artifact, *pair)
 
-    def _remembered(self, artifacts: Sequence[Artifact], measure: Callable[[], list[Measurement]]) -> list[Measurement]:
+    def _remembered(
+        self, artifacts: Sequence[Artifact], conditions: Conditions, measure: Callable[[], list[Measurement]]
+    ) -> list[Measurement]:
         """Return stored measurements, or measure: plans rest on them, and the same job must plan the same."""
         versions = [sorted(artifact.versions.items()) for artifact in artifacts]
         hashes = [artifact.sha256 for artifact in artifacts]
         target = self._target
         where = this_machine().cpu_model if target.place.is_here else target.place.name
-        how = (target.runs, target.threads, _PROCESSES)
+        how = (conditions.runs, conditions.warmup, target.threads, _PROCESSES)
         key = files.fingerprint(__version__, where, hashes, versions, *how)
         stored = files.cache_folder() / f"trial-{key}.json"
         return cache.cached(
@@ -107,13 +116,22 @@ class Bench:
         )
 
 
-def measure_pair(dense: Artifact, artifact: Artifact, target: Target) -> tuple[Measurement, Measurement]:
+def _shortened(conditions: Conditions, dense_ms: float) -> Conditions:
+    """Return conditions with no more runs than the dense model needs; no more than were asked for."""
+    runs = max(_FEWEST_RUNS, int(_MS_A_PROCESS / dense_ms))
+    warmup = max(_FEWEST_TO_WARM_UP, int(_MS_TO_WARM_UP / dense_ms))
+    return replace(conditions, runs=min(conditions.runs, runs), warmup=min(conditions.warmup, warmup))
+
+
+def measure_pair(
+    dense: Artifact, artifact: Artifact, target: Target, conditions: Conditions
+) -> tuple[Measurement, Measurement]:
     """Time two artifacts in turn, so that their ratio holds; then read the memory of each by itself.
 
     They are timed in several processes, and the one whose ratio is in the middle counts.
     """
     device = target.place.open()
-    timed = [device.measure_together([dense, artifact], target.conditions) for _ in range(_PROCESSES)]
+    timed = [device.measure_together([dense, artifact], conditions) for _ in range(_PROCESSES)]
     middle = sorted(timed, key=_ratio)[_PROCESSES // 2]
     short = Conditions(runs=4, warmup=1, threads=target.threads)
     alone = [device.measure(one, short) for one in (dense, artifact)]

@@ -1,6 +1,7 @@
 """Plans are measured until one surely keeps its budget; on a device whose times are scripted, as no real one's are."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sekron_edge.pipeline._context import PlanningContext
 from sekron_edge.pipeline._place import Place
 from sekron_edge.pipeline._planning import plan_for
 from sekron_edge.pipeline._target import Target
-from sekron_edge.pipeline._trials import Bench, measure_pair
+from sekron_edge.pipeline._trials import Bench, _shortened, measure_pair
 from sekron_edge.planner import Calibration, Plan, PlanEvaluator, score
 from sekron_edge.task import Task
 from tests.cost_models import MacsAreTime
@@ -104,7 +105,7 @@ def planned(context: PlanningContext, work: Path) -> Plan:
 def test_of_three_processes_the_ratio_in_the_middle_counts(scripted: Scripted) -> None:
     context, bench, script = scripted
     script(0.9, 0.4, 0.5)
-    before, after = measure_pair(bench.dense, bench.dense, context.job.target)
+    before, after = measure_pair(bench.dense, bench.dense, context.job.target, context.job.target.conditions)
     assert (before.median_ms, after.median_ms) == (DENSE_MS, 0.5 * DENSE_MS)
 
 
@@ -135,3 +136,11 @@ def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(
     monkeypatch.setattr(_trials, "_PROCESSES", 1)
     script(ALLOWED * 0.995, *[2.0] * 4)
     assert "plan 1" not in planned(context, tmp_path).latency_source
+
+
+def test_trials_of_slow_networks_take_fewer_runs_and_never_more_than_asked_for() -> None:
+    asked = Conditions(runs=50, warmup=10)
+    assert _shortened(asked, 20.0) == asked
+    assert _shortened(asked, 250.0) == replace(asked, runs=20, warmup=4)
+    assert _shortened(asked, 60_000.0) == replace(asked, runs=10, warmup=2)
+    assert _shortened(replace(asked, runs=3, warmup=0), 60_000.0) == replace(asked, runs=3, warmup=0)
