@@ -162,8 +162,8 @@ class Timing(BaseModel):
     compute_units: ComputeUnits | None = None
     settled: bool
     milliseconds: tuple[float, ...]
-    averaged: int = 1
-    peak_memory_bytes: int | None
+    averaged: int = Field(default=1, ge=1)
+    peak_memory_bytes: int | None = Field(ge=0)
     operators: tuple[OperatorTime, ...] = ()
 
 

@@ -20,8 +20,8 @@ from sekron_edge.structure import Structure
 _ROUNDS = 4
 # A limit that was exceeded, and that no correction of the scores covers, is tightened by this much more.
 _TO_SPARE = 0.95
-# A plan this close to a limit leaves nothing to gain from another round.
-_CLOSE = 0.9
+# A plan this close to a limit leaves nothing to gain from another round; little is left after the first.
+_CLOSE, _CLOSE_LATER = 0.9, 0.8
 # A plan closer to the limit may miss it when it is measured again at the end: it is taken if there is no other.
 _SURE = 0.98
 _MOST_CORRECTION = 3.0
@@ -82,7 +82,8 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
         if all(share <= 1 for share in used.values()):
             latency = used.get(LATENCY.name, _SURE)  # neither measured nor budgeted: there is nothing to learn
             kept.append(_Kept(plan, scores, sure=latency <= _SURE))
-            if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= _CLOSE):
+            close = _CLOSE if attempt == 1 else _CLOSE_LATER
+            if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= close):
                 break
         scores = _learned(scores, plan, trial, attempt)
         tighter = _tightened(aims, used)
@@ -144,6 +145,9 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     measured_ms = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
     factor = (measured_ms - (plan.cost.latency_ms - factorized)) / factorized
     factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
+    if factor < 1:
+        # The next plan has other structures, whose prices may have been right: half of the way leaves room for that.
+        factor **= 0.5
     source = f"plan {attempt} measured at {measured_ms:.4g} ms, predicted at {plan.cost.latency_ms:.4g}"
     return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
 
