@@ -42,7 +42,7 @@ class FileTree:
             found = [name for name in self._opened().namelist() if not name.endswith("/")]
         else:
             raise DataError(f"there is no folder and no zip at {path}; check the path")
-        self.names = tuple(sorted(name for name in found if not _is_hidden(name)))
+        self.names = tuple(sorted(name for name in found if PurePosixPath(name).parts and not _is_hidden(name)))
 
     def only(self, names: Iterable[str]) -> FileTree:
         """Return the same folder or zip with some of its files alone."""

@@ -114,14 +114,17 @@ def _read_idx(path: Path, axes: int) -> _Bytes:
     """Read a gzipped IDX file of unsigned bytes with that many axes."""
     if not path.is_file():
         raise DataError(f"Fashion-MNIST is not at {path}; install it with: sudo apt-get install dataset-fashion-mnist")
+    packed, start = path.read_bytes(), 4 + 4 * axes
     try:
-        content = gunzipped(path.read_bytes(), MOST_FILE_BYTES)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        head = gunzipped(packed, start)
+        if head[:4] != bytes((0, 0, 8, axes)) or len(head) < start:
+            raise DataError(f"{path} must be an IDX file of bytes with {axes} axes; install it again")
+        shape = tuple(int(size) for size in np.frombuffer(head, ">u4", axes, 4))
+        promised = prod(shape)
+        content = gunzipped(packed, start + min(promised, MOST_FILE_BYTES) + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a readable gzip file: {error}; install it again") from error
-    start = 4 + 4 * axes
-    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < start:
-        raise DataError(f"{path} must be an IDX file of bytes with {axes} axes; install it again")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", axes, 4))
-    if len(content) - start != prod(shape):
-        raise DataError(f"{path} promises {prod(shape)} bytes and holds {len(content) - start}; install it again")
+    if len(content) - start != promised:
+        more = "more" if len(content) - start > promised else len(content) - start
+        raise DataError(f"{path} promises {promised} bytes and holds {more}; install it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
