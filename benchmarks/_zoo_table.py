@@ -15,7 +15,7 @@ _HEAD = """\
 What becomes of networks that were designed elsewhere: those of timm and torchvision, and kinds that these lack, from
 `examples/models`. `benchmarks/zoo.py` wrote this page; do not edit it.
 
-    {command}
+    python -m benchmarks.zoo --work docs/zoo --json dist/zoo.json --markdown docs/zoo.md
 
 Weights are random. Parameters that initialisation leaves at zero are drawn: without that, whole branches would compute
 nothing. Batch norms have the statistics of 16 photographs, and biases of about 1: with biases of 0 a deep network of
@@ -40,7 +40,7 @@ def table(rows: Sequence[Row], shapes: Mapping[str, tuple[int, int, int]], claim
     """Return the page."""
     reasons: list[str] = []
     shown = [*DENSE, *(PLANS if any(SCORES in row.phases for row in rows) else ())]
-    lines = [_HEAD.format(command="python -m benchmarks.zoo --json dist/zoo.json --markdown docs/zoo.md")]
+    lines = [_HEAD]
     found = environment()
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
     lines += [

@@ -2,10 +2,11 @@
 
 Each network has a process of its own, with one thread and limits of time and memory. Finished phases are kept in the
 folder ``--work``, so a killed run goes on; those of other sources are run again, except with ``--keep``, which repeats
-only what did not go through. ``--plans`` adds plans for half of LiteRT's dense latency, and the exports of what they
-make; it calibrates the machine first, on which nothing else should run meanwhile. ``--markdown`` writes the table of
-docs/zoo.md. The networks are those of timm and torchvision, whose wheels are installed by themselves, because
-torchvision's asks for another build of torch, and some of the examples::
+only what did not go through. ``--stored`` runs nothing, and shows the rows that are whole. ``--plans`` adds plans for
+half of LiteRT's dense latency, and the exports of what they make; it calibrates the machine first, on which nothing
+else should run meanwhile. ``--markdown`` writes the table of docs/zoo.md, whose rows are in docs/zoo. The networks are
+those of timm and torchvision, whose wheels are installed by themselves, because torchvision's asks for another build
+of torch, and some of the examples::
 
     pip install --no-deps torchvision==0.28.0 timm==1.0.31
 
@@ -21,7 +22,9 @@ import os
 import resource
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--only", help="names of networks, with commas between; by default all")
     options.add_argument("--work", type=Path, default=Path("dist/zoo"), help="folder of the finished rows")
     options.add_argument("--keep", action="store_true", help="keep what went through with other sources, too")
+    options.add_argument("--stored", action="store_true", help="run nothing: show the rows of --work that are whole")
     options.add_argument("--plans", action="store_true", help="also plan at half of the dense latency")
     options.add_argument("--markdown", type=Path, help="file to write the table to")
     given = options.parse_args(arguments)
@@ -60,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = sorted(set(chosen) - set(NETWORKS))
     if unknown:
         options.error(f"no network {unknown[0]!r}; known networks: {', '.join(NETWORKS)}")
+    if given.stored:
+        whole = [row for row in map(partial(_stored, given.work), chosen) if set(DENSE) <= row.phases.keys()]
+        _show(whole, given)
+        return
     for precision in PLANNED if given.plans else ():
         cached_calibration(RUNTIME, precision=precision)
     phases = [*DENSE, *(PLANS if given.plans else ())]
@@ -72,17 +80,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(_row(name, given.work, phases, keep=given.keep))
         failed = [f"{phase}: {found.outcome}" for phase, found in rows[-1].phases.items() if not found.ok]
         console.print(f"{name}: {'; '.join(failed) or 'ok'}", markup=False)
+    _show(rows, given)
+
+
+def _show(rows: Sequence[Row], given: Namespace) -> None:
     claims = _claims(rows)
     publish([_flat(row) for row in rows], claims, given.json)
     if given.markdown is not None:
-        shown = [name for name, shape in NETWORKS.items()]
+        shown = list(NETWORKS)
         ordered = sorted(rows, key=lambda row: shown.index(row.network))
         files.write_text(given.markdown, table(ordered, NETWORKS, claims))
 
 
+def _path(work: Path, name: str) -> Path:
+    return work / f"{name.replace(':', '-')}.json"
+
+
+def _stored(work: Path, name: str) -> Row:
+    path = _path(work, name)
+    return Row.model_validate_json(path.read_bytes()) if path.is_file() else Row(network=name)
+
+
 def _row(name: str, work: Path, phases: Sequence[str], *, keep: bool) -> Row:
-    stored = work / f"{name.replace(':', '-')}.json"
-    row = Row.model_validate_json(stored.read_bytes()) if stored.is_file() else Row(network=name)
+    stored, row = _path(work, name), _stored(work, name)
     now = sources()
     fresh = {phase: found for phase, found in row.phases.items() if found.sources == now or (keep and found.ok)}
     row = Row(network=name, phases=fresh)
