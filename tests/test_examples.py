@@ -82,6 +82,10 @@ def test_what_the_zoo_found_is_kept_and_shown_with_its_reasons(tmp_path: Path) -
     assert claims["networks whose MACs are not FlopCounterMode's"] == claims["raw exceptions"] == 0
     assert claims["dense, verified in all formats, fp32"] == 0
     assert "Plans were not made in this run" in text
+    others = f"{name},examples:DnCNN"  # which was never run, and is not now
+    zoo.main(["--only", others, "--stored", "--json", str(out), "--work", str(work), "--markdown", str(page)])
+    assert page.read_text().partition("## Exports")[2] == text.partition("## Exports")[2]
+    assert [path.name for path in work.iterdir()] == ["examples-keyword_net.json"]
 
 
 def test_plans_of_the_zoo_are_shown_beside_what_they_choose_from(tmp_path: Path) -> None:
