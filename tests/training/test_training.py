@@ -181,7 +181,7 @@ def test_batch_norm_is_computed_anew_on_a_copy() -> None:
 def test_unknown_split_and_setting_are_refused() -> None:
     with pytest.raises(ConfigError, match="split"):
         evaluate(make_model(), classification(digits()), split="test")
-    with pytest.raises(ConfigError, match="did you mean .epochs"):
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         TrainConfig(epoch=3)  # type: ignore[call-arg]
 
 
