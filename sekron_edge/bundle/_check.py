@@ -76,8 +76,8 @@ def verify_bundle(bundle: Path) -> BundleCheck:
 
     Raises:
         BundleError: If a file is missing, added or altered; names it.
-        VerificationError: If an artifact no longer gives the golden outputs on this machine.
-        MissingDependencyError: If a runtime is absent here.
+        VerificationError: If an artifact no longer gives the golden outputs on this machine, or does not run
+            here: it is damaged, or its runtime is absent.
     """
     manifest = read_manifest(bundle)
     _check_files(bundle, manifest)

@@ -18,8 +18,8 @@ from sekron_edge.errors import ConfigError
 STATE, PLAN = "job.json", "plan.json"
 ARTIFACTS, CHECKPOINTS, ROUNDING_CHECKPOINTS = "artifacts", "finetune", "finetune-int8"
 _LOCK = ".lock"
-# What jobs keep in their folder; only these are ever removed.
-_OURS = (STATE, PLAN, ARTIFACTS, CHECKPOINTS, ROUNDING_CHECKPOINTS, _LOCK)
+# What jobs keep in their folder; only these are ever removed, and the state, by which the folder is known, last.
+_OURS = (PLAN, ARTIFACTS, CHECKPOINTS, ROUNDING_CHECKPOINTS, STATE, _LOCK)
 
 
 class State(BaseModel):
@@ -102,7 +102,7 @@ def _require_ours(work: Path) -> None:
     """Refuse a folder that no job made: one that holds something, but no job's state."""
     if not work.exists() or _has_state(work):
         return
-    if not work.is_dir() or _foreign(work) or (work / STATE).exists():
+    if not work.is_dir() or _foreign(work) or (work / STATE).exists() or (work / PLAN).exists():
         raise ConfigError(
             f"{work} is where an unfinished job would be kept, and no job made it: move it away, or give "
             "another folder for the bundle"

@@ -26,6 +26,7 @@ def test_what_is_not_ours_stops_a_job_before_it_begins_and_stays(tmp_path: Path)
     for name, content in (
         ("b.work/thesis.txt", "x"),  # a folder of that name, but no job's
         ("b.work/job.json", '{"my": "own"}'),
+        ("b.work/plan.json", "{}"),
         ("b/notes.txt", "x"),
         ("b/manifest.json", '{"name": "a web app"}'),
         ("b", "a file"),
