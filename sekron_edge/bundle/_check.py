@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from pydantic import BaseModel, ConfigDict
+from torch import nn
 
-from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact
+from sekron_edge import files, pytrees
+from sekron_edge.artifacts import Array, Artifact, get_exporter
+from sekron_edge.bundle._contents import golden_arrays, golden_inputs, read_manifest, read_weights, rebuild
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
     MANIFEST_NAME,
-    MANIFEST_SCHEMA_VERSION,
     SEAL_NAME,
+    SIGNATURE_NAME,
+    WEIGHTS_NAME,
     Delivery,
     Manifest,
 )
-from sekron_edge.bundle._sound import require_sound
+from sekron_edge.bundle._signature import Signature, signature_of
 from sekron_edge.errors import BundleError, DeviceError, UnsupportedError, VerificationError
 from sekron_edge.measurement import Conditions, Contained, MeasurementRequest, Probe
+from sekron_edge.nn import outputs_for
 from sekron_edge.verification import TOLERANCES, Comparison, Tolerance, compare
 
 _SHOWN = 5
@@ -33,8 +35,10 @@ class BundleCheck(BaseModel):
 
     Attributes:
         files: Number of files that were hashed.
-        comparisons: Comparison of each artifact on the golden inputs.
+        comparisons: Comparison of each artifact on the golden inputs; of the rebuilt PyTorch model, too, under the name
+            of its weights, where the original was given.
         not_run: Artifacts that nothing here runs, and why.
+        signature: Of the manifest, and so of every file; None if there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,47 +46,36 @@ class BundleCheck(BaseModel):
     files: int
     comparisons: dict[str, Comparison]
     not_run: dict[str, str] = {}
+    signature: Signature | None = None
 
 
-def read_manifest(bundle: Path) -> Manifest:
-    """Read a bundle's manifest, and check its seal.
-
-    Raises:
-        BundleError: If there is no manifest, or it is altered, of another version, or says what cannot be.
-    """
-    path, seal = bundle / MANIFEST_NAME, bundle / SEAL_NAME
-    for needed in (path, seal):
-        if not needed.is_file():
-            raise BundleError(f"{bundle} is no complete bundle: {needed.name} is missing")
-    content = path.read_bytes()
-    expected = f"{files.sha256(path)}  {MANIFEST_NAME}\n".encode()
-    if seal.read_bytes() != expected:
-        raise BundleError(f"{path} or its seal {SEAL_NAME} was altered: the hashes differ; build the bundle again")
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise BundleError(
-            f"{path} cannot be read by this release, which knows schema version {MANIFEST_SCHEMA_VERSION}: "
-            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
-        ) from error
-    require_sound(content, manifest, path)
-    return manifest
-
-
-def verify_bundle(bundle: Path) -> BundleCheck:
+def verify_bundle(bundle: Path, *, trusted: Path | None = None, original: nn.Module | None = None) -> BundleCheck:
     """Check every file's hash, then run every artifact that runs on this machine on the golden inputs.
 
     Each runs in a process of its own, with little memory and, where the system allows it, no network.
 
+    Args:
+        bundle: Its folder.
+        trusted: File of the public keys of those whose bundles are wanted: an unsigned one is then an error. Without
+            it a signature must only belong to the bundle.
+        original: Any instance of the class that was compressed: with it the delivered PyTorch model is rebuilt, and
+            must give the golden outputs, too. Without it the weights must only be finite numbers.
+
     Raises:
-        BundleError: If a file is missing, added or altered; names it.
-        VerificationError: If an artifact no longer gives the golden outputs on this machine, or does not run
-            here: it is damaged, or its runtime is absent.
+        BundleError: If a file is missing, added or altered, or the signature is not as wanted; names it.
+        ConfigError: If ``trusted`` has no keys.
+        VerificationError: If an artifact, or the rebuilt model, no longer gives the golden outputs on this machine, or
+            does not run here.
+        MissingDependencyError: If the runtime of one is absent.
     """
     manifest = read_manifest(bundle)
     _check_files(bundle, manifest)
-    inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
+    signature = _signature(bundle, trusted)
+    read_weights(bundle)
+    inputs, outputs = (golden_arrays(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
     comparisons: dict[str, Comparison] = {}
+    if original is not None:
+        comparisons[WEIGHTS_NAME] = _rebuilt(bundle, manifest, original, outputs)
     not_run: dict[str, str] = {}
     for delivery in manifest.deliveries:
         artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
@@ -96,12 +89,33 @@ def verify_bundle(bundle: Path) -> BundleCheck:
             not_run[name] = str(error)
             continue
         except DeviceError as error:
+            get_exporter(run.format).import_runtime()  # an absent one is named with the command that installs it
             raise VerificationError(f"{name} does not run on this machine: {error}") from error
         comparison = compare(outputs, found, classes=_classes(manifest))
         if not comparison.within(_tolerance(delivery)):
             raise VerificationError(f"{run.path.name} no longer gives the golden outputs on this machine: {comparison}")
         comparisons[name] = comparison
-    return BundleCheck(files=len(manifest.files), comparisons=comparisons, not_run=not_run)
+    return BundleCheck(files=len(manifest.files), comparisons=comparisons, not_run=not_run, signature=signature)
+
+
+def _signature(bundle: Path, trusted: Path | None) -> Signature | None:
+    path = bundle / SIGNATURE_NAME
+    if path.exists():
+        return signature_of((bundle / MANIFEST_NAME).read_bytes(), path, trusted)
+    if trusted is not None:
+        raise BundleError(f"{bundle} is not signed, and only bundles of those in {trusted} are wanted")
+    return None
+
+
+def _rebuilt(bundle: Path, manifest: Manifest, original: nn.Module, outputs: tuple[Array, ...]) -> Comparison:
+    """Compare the delivered model, rebuilt in PyTorch, with the golden outputs."""
+    model = rebuild(bundle, original)
+    samples = [outputs_for(model, one) for one in pytrees.batches(golden_inputs(bundle, manifest), 1)]
+    found = tuple(value.numpy() for value in pytrees.tensors(pytrees.concatenated(samples)))
+    comparison = compare(outputs, found, classes=_classes(manifest))
+    if not comparison.within(TOLERANCES["fp32"]):
+        raise VerificationError(f"the model of {WEIGHTS_NAME} does not give the golden outputs: {comparison}")
+    return comparison
 
 
 def _outputs(artifact: Artifact, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -122,7 +136,7 @@ def probes(bundle: Path) -> list[Probe]:
     for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS):
         if not (bundle / name).is_file() or files.sha256(bundle / name) != manifest.files[name].sha256:
             raise BundleError(f"{bundle / name} is missing, or not as it was built; build the bundle again")
-    inputs, outputs = (_load(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
+    inputs, outputs = (golden_arrays(bundle / name) for name in (GOLDEN_INPUTS, GOLDEN_OUTPUTS))
 
     def probe(delivery: Delivery) -> Probe:
         artifact = delivery.artifact.model_copy(update={"path": bundle / delivery.artifact.path})
@@ -161,8 +175,8 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
         shown = ", ".join(irregular[:_SHOWN])
         raise BundleError(f"{bundle} is not as it was built: {shown}: neither a file nor a folder with files")
     present = {path.relative_to(bundle).as_posix(): path for path in files.files_below(bundle)}
-    for name in (MANIFEST_NAME, SEAL_NAME):
-        present.pop(name)
+    for name in (MANIFEST_NAME, SEAL_NAME, SIGNATURE_NAME):
+        present.pop(name, None)
     missing = sorted(manifest.files.keys() - present.keys())
     added = sorted(present.keys() - manifest.files.keys())
     altered = sorted(
@@ -178,11 +192,3 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
     ]
     if problems:
         raise BundleError(f"{bundle} is not as it was built: {'; '.join(problems)}. Build the bundle again.")
-
-
-def _load(path: Path) -> tuple[Array, ...]:
-    try:
-        arrays = load_file(str(path))
-    except SafetensorError as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    return tuple(arrays[f"{index}"] for index in range(len(arrays)))

@@ -16,6 +16,8 @@ from sekron_edge.verification import Check
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 SEAL_NAME = "manifest.json.sha256"
+SIGNATURE_NAME = "manifest.json.sig"
+PLAN_NAME = "plan.json"
 WEIGHTS_NAME = "weights.safetensors"
 GOLDEN_INPUTS = "golden/inputs.safetensors"
 GOLDEN_OUTPUTS = "golden/outputs.safetensors"

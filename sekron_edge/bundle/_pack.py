@@ -13,18 +13,21 @@ from torch import Tensor
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, SourceExporter, get_exporter
-from sekron_edge.bundle._check import read_manifest
+from sekron_edge.bundle._contents import read_manifest
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
     GOLDEN_OUTPUTS,
     MANIFEST_NAME,
+    PLAN_NAME,
     SEAL_NAME,
+    SIGNATURE_NAME,
     WEIGHTS_NAME,
     Delivery,
     FileEntry,
     Manifest,
 )
 from sekron_edge.bundle._report import render_report
+from sekron_edge.bundle._signature import Signature, signature_of, signed
 from sekron_edge.bundle._snippets import snippet
 from sekron_edge.errors import BundleError, ConfigError
 from sekron_edge.planner import Plan
@@ -55,7 +58,7 @@ def require_replaceable(out: Path) -> None:
             f"{out} is not replaced: it is not a bundle as this release writes them ({error}). Give another folder, or "
             "move it away"
         ) from error
-    ours = {*listed, MANIFEST_NAME, SEAL_NAME}
+    ours = {*listed, MANIFEST_NAME, SEAL_NAME, SIGNATURE_NAME}
     present = sorted({*files.files_below(out), *files.irregular(out)})
     if others := [name for path in present if (name := path.relative_to(out).as_posix()) not in ours]:
         raise ConfigError(
@@ -64,7 +67,15 @@ def require_replaceable(out: Path) -> None:
         )
 
 
-def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, Tensor], out: Path) -> Manifest:
+def pack(
+    manifest: Manifest,
+    plan: Plan,
+    golden: Golden,
+    weights: Mapping[str, Tensor],
+    out: Path,
+    *,
+    sign: Path | None = None,
+) -> Manifest:
     """Write the bundle to the folder ``out``, replacing a bundle that is there.
 
     Args:
@@ -74,18 +85,19 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
         weights: State dict of the delivered model, as `decompose` builds it from the plan; becomes
             ``weights.safetensors``.
         out: The bundle's folder.
+        sign: File of the OpenSSH key to sign with, if any.
 
     Returns:
         The manifest as written.
 
     Raises:
-        ConfigError: If what is at ``out`` may not be replaced.
+        ConfigError: If what is at ``out`` may not be replaced, or the key cannot sign.
         BundleError: If an artifact has changed since it was verified.
     """
     require_replaceable(out)
     with files.whole_folder(out) as folder:
         deliveries = tuple(_deliver(delivery, manifest, folder) for delivery in manifest.deliveries)
-        files.write_text(folder / "plan.json", plan.to_json())
+        files.write_text(folder / PLAN_NAME, plan.to_json())
         state = {key: value.contiguous() for key, value in weights.items()}
         (folder / WEIGHTS_NAME).write_bytes(serialized_state(state))
         _save(folder / GOLDEN_INPUTS, golden.inputs)
@@ -97,9 +109,27 @@ def pack(manifest: Manifest, plan: Plan, golden: Golden, weights: Mapping[str, T
             name: FileEntry(sha256=files.sha256(path), size_bytes=path.stat().st_size) for name, path in listed.items()
         }
         written = written.model_copy(update={"files": entries})
-        files.write_text(folder / MANIFEST_NAME, written.model_dump_json(indent=2) + "\n")
+        content = written.model_dump_json(indent=2) + "\n"
+        files.write_text(folder / MANIFEST_NAME, content)
         files.write_text(folder / SEAL_NAME, f"{files.sha256(folder / MANIFEST_NAME)}  {MANIFEST_NAME}\n")
+        if sign is not None:
+            (folder / SIGNATURE_NAME).write_bytes(signed(content.encode(), sign))
     return written
+
+
+def sign_bundle(bundle: Path, key: Path) -> Signature:
+    """Sign a bundle that is there, in place of a signature that it has; see `signature_of` for what that is worth.
+
+    Raises:
+        BundleError: If there is no bundle.
+        ConfigError: If the key cannot sign.
+        MissingDependencyError: If OpenSSH is absent.
+    """
+    read_manifest(bundle)
+    content = (bundle / MANIFEST_NAME).read_bytes()
+    with files.whole_file(bundle / SIGNATURE_NAME) as path:
+        path.write_bytes(signed(content, key))
+    return signature_of(content, bundle / SIGNATURE_NAME)
 
 
 def _deliver(delivery: Delivery, manifest: Manifest, folder: Path) -> Delivery:

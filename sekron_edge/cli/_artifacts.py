@@ -76,21 +76,47 @@ def export(
     print_table(["file", "format", "precision", "bytes", "delegated"], rows)
 
 
-def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")], as_json: AsJson = False) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public keys, or OpenSSH's allowed signers: one of them must have signed it.", metavar="KEYS"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The original's package.module:factory, or file.py:factory: checks the weights, too."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check a bundle again: every byte, and every artifact on the golden inputs.
 
     Ends with exit code 4 if anything is missing, added, altered, or computes something else.
     """
     from sekron_edge.bundle import verify_bundle
+    from sekron_edge.pipeline import load_model
 
-    with ConsoleProgress().busy(f"checking {bundle}"):
-        check = verify_bundle(bundle)
+    progress = ConsoleProgress()
+    original = None if model is None else load_model(model, None, progress=progress)
+    with progress.busy(f"checking {bundle}"):
+        check = verify_bundle(bundle, trusted=trusted, original=original)
     if as_json:
         typer.echo(check.model_dump_json(indent=2))
         return
     rows = [[name, str(comparison)] for name, comparison in check.comparisons.items()]
     print_table(["artifact", "golden inputs"], rows + [[name, why] for name, why in check.not_run.items()])
-    typer.echo(f"{bundle}: {check.files} files as they were built")
+    typer.echo(f"{bundle}: {check.files} files as they were built, {check.signature or 'not signed'}")
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    key: Annotated[Path, typer.Option(help="OpenSSH key: a private one, or the public one of an agent's.")],
+) -> None:
+    """Sign a bundle that is there, so that `verify --trusted` says who built it."""
+    from sekron_edge.bundle import sign_bundle
+
+    typer.echo(f"{bundle}: {sign_bundle(bundle, key)}")
 
 
 def parse_precision(text: str) -> Precision:

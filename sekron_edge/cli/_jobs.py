@@ -32,6 +32,7 @@ def run(
     device: Device = None,
     measured_on: MeasuredOn = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished job.")] = False,
+    sign: Annotated[Path | None, typer.Option(help="OpenSSH key to sign the bundle with.", metavar="KEY")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Do the main job: plan, decompose, fine-tune, export, verify, measure, pack.
@@ -42,7 +43,7 @@ def run(
     from sekron_edge.pipeline import load_config, run_job
 
     job = _on_device(load_config(config), device, measured_on)
-    done = run_job(job, out or Path("dist") / job.name, resume=resume, progress=ConsoleProgress())
+    done = run_job(job, out or Path("dist") / job.name, resume=resume, sign=sign, progress=ConsoleProgress())
     if as_json:
         typer.echo(done.manifest.model_dump_json(indent=2))
         return

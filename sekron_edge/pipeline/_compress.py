@@ -128,6 +128,7 @@ def compress(
     name: str = "model",
     seed: int = 0,
     resume: bool = False,
+    sign: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Compressed:
     """Do the main job: a trained model and a device in, a verified bundle that keeps its budgets out.
@@ -152,6 +153,7 @@ def compress(
         name: Name of the bundle, and stem of its artifacts.
         seed: Seed of everything random.
         resume: Go on with an unfinished job in ``OUT.work``.
+        sign: File of the OpenSSH key that signs the bundle, if any.
         progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
@@ -174,6 +176,7 @@ def compress(
             "finetuning": finetuning,
             "quantization": quantization,
             "name": name,
+            "sign": sign,
         }
     )
     device = profile_of(profile)
@@ -186,7 +189,7 @@ def compress(
         runs=runs,
         measured_on=measured_on,
     )
-    with claimed(Path(out), resume=resume) as output:
+    with claimed(Path(out), resume=resume, sign=None if sign is None else Path(sign)) as output:
         job = Job.prepared(
             model,
             example_inputs,
@@ -234,7 +237,8 @@ def compress_job(job: Job, output: Output, *, progress: Progress) -> Compressed:
     deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
     manifest = describe(job, finished, deliveries)
     _require_kept(manifest, work)
-    manifest = pack(manifest, chosen, golden(finished.model, job), untied_state(finished.model), output.bundle)
+    state = untied_state(finished.model)
+    manifest = pack(manifest, chosen, golden(finished.model, job), state, output.bundle, sign=output.sign)
     work.remove()
     return Compressed(output.bundle, manifest, chosen, finished.model)
 

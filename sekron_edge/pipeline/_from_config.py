@@ -34,20 +34,28 @@ from sekron_edge.task import Task
 from sekron_edge.training import train
 
 
-def run_job(config: JobConfig, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Compressed:
+def run_job(
+    config: JobConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    sign: Path | None = None,
+    progress: Progress | None = None,
+) -> Compressed:
     """Do the main job of a config file.
 
     Args:
         config: The job.
         out: Folder of the bundle.
         resume: Go on with an unfinished job.
+        sign: File of the OpenSSH key that signs the bundle, if any.
         progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
         SekronEdgeError: As `compress`; and `ConfigError`, `DataError` if model or data are missing or wrong.
     """
     progress = progress or LogProgress()
-    with claimed(out, resume=resume) as output, _their_errors(config):
+    with claimed(out, resume=resume, sign=sign) as output, _their_errors(config):
         (job,) = _jobs(config, (), progress)
         return compress_job(job, output, progress=progress)
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sekron_edge import files
-from sekron_edge.bundle import require_replaceable
+from sekron_edge.bundle import require_replaceable, signed
 from sekron_edge.errors import ConfigError
 
 STATE, PLAN = "job.json", "plan.json"
@@ -38,10 +38,12 @@ class Output:
     Attributes:
         bundle: Of the bundle; made whole at the end.
         work: Of the unfinished job, ``OUT.work``.
+        sign: File of the key that signs the bundle, if any.
     """
 
     bundle: Path
     work: Path
+    sign: Path | None = None
 
     def clear(self) -> None:
         """Remove what a job kept in its folder; what others put there stays."""
@@ -59,19 +61,23 @@ class Output:
 
 
 @contextmanager
-def claimed(out: Path, *, resume: bool) -> Iterator[Output]:
+def claimed(out: Path, *, resume: bool, sign: Path | None = None) -> Iterator[Output]:
     """Claim the folder of a bundle for one job, before anything is computed.
 
     Args:
         out: Path of the future bundle.
         resume: Whether an unfinished job may be there.
+        sign: File of the key that will sign the bundle; tried now, not at the end of the work.
 
     Raises:
-        ConfigError: If another job is writing there, something is in the way that no job made, or an unfinished job is
-            there that is not to be resumed.
+        ConfigError: If another job is writing there, something is in the way that no job made, an unfinished job is
+            there that is not to be resumed, or the key cannot sign.
+        MissingDependencyError: If there is a key, and OpenSSH is absent.
     """
     bundle = out.expanduser().resolve()
-    output = Output(bundle, bundle.with_name(f"{bundle.name}.work"))
+    output = Output(bundle, bundle.with_name(f"{bundle.name}.work"), sign)
+    if sign is not None:
+        signed(b"", sign)
     require_replaceable(bundle)
     _require_ours(output.work)
     if (output.work / PLAN).is_file() and not resume:

@@ -20,6 +20,7 @@ _OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
     "measured_on": (str, "how the device is reached, as 'ssh:board'"),
     "finetuning": (TrainConfig, "a sekron_edge.FinetuneConfig"),
     "quantization": (QuantizationConfig, "a sekron_edge.quantization.QuantizationConfig"),
+    "sign": ((str, os.PathLike), "the file of an OpenSSH key"),
     "work": ((str, os.PathLike), "a folder"),
 }
 _NAMES = {"formats": "litert", "precisions": "fp32"}

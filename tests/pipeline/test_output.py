@@ -46,6 +46,15 @@ def test_what_is_not_ours_stops_a_job_before_it_begins_and_stays(tmp_path: Path)
             file.parent.rmdir()
 
 
+def test_a_key_that_cannot_sign_ends_a_job_before_it_begins(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="absent is no key"),
+        claimed(tmp_path / "b", resume=False, sign=tmp_path / "absent"),
+    ):
+        pytest.fail("claimed")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_in_the_place_of_the_bundle_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
