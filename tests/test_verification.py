@@ -22,11 +22,12 @@ from sekron_edge.verification import (
     TOLERANCES,
     Comparison,
     Tolerance,
+    _first_layer,
     compare,
     score_artifact,
     verify,
 )  # fmt: skip
-from sekron_edge.verification._first_layer import Tap
+from sekron_edge.verification._first_layer import Taps
 from sekron_edge.verification._noise import noise_like, of_other_phases
 from tests.narrowing import layer_at
 
@@ -129,9 +130,12 @@ def test_a_file_of_another_model_is_told_from_a_wrong_export(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["2", "6"])
+@pytest.mark.parametrize(
+    ("wrong", "seconds", "said"),
+    [("2", 120, "is '2' "), ("6", 120, "is '6' "), ("2", 0, "is one from '0' to one after the last layer")],
+)
 def test_the_first_layer_that_an_exporter_gets_wrong_is_named(
-    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: str, seconds: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Faulty:
         """LiteRT with one layer exported wrongly, as a converter with a fault would."""
@@ -161,10 +165,11 @@ def test_the_first_layer_that_an_exporter_gets_wrong_is_named(
         def load(self, artifact: Artifact, *, threads: int = 1) -> Session:
             return self.true.load(artifact, threads=threads)
 
+    monkeypatch.setattr(_first_layer, "_LONGEST_S", seconds)
     monkeypatch.setitem(artifacts._registry._registered, "faulty", Faulty())
     model = network()
     artifact = export(model, (torch.randn(1, 3, 12, 12),), format="faulty", out=tmp_path)
-    with pytest.raises(VerificationError, match=f"first layer that differs is '{wrong}'"):
+    with pytest.raises(VerificationError, match=f"first layer that differs {said}"):
         verify(artifact, model, [torch.randn(4, 3, 12, 12)])
 
 
@@ -191,8 +196,8 @@ def test_noise_like_images_has_their_means_and_spectra(sizes: list[int], seed: i
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_layer_is_watched_by_all_tracers(strict: bool) -> None:
     model, x = network(), torch.randn(1, 3, 8, 8)
-    part = torch.export.export(Tap(model, "1").eval(), (x,), strict=strict).module()
-    torch.testing.assert_close(part(x), model[:2](x))  # type: ignore[index]
+    part = torch.export.export(Taps(model, ["1"]).eval(), (x,), strict=strict).module()
+    torch.testing.assert_close(part(x)[0], model[:2](x))  # type: ignore[index]
 
 
 @pytest.mark.slow

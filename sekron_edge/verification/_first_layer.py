@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from sekron_edge.artifacts import Array, Artifact, batch_and_total, get_exporter
 from sekron_edge.errors import ConfigError, ExportError
 from sekron_edge.nn import unfused_attention
 from sekron_edge.verification._comparison import Tolerance, compare
+
+# Layers whose outputs one export shows: few, so that what converters fuse stays fused.
+_TAPS = 7
+_LONGEST_S = 120.0
 
 
 class _Seen:
@@ -45,22 +50,25 @@ class _Watched(nn.Module):
         return output
 
 
-class Tap(nn.Module):
-    """Returns the output of one layer of a model, at its first call."""
+class Taps(nn.Module):
+    """Returns the outputs of some layers of a model, each at its first call."""
 
-    def __init__(self, model: nn.Module, layer: str) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).eval()
-        self._seen = _Seen()
-        self.model.set_submodule(layer, _Watched(self.model.get_submodule(layer), self._seen))
+        self._seen = [_Seen() for _ in layers]
+        for layer, seen in zip(layers, self._seen, strict=True):
+            self.model.set_submodule(layer, _Watched(self.model.get_submodule(layer), seen))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        self._seen.output = None
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        for seen in self._seen:
+            seen.output = None
         self.model(*inputs)
-        output = self._seen.output
-        self._seen.output = None  # a tensor with a gradient could not be copied with the model
-        assert output is not None
-        return output
+        outputs = tuple(seen.output for seen in self._seen if seen.output is not None)
+        for seen in self._seen:
+            seen.output = None  # a tensor with a gradient could not be copied with the model
+        assert len(outputs) == len(self._seen)
+        return outputs
 
 
 def model_outputs(model: nn.Module, inputs: Sequence[Tensor], artifact: Artifact) -> list[Array]:
@@ -108,31 +116,42 @@ def first_layer_that_differs(
     calibration: Sequence[Tensor] | None,
     classes: int | None,
 ) -> str:
-    """Export the model again, cut after one layer and another, and name the first that differs (binary search)."""
+    """Export the model again with the outputs of some layers, then of some between; name the first that differs.
+
+    A search that takes longer than two minutes ends with the layers among which it is.
+    """
+    started = time.monotonic()
     example = tuple(next(whole_batches(inputs, [spec.torch_shape for spec in artifact.inputs])))
     exporter = get_exporter(artifact.format)
 
-    def differs(candidate: nn.Module) -> bool:
+    def first_different(candidate: nn.Module) -> int | None:
+        """Return the number of the first output that differs, if one does."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"part{exporter.suffix}"
             part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
-        return not compare(model_outputs(candidate, inputs, artifact), actual, classes=classes).within(allowed)
+        pairs = enumerate(zip(model_outputs(candidate, inputs, artifact), actual, strict=True))
+        differing = (at for at, (one, other) in pairs if not compare([one], [other], classes=classes).within(allowed))
+        return next(differing, None)
 
     try:
-        if not differs(model):
+        if first_different(model) is None:
             return "A fresh export of the model agrees: the file is damaged, or of another model; export it again."
         layers = _layers(model, inputs)
         low, high = 0, len(layers)
-        while low < high:
-            middle = (low + high) // 2
-            if differs(Tap(model, layers[middle])):
-                high = middle
+        while low < high and time.monotonic() - started < _LONGEST_S:
+            tapped = sorted({low + (high - low) * step // (_TAPS + 1) for step in range(1, _TAPS + 1)})
+            first = first_different(Taps(model, [layers[at] for at in tapped]))
+            if first is None:
+                low = tapped[-1] + 1
             else:
-                low = middle + 1
+                low, high = tapped[first - 1] + 1 if first else low, tapped[first]
     except (ConfigError, ExportError) as error:
         return f"The layer could not be found: {error}"
     if low == len(layers):
         return "Every layer by itself agrees; the difference comes after the last one, in the model's own forward()."
+    if low < high:
+        last = "one after the last layer" if high == len(layers) else repr(layers[high])
+        return f"The first layer that differs is one from {layers[low]!r} to {last}."
     kind = type(model.get_submodule(layers[low])).__name__
     return f"The first layer that differs is {layers[low]!r} ({kind})."
