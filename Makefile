@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 20
 
-.PHONY: setup demo test coverage test-emulated check clean
+.PHONY: setup demo test coverage test-emulated check campaign clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell sekron_edge exporters profiles tests examples benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
+
+# Damaged files, hostile boards, kills and full disks: what becomes of 100 000 faults. Twenty minutes on two cores.
+FAULTS ?= 100000
+campaign: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --faults $(FAULTS) --markdown dist/campaign.md
 
 clean:
 	rm -rf $(VENV) build dist .cache *.egg-info

@@ -154,7 +154,10 @@ def _is_installed(module: str) -> bool:
 def _file_below(folder: Path, module: str) -> Path | None:
     stem = folder.joinpath(*module.split("."))
     options = (stem.with_name(f"{stem.name}{_PYTHON}"), stem / f"__init__{_PYTHON}")
-    return next((file for file in options if file.is_file()), None)
+    try:
+        return next((file for file in options if file.is_file()), None)
+    except OSError:  # a name that no file can have
+        return None
 
 
 def _place(error: BaseException, where: str) -> str:
