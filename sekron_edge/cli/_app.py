@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import typer
@@ -36,22 +38,38 @@ app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("sekron-edge", "torch", "numpy", "lightning")  # beside those of the exporters
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def main() -> None:
     """Run the command line; end with the error's own exit code."""
     try:
-        app()
+        with _terminable():
+            app()
     except SekronEdgeError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
         _end(f"{error}. Files appear whole or not at all, so nothing is half-written", SekronEdgeError.exit_code)
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer turns an interruption into an exit without a word.
-        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+        code = ended.code if isinstance(ended, SystemExit) else _INTERRUPTED
+        if code not in (_INTERRUPTED, _TERMINATED):
             raise
-        _end("stopped; `run` and `bench` go on with --resume", _INTERRUPTED)
+        _end("stopped; `run` and `bench` go on with --resume", int(code))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Leave in order when a scheduler or a container says so; Lightning would end with exit code 0."""
+
+    def leave(*_: object) -> None:
+        sys.exit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(text: str, code: int) -> None:

@@ -203,10 +203,16 @@ def bundle_signed(folder: Path) -> Subject:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     bundle = _bundle(folder / "out", sign=key)
     named = ("manifest.json", "plan.json", "report.html", "weights.safetensors", "golden/outputs.safetensors",
-             "artifacts/model_fp32.tflite")  # fmt: skip
+             "artifacts/model_fp32.tflite", "manifest.json.sig")  # fmt: skip
 
     def alter(content: bytes, drawn: Random) -> bytes:
+        if content.startswith(b"-----BEGIN"):
+            return _sign_altered(content, drawn)
         return (json_altered if content.startswith(b"{") else bytes_altered)(content, drawn)
+
+    def after(victim: Path) -> None:
+        if victim.suffix != ".sig":
+            _hashed_again(bundle, victim)
 
     return Subject(
         folder,
@@ -214,8 +220,18 @@ def bundle_signed(folder: Path) -> Subject:
         tuple(bundle / name for name in named),
         alter,
         Accepting.NEVER,
-        after=lambda victim: _hashed_again(bundle, victim),
+        after=after,
     )
+
+
+def _sign_altered(signature: bytes, drawn: Random) -> bytes:
+    """Another sign in the base64 of a signature; not among the last, which hold bits that mean nothing."""
+    lines = signature.splitlines(keepends=True)
+    row = drawn.randrange(1, len(lines) - 2)
+    at = drawn.randrange(len(lines[row]) - 1)
+    other = drawn.choice([sign for sign in b"ABCDEFGHabcdefgh0123456789+/" if sign != lines[row][at]])
+    lines[row] = lines[row][:at] + bytes([other]) + lines[row][at + 1 :]
+    return b"".join(lines)
 
 
 def manifest_sealed_again(folder: Path) -> Subject:

@@ -81,17 +81,27 @@ def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole: Whole) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(folder: Path, whole: Whole) -> None:
+def test_a_run_killed_in_fine_tuning_and_resumed_gives_the_same_model(
+    folder: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, work = folder / "killed", folder / "killed.work"
-    process = start("run", folder / "job.toml", "--out", out, cache=folder / "cache")
-    until = time.monotonic() + 240
-    while not list((work / "finetune").glob("*.ckpt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not out.exists()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    checkpoints: set[Path] = set()
+    for sent, resumed in ((signal.SIGTERM, ()), (signal.SIGKILL, ("--resume",))):
+        process = start("run", folder / "job.toml", "--out", out, *resumed, cache=folder / "cache")
+        until = time.monotonic() + 240
+        while not set((work / "finetune").glob("*.ckpt")) - checkpoints:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        os.kill(process.pid, sent)
+        _, err = process.communicate()
+        assert not out.exists()
+        checkpoints = set((work / "finetune").glob("*.ckpt"))
+        if sent == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert "go on with --resume" in err
+            assert not list(tmp_path.iterdir())
     code, _, err = run("run", folder / "job.toml", "--out", out, cache=folder / "cache")
     assert code == 2
     assert "--resume" in err
