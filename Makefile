@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 20
 
-.PHONY: setup demo test coverage test-emulated check clean
+.PHONY: setup sbom demo test coverage test-emulated check clean
 
 setup: $(STAMP)
 
@@ -13,6 +13,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# What sekron-edge stands on, with licences, in CycloneDX's form; prints them, too.
+sbom: $(STAMP)
+	$(BIN)/python -m sekron_edge.sbom dist/sekron-edge.cdx.json
 
 # The main job, small: a CNN on data that ships with the install, for this machine. --resume: a killed demo goes on.
 demo: $(STAMP)
