@@ -2,17 +2,47 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+UNLOCKED := $(VENV)/.installed
+LOCK := $(VENV)/.installed-locked
+STAMP := $(if $(LOCKED),$(LOCK),$(UNLOCKED))
+LOCKING := .cache/pip-tools
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 20
 
-.PHONY: setup demo test coverage test-emulated check campaign clean
+.PHONY: setup lock sbom demo test coverage test-emulated check campaign clean
 
+# LOCKED=1, here and with each other target: only archives whose hashes are in requirements.lock.
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(UNLOCKED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	rm -f $(LOCK)
 	touch $@
+
+# From nothing, since pip does not hash what is installed already. setuptools comes first: it builds what has no wheel.
+$(LOCK): pyproject.toml requirements.lock
+	$(PYTHON) -m venv --clear $(VENV)
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > $(VENV)/setuptools.lock
+	$(BIN)/pip install --quiet --require-hashes --requirement $(VENV)/setuptools.lock
+	$(BIN)/pip install --quiet --require-hashes --no-build-isolation --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The packages of '.[dev]' and what builds them, as this machine's pip finds them; takes minutes.
+# What follows an empty line is a warning that sekron-edge itself, which '.[dev]' names, is not among them.
+lock:
+	test -x $(LOCKING)/bin/pip-compile || $(PYTHON) -m venv $(LOCKING)
+	$(LOCKING)/bin/pip install --quiet pip-tools==7.6.2
+	rm -f $(LOCKING)/requirements.lock
+	CUSTOM_COMPILE_COMMAND='make lock' $(LOCKING)/bin/pip-compile --quiet --generate-hashes --no-annotate \
+		--extra dev --all-build-deps --unsafe-package sekron-edge --no-allow-unsafe --constraint constraints.txt \
+		--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras \
+		--output-file $(LOCKING)/requirements.lock pyproject.toml
+	sed '/^$$/,$$d' $(LOCKING)/requirements.lock > requirements.lock
+
+# What sekron-edge stands on, with licences, in CycloneDX's form; prints them, too.
+sbom: $(STAMP)
+	$(BIN)/python -m sekron_edge.sbom dist/sekron-edge.cdx.json
 
 # The main job, small: a CNN on data that ships with the install, for this machine. --resume: a killed demo goes on.
 demo: $(STAMP)

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import pytest
+
+from tests import offline
 
 
 class Ended(NamedTuple):
@@ -68,10 +70,33 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode()
 
 
+def run_without_network(*arguments: object, cache: Path, log: Path) -> Ended:
+    """Run a command without a network, in a process of its own; where that cannot be, in this process, with one.
+
+    Args:
+        *arguments: Of `sekron-edge`.
+        cache: The command's own.
+        log: File for what it reached for; see `offline.attempts`.
+    """
+    if offline.why_not():
+        return run(*arguments, cache=cache)
+    process = _started(offline.without_network(_command(arguments), log), cache)
+    out, err = process.communicate()
+    return Ended(process.returncode, out, err)
+
+
 def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
     """Start a command in a process of its own."""
+    return _started(_command(arguments), cache)
+
+
+def _command(arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, "-m", "sekron_edge", *map(str, arguments)]
+
+
+def _started(command: Sequence[str], cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "sekron_edge", *map(str, arguments)],
+        command,
         env={**os.environ, "SEKRON_EDGE_CACHE": str(cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

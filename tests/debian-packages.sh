@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests use, where this is possible; tests that miss theirs skip and say so.
 set -eu
 missing=""
-for package in adb dataset-fashion-mnist gcc-arm-none-eabi openssh-client openssh-server; do
+for package in adb dataset-fashion-mnist gcc-arm-none-eabi openssh-client openssh-server strace; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -z "$missing" ] && exit 0

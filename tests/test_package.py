@@ -1,5 +1,6 @@
 """The promises of the package as a whole."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import grimp
 import pytest
 from mypy import main as mypy_main
+from packaging.utils import canonicalize_name
 
 import sekron_edge
 
@@ -86,3 +88,16 @@ def test_the_wheel_holds_every_part_and_nothing_else_at_the_top(tmp_path: Path) 
     assert snippets
     assert {f"sekron_edge/{name}" for name in snippets} <= names
     assert "sekron_edge/py.typed" in names
+
+
+def test_the_lock_file_has_the_pinned_versions_with_hashes_and_names_no_place_that_serves_them() -> None:
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    text = (ROOT / "requirements.lock").read_text()
+    blocks = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE)
+    assert len(blocks) == text.count("==")
+    # A build of a version has a name of its own: the lock file has its hash, constraints.txt leaves it open.
+    locked = {canonicalize_name(name): version.partition("+")[0] for name, version, _ in blocks}
+    assert locked.items() >= {canonicalize_name(name): version for name, version in pinned.items()}.items()
+    assert "setuptools" in locked
+    assert "://" not in text
+    assert not re.search(r"^-", text, re.MULTILINE)

@@ -19,6 +19,7 @@ from sekron_edge.bundle._manifest import (
     GOLDEN_OUTPUTS,
     MANIFEST_NAME,
     PLAN_NAME,
+    SBOM_NAME,
     SEAL_NAME,
     SIGNATURE_NAME,
     WEIGHTS_NAME,
@@ -27,6 +28,7 @@ from sekron_edge.bundle._manifest import (
     Manifest,
 )
 from sekron_edge.bundle._report import render_report
+from sekron_edge.bundle._sbom import bill_of_materials
 from sekron_edge.bundle._signature import Signature, signature_of, signed
 from sekron_edge.bundle._snippets import snippet
 from sekron_edge.errors import BundleError, ConfigError
@@ -104,6 +106,7 @@ def pack(
         _save(folder / GOLDEN_OUTPUTS, golden.outputs)
         written = manifest.model_copy(update={"deliveries": deliveries, "files": {}})
         files.write_text(folder / "report.html", render_report(written, plan))
+        files.write_text(folder / SBOM_NAME, bill_of_materials(written, folder))
         listed = {path.relative_to(folder).as_posix(): path for path in files.files_below(folder)}
         entries = {
             name: FileEntry(sha256=files.sha256(path), size_bytes=path.stat().st_size) for name, path in listed.items()

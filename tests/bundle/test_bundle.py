@@ -100,7 +100,7 @@ def test_a_bundle_holds_what_its_manifest_lists_and_checks(made: Made) -> None:
     assert set(check.comparisons) == {"artifacts/model_fp32.tflite", "artifacts/model_fp32.pte"}
     on_disk = {path.relative_to(bundle).as_posix() for path in files.files_below(bundle)}
     assert on_disk == set(written.files) | {"manifest.json", "manifest.json.sha256"}
-    assert {"plan.json", "report.html", "golden/inputs.safetensors"} <= on_disk
+    assert {"plan.json", "report.html", "sbom.cdx.json", "golden/inputs.safetensors"} <= on_disk
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_files_missing_or_added_are_named(made: Made, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -> None:
-    _, _, (manifest, plan, golden, model_state) = made
+    _, written, (manifest, plan, golden, model_state) = made
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     (tmp_path / "mine" / "manifest.json").write_text('{"name": "a web app"}')
@@ -163,6 +163,7 @@ def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     pack(manifest, plan, golden, model_state, tmp_path / "out")
     pack(manifest, plan, golden, model_state, tmp_path / "out")
+    assert read_manifest(tmp_path / "out").files["sbom.cdx.json"] == written.files["sbom.cdx.json"]
     assert verify_bundle(tmp_path / "out").files
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"notes\.txt was added to the bundle"):

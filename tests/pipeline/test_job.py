@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from sekron_edge.bundle import read_manifest, verify_bundle
 from sekron_edge.planner import Plan
-from tests.commands import run, start
+from tests import offline
+from tests.commands import run, run_without_network, start
 
 Whole = tuple[Path, str, str]
 MODEL = Path(__file__).parents[2] / "examples" / "models" / "digits_cnn.py"
@@ -48,8 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, calibrated: Callable[..., N
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Whole:
-    """The bundle of an uninterrupted run, and what that printed."""
-    code, out, err = run("run", folder / "job.toml", "--out", folder / "whole", cache=folder / "cache")
+    """The bundle of an uninterrupted run without a network, and what that printed."""
+    arguments = ("run", folder / "job.toml", "--out", folder / "whole")
+    code, out, err = run_without_network(*arguments, cache=folder / "cache", log=folder / "network.log")
     assert code == 0, err
     return folder / "whole", out, err
 
@@ -78,6 +80,15 @@ def test_a_job_ends_in_a_bundle_that_keeps_its_budget(whole: Whole) -> None:
     assert sum(v.size for k, v in weights.items() if "running" not in k and "num_batches" not in k) == (
         plan.cost.parameters
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(offline.why_not()), reason=offline.why_not())
+def test_a_whole_job_reaches_for_no_network(folder: Path, whole: Whole) -> None:
+    log = folder / "network.log"
+    assert "sekron_edge" in log.read_text()
+    assert "runner.py" in log.read_text(), "the processes that it starts were not seen"
+    assert offline.attempts(log) == []
 
 
 @pytest.mark.slow
