@@ -63,7 +63,7 @@ def verify_bundle(bundle: Path, *, trusted: Path | None = None, original: nn.Mod
 
     Raises:
         BundleError: If a file is missing, added or altered, or the signature is not as wanted; names it.
-        ConfigError: If ``trusted`` has no keys.
+        ConfigError: If there is no such folder, or ``trusted`` has no keys.
         VerificationError: If an artifact, or the rebuilt model, no longer gives the golden outputs on this machine, or
             does not run here.
         MissingDependencyError: If the runtime of one is absent.

@@ -23,7 +23,7 @@ from sekron_edge.bundle._manifest import (
     Manifest,
 )
 from sekron_edge.bundle._sound import require_sound
-from sekron_edge.errors import BundleError
+from sekron_edge.errors import BundleError, ConfigError
 from sekron_edge.nn import admitted, expose_layers, whole_state
 from sekron_edge.planner import Plan, decompose
 
@@ -32,8 +32,11 @@ def read_manifest(bundle: Path) -> Manifest:
     """Read a bundle's manifest, and check its seal.
 
     Raises:
+        ConfigError: If there is no such folder.
         BundleError: If there is no manifest, or it is altered, of another version, or says what cannot be.
     """
+    if not bundle.is_dir():
+        raise ConfigError(f"there is no folder {bundle}; give that of a bundle")
     path, seal = bundle / MANIFEST_NAME, bundle / SEAL_NAME
     for needed in (path, seal):
         if not needed.is_file():
@@ -92,7 +95,7 @@ def rebuild(bundle: Path | str, original: nn.Module) -> nn.Module:
 
     Raises:
         BundleError: If the bundle cannot be read, or is not of such a model.
-        ConfigError: If the model cannot be traced with the golden inputs.
+        ConfigError: If there is no such folder, or the model cannot be traced with the golden inputs.
     """
     bundle = Path(bundle)
     manifest = read_manifest(bundle)

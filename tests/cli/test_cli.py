@@ -80,7 +80,11 @@ def test_what_is_wrong_is_one_line_and_a_code(
 
 
 def test_the_code_is_that_of_the_process(tmp_path: Path) -> None:
-    cases: list[tuple[list[object], int]] = [(["profiles", "show", "pixel-9"], 2), (["verify", tmp_path], 4)]
+    cases: list[tuple[list[object], int]] = [
+        (["profiles", "show", "pixel-9"], 2),
+        (["verify", tmp_path], 4),
+        (["verify", tmp_path / "absent"], 2),
+    ]
     for arguments, code in cases:
         process = commands.start(*arguments, cache=tmp_path)
         out, err = process.communicate(timeout=60)
