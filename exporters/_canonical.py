@@ -16,7 +16,7 @@ from sekron_edge.errors import ExportError
 from sekron_edge.nn import CapturedGraph, capture
 
 from ._broadcasts import drop_spreading_, spreads
-from ._constants import fold_constants_, writes_constants
+from ._constants import computes_weights, fold_constants_, fold_weights_, writes_constants
 from ._plain import arithmetic, arrangement, convolution, pooling, resizing
 
 aten = torch.ops.aten
@@ -141,10 +141,12 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
     present = {node.target for node in captured.graph.nodes if node.op == "call_function"}
     composites = _composites(present)
     written = writes_constants(captured)
+    computed = computes_weights(captured)
     spread = not converter.spreads and spreads(captured.graph)
     if (
         not composites
         and not written
+        and not computed
         and not spread
         and not any(op in present and _applies(op, captured.graph, rewrite) for op, rewrite in rewrites.items())
     ):
@@ -156,6 +158,8 @@ def canonical(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], conver
     with torch.no_grad():
         exported = captured.exported.run_decompositions({**table, **composites})
         program = exported.module(check_guards=False)
+        if computed:
+            fold_weights_(program)
         if written:
             fold_constants_(program)
         if spread:

@@ -190,6 +190,32 @@ def test_a_mask_that_depends_on_no_input_is_computed_before_the_converter(conver
     assert operators == ["conv2d", "relu", "mul", "add"]
 
 
+class Standardized(nn.Conv2d):
+    """Its weights have no mean and unit variance whenever it runs, as in networks without batch norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.weight.flatten(1)[None], None, None, training=True, momentum=0.0)
+        return self._conv_forward(x, 0.2 * weight.reshape(self.weight.shape), self.bias)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_weights_that_are_computed_are_weights_to_converters(format: str, tmp_path: Path) -> None:
+    model = nn.Sequential(Standardized(4, 8, 3, padding=1), nn.ReLU(), Standardized(8, 4, 3)).eval()
+    for precision, least in (("fp32", 100), ("int8", 25)):
+        if precision in get_exporter(format).precisions and (precision, format) != ("int8", "coreml"):
+            artifact = se.export(
+                model, image()[:1], format=format, precision=precision, out=tmp_path, calibration=[image()]
+            )
+            assert se.verify(artifact, model, [image()], calibration=[image()]).real.snr_db > least
+            if format == "litert" and precision == "int8":
+                assert artifact.size_bytes < 8000
+
+
+def test_weights_that_are_only_viewed_stay_as_they_are() -> None:
+    model = Applied(lambda x, layer: F.conv2d(x, layer.weight.reshape(8, 4, 1, 1)), nn.Linear(4, 8)).eval()
+    assert canonical(model, (image()[:1],), COREML) is model
+
+
 def test_a_graph_whose_shapes_depend_on_data_is_refused_with_a_remedy(tmp_path: Path) -> None:
     model = Applied(lambda x: x[x > 0])
     with pytest.raises(ExportError, match=r"shape .* must not depend on the data|depend"):
