@@ -49,6 +49,7 @@ class Task:
         normalization: Applied to the pixels; for the manifest.
         has_targets: False where samples are inputs alone (`sekron_edge.data.unlabelled`): the original's outputs are
             their targets.
+        notes: What people should know of the data, a line each, as what was read and what was left out; jobs say them.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Task:
     normalization: Normalization | None = None
     divergence: Callable[[Outputs, Outputs], Tensor] | None = None
     has_targets: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from sekron_edge.artifacts import Quantization, Sdk, reading
 from sekron_edge.errors import ExportError
 
+from ._extent import require_extent
+
 _SCHEMA = Sdk({"ai-edge-litert": "ai_edge_litert"}, install="pip install 'sekron-edge[litert]'")
 _MAGIC = b"TFL3"
 # Of values that memory holds; handles and strings are no such values.
@@ -187,6 +189,7 @@ def parsed(content: bytes, path: Path) -> TFLiteFile:
     schema = _SCHEMA.imported("ai-edge-litert", "ai_edge_litert.schema_py_generated")
     # The schema's readers raise whatever they trip over where offsets lead nowhere.
     with reading(path, "the schema of .tflite"):
+        require_extent(schema.Model.GetRootAs(content, 0), len(content))
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         found = _Reader(schema, model).file()
     if not found.graphs:

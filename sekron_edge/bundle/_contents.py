@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_state
 from torch import Tensor, nn
 
-from sekron_edge import files, pytrees
+from sekron_edge import documents, files, pytrees
 from sekron_edge.artifacts import Array
 from sekron_edge.bundle._manifest import (
     GOLDEN_INPUTS,
@@ -45,13 +44,8 @@ def read_manifest(bundle: Path) -> Manifest:
     expected = f"{files.sha256(path)}  {MANIFEST_NAME}\n".encode()
     if seal.read_bytes() != expected:
         raise BundleError(f"{path} or its seal {SEAL_NAME} was altered: the hashes differ; build the bundle again")
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise BundleError(
-            f"{path} cannot be read by this release, which knows schema version {MANIFEST_SCHEMA_VERSION}: "
-            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
-        ) from error
+    known = f"this release knows schema version {MANIFEST_SCHEMA_VERSION}"
+    manifest = documents.parsed_record(content, Manifest, path, BundleError, known)
     require_sound(content, manifest, path)
     return manifest
 
@@ -99,10 +93,7 @@ def rebuild(bundle: Path | str, original: nn.Module) -> nn.Module:
     """
     bundle = Path(bundle)
     manifest = read_manifest(bundle)
-    try:
-        plan = Plan.model_validate_json((bundle / PLAN_NAME).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise BundleError(f"{bundle / PLAN_NAME} cannot be read: {error}") from error
+    plan = documents.read_record(bundle / PLAN_NAME, Plan, BundleError, "build the bundle again")
     inputs = golden_inputs(bundle, manifest)
     exposed = expose_layers(admitted(original), next(pytrees.batches(inputs, 1)))
     names = dict(exposed.named_modules())

@@ -47,6 +47,7 @@ def _problems(content: bytes, manifest: Manifest) -> Iterator[str]:
             twice.append(next(name for name in names if names.count(name) > 1))
         return made
 
+    # Its depth and its digits have limits since it was read as a manifest.
     yield from _numbers(json.loads(content, object_pairs_hook=paired), "")
     yield from (f"the key {name!r} is given twice" for name in twice)
     if not _is_name(manifest.name):
@@ -71,7 +72,9 @@ def _numbers(value: Any, key: str) -> Iterator[str]:
             yield from _numbers(below, key)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         lowest = 0 if key in _POSITIVE | _NOT_NEGATIVE else -math.inf
-        if not math.isfinite(value) or value < lowest or (key in _POSITIVE and value == 0):
+        # An integer is finite, and may be too large for a float.
+        finite = isinstance(value, int) or math.isfinite(value)
+        if not finite or value < lowest or (key in _POSITIVE and value == 0):
             yield f"{key} is {value!r}"
 
 

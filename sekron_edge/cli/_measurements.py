@@ -224,22 +224,18 @@ def _adopted(path: Path, format: str, folder: Path, progress: ConsoleProgress) -
 
 
 def _probes(path: Path) -> list[Probe]:
-    from pydantic import ValidationError
-
     from sekron_edge.artifacts import Artifact
     from sekron_edge.bundle import MANIFEST_NAME, probes
+    from sekron_edge.documents import read_record
     from sekron_edge.measurement import Probe
 
     if (path / MANIFEST_NAME).is_file():
         return probes(path)
     description = description_path(path)
-    try:
-        artifact = Artifact.model_validate_json(description.read_bytes())
-    except OSError as error:
+    if not description.is_file():
         raise BundleError(
             f"{path} is neither a bundle nor a file that `sekron-edge export` wrote: {description.name} is missing. "
             "--format takes a .tflite that something else wrote"
-        ) from error
-    except ValidationError as error:
-        raise BundleError(f"{description} does not describe an artifact; export the model again") from error
+        )
+    artifact = read_record(description, Artifact, BundleError, "export the model again")
     return [Probe(artifact.model_copy(update={"path": path}))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +50,11 @@ def read_arrays(path: Path) -> Arrays:
                     f"{', '.join(file.files) or 'none'}"
                 )
             arrays = [_read(path, name, file[name]) for name in names]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    # An array's header is text in Python's syntax: numpy raises whatever its parser trips over, and MemoryError for a
+    # shape that no file holds.
+    except Exception as error:
         raise DataError(f"{path} cannot be read as an .npz of numbers: {error}") from error
     pairs = list(zip(names[::2], arrays[::2], names[1::2], arrays[1::2], strict=True))
     for inputs_name, inputs, targets_name, targets in pairs:
@@ -69,10 +70,13 @@ def read_arrays(path: Path) -> Arrays:
     return Arrays(torch.cat(arrays[::2]), targets, len(arrays[0]) if len(pairs) > 1 else 0)
 
 
-def _read(path: Path, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
+def _read(path: Path, name: str, array: object) -> Tensor:
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no array
+        raise DataError(f"{name} in {path} must be an array; it is none")
     if array.ndim == 0 or array.dtype.kind not in "buif":
         raise DataError(f"{name} in {path} must hold numbers, one row for each sample; it is {array.dtype}")
-    values = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused below, as it is then not finite
+        values = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values.flatten(1) if values.ndim > 1 else values[:, None])).any(1).nonzero()[0])
         raise DataError(f"{name} in {path} must be finite; row {row} is not")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import gcd
 from pathlib import Path
@@ -18,10 +19,13 @@ from sekron_edge.data._classes import Classes
 from sekron_edge.data._file_tensors import FileTensors
 from sekron_edge.data._files import FileTree
 from sekron_edge.data._labelled import labelled
+from sekron_edge.data._limits import MOST_FILE_BYTES
 from sekron_edge.data._log_mel import LogMel, MelScale
+from sekron_edge.data._notes import reading_notes
 from sekron_edge.data._recordings import Recordings, recordings
 from sekron_edge.data._section import SplitSection
 from sekron_edge.data._set_aside import balanced, set_aside
+from sekron_edge.data._skipped import skipped
 from sekron_edge.data._wav import decode_wav
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Samples, Task
@@ -139,6 +143,8 @@ def _wave(rate: int, length: int, content: bytes, name: str) -> Tensor:
     if not len(sound):
         raise DataError(f"{name} has no samples; repair or remove it")
     if own != rate:
+        if len(sound) * rate // own * sound.itemsize > MOST_FILE_BYTES:
+            raise DataError(f"{name} has {len(sound):,} samples at {own} Hz, which are too many at {rate} Hz: cut it")
         from scipy.signal import resample_poly
 
         common = gcd(rate, own)
@@ -195,6 +201,8 @@ def _load(section: AudioData, /, *, seed: int, cache: Path) -> Task:  # noqa: AR
     train, heldout = parts
     if not heldout or (found.train and not train):
         raise DataError(f"{section.path} has no {'held-out' if not heldout else 'training'} sounds of {classes.labels}")
+    used = {name for name, _ in (*train, *heldout)}
+    others = [each.name for each in (*found.train, *found.heldout) if each.name not in used]
     targets = torch.tensor([target for _, target in (train or heldout)])
     if not train:
         count = set_aside(len(heldout), section.calibration_samples, section.path)
@@ -202,13 +210,24 @@ def _load(section: AudioData, /, *, seed: int, cache: Path) -> Task:  # noqa: AR
         train, heldout = [heldout[index] for index in order[:count]], [heldout[index] for index in order[count:]]
         targets = targets[order[:count]]
     chosen = balanced(targets, section.calibration_samples, seed).tolist()
-    return labelled(
+    notes = reading_notes(
+        tree,
+        "sounds",
+        *([name for name, _ in part] for part in (train, heldout)),
+        skipped=(*skipped({"of other labels": others}), *found.skipped),
+        classes=classes.labels,
+        used=[name for name in tree.names if section.heldout_list and name.endswith(section.heldout_list)],
+        are_images=False,
+        set_aside=not found.train,
+    )
+    task = labelled(
         samples(train, shift=round(section.augment_shift * section.rate)),
         samples([train[index] for index in chosen]),
         samples(heldout),
         labels=classes.labels,
         name=_NAME,
     )
+    return replace(task, notes=notes)
 
 
 def _classes(section: AudioData, found: Recordings) -> Classes:

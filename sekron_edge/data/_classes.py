@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sekron_edge.documents import read_text
 from sekron_edge.errors import DataError
 
 
@@ -36,10 +37,7 @@ class Classes:
         Raises:
             DataError: If the file cannot be read, is empty, or names a folder twice.
         """
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"the classes {path} cannot be read: {error}") from error
+        lines = read_text(path, DataError).splitlines()
         while lines and not lines[-1].strip():
             lines.pop()
         parts = [[part.strip() for part in line.split("\t", 1)] for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def classification(
     if normalization is None:
         normalization = _pixel_statistics(data.train_images)
     chosen = balanced(data.train_targets, calibration_samples, seed)
-    return labelled(
+    task = labelled(
         AugmentedImages(data.train_images, data.train_targets, normalization, shift=augment_shift, flip=augment_flip),
         AugmentedImages(selected(data.train_images, chosen), data.train_targets[chosen], normalization),
         AugmentedImages(data.heldout_images, data.heldout_targets, normalization),
@@ -101,6 +102,7 @@ def classification(
         normalization=normalization,
         temperature=temperature,
     )
+    return replace(task, notes=data.notes)
 
 
 def _load(section: ClassificationData, /, *, seed: int, cache: Path) -> Task:

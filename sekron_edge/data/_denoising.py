@@ -134,6 +134,7 @@ def denoising(
         metric=_psnr,
         metric_name="PSNR",
         metric_unit="dB",
+        notes=data.notes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,11 +16,14 @@ from sekron_edge import references
 from sekron_edge.data._coco import Boxes, read_coco
 from sekron_edge.data._detection import detection
 from sekron_edge.data._file_tensors import FileTensors, StackedImages
-from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._files import FileTree
 from sekron_edge.data._mean_precision import require_pycocotools
+from sekron_edge.data._notes import reading_notes
 from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing, size_of
 from sekron_edge.data._section import PixelSection, SplitSection
 from sekron_edge.data._set_aside import drawn, set_aside
+from sekron_edge.data._skipped import skipped
+from sekron_edge.data._split_files import other_kind, split_files
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Normalization, Samples, Task
 from sekron_edge.task_kinds import ConfigReference, TaskKind
@@ -90,11 +94,11 @@ def _load(section: DetectionData, /, *, seed: int, cache: Path) -> Task:  # noqa
             normalization or Normalization((0.0,) * channels, (1.0,) * channels),
         )
 
-    train, heldout = _splits(tree, section, seed)
+    train, heldout, notes = _splits(tree, section, seed)
     if not any(len(boxes.labels) for _, boxes in heldout):
         raise DataError(f"held-out images in {section.path} must have boxes to judge a model by; they have none")
     chosen, _ = drawn(len(train), section.calibration_samples, seed)
-    return detection(
+    task = detection(
         samples(train),
         samples([train[index] for index in chosen]),
         samples(heldout),
@@ -102,6 +106,7 @@ def _load(section: DetectionData, /, *, seed: int, cache: Path) -> Task:  # noqa
         loss=loss,
         normalization=normalization,
     )
+    return replace(task, notes=notes)
 
 
 DETECTION = TaskKind("detection", DetectionData, _load)
@@ -109,25 +114,36 @@ DETECTION = TaskKind("detection", DetectionData, _load)
 _Listed = list[tuple[str, Boxes]]
 
 
-def _splits(tree: FileTree, section: DetectionData, seed: int) -> tuple[_Listed, _Listed]:
-    """Return the images of training and of held-out data with their boxes; some are set aside if none train."""
+def _splits(tree: FileTree, section: DetectionData, seed: int) -> tuple[_Listed, _Listed, tuple[str, ...]]:
+    """Return the images of training and of held-out data with their boxes, and notes of what was read.
 
-    def is_image(inside: str) -> bool:
-        return PurePosixPath(inside).suffix.lower() in SUFFIXES
-
+    Some held-out ones are set aside if none train.
+    """
     found = split_files(
-        tree, train=section.train, heldout=section.heldout, usable=is_image, form="images",
+        tree, train=section.train, heldout=section.heldout, why_not=other_kind(SUFFIXES), form="images",
         top=(PurePosixPath(section.annotations).parts[0],),
     )  # fmt: skip
-    train, heldout = (_listed(tree, section, files[0]) if files else [] for files in (found.train, found.heldout))
+    jsons = [_json(tree, section, files[0]) if files else None for files in (found.train, found.heldout)]
+    train, heldout = ([] if json is None else sorted(read_coco(tree, *json).items()) for json in jsons)
+    listed = {name for part in (train, heldout) for name, _ in part}
+    others = [name for part in (found.train, found.heldout) for _, name in part if name not in listed]
     if not train:
         count = set_aside(len(heldout), section.calibration_samples, tree.path)
-        kept, others = drawn(len(heldout), count, seed)
-        train, heldout = [heldout[index] for index in kept], [heldout[index] for index in others]
-    return train, heldout
+        kept, left = drawn(len(heldout), count, seed)
+        train, heldout = [heldout[index] for index in kept], [heldout[index] for index in left]
+    notes = reading_notes(
+        tree,
+        "images with boxes",
+        *([name for name, _ in part] for part in (train, heldout)),
+        skipped=(*skipped({"images that the JSON does not list": others}), *found.skipped),
+        used=[json[0] for json in jsons if json is not None],
+        set_aside=not found.train,
+    )
+    return train, heldout, notes
 
 
-def _listed(tree: FileTree, section: DetectionData, file: tuple[str, str]) -> _Listed:
+def _json(tree: FileTree, section: DetectionData, file: tuple[str, str]) -> tuple[str, str]:
+    """Return the JSON file of the split that a file is in, and the folder from which it names images."""
     inside, name = file
     folder = PurePosixPath(name.removesuffix(inside))
     json = (folder.parent / section.annotations.replace("{split}", folder.name)).as_posix()
@@ -137,7 +153,7 @@ def _listed(tree: FileTree, section: DetectionData, file: tuple[str, str]) -> _L
             "with {split} for the split's folder"
         )
     prefix = "" if folder == PurePosixPath() else f"{folder.as_posix()}/"
-    return sorted(read_coco(tree, json, prefix).items())
+    return json, prefix
 
 
 def _function(reference: str, what: str) -> Callable[..., Any]:

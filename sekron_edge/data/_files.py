@@ -1,48 +1,58 @@
-"""Files of a folder, or of a zip of one, and their splits into training and held-out files."""
+"""Files of a folder, or of a zip of one: which there are, and which do not count."""
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from sekron_edge.data._limits import require_entries
+from sekron_edge.data._limits import MOST_FILE_BYTES, require_entries, require_size
+from sekron_edge.data._skipped import HIDDEN, NO_FILE, Skipped, skipped
 from sekron_edge.errors import DataError
 
-TRAIN_FOLDERS = ("train", "training")
-HELDOUT_FOLDERS = ("test", "testing", "val", "valid", "validation")
+# What macOS adds to zips, and Synology's and ext's systems to folders.
+_ADDED = {"__MACOSX", "@eaDir", "lost+found"}
+_BEGINNING_BYTES = 4096
+
+_Found = Iterator[tuple[str, str | None]]
 
 
 class FileTree:
     """The files of a folder, or of a zip of one, by their names relative to it; each is read when asked for.
 
-    Hidden files, and what macOS adds to its zips, do not count.
+    Links to folders are followed. What is hidden, and what systems add, does not count.
 
     Args:
         path: The folder or the zip.
 
     Attributes:
         names: Of all files, with ``/`` between folders, sorted.
+        skipped: What is there and does not count; of a hidden folder its name alone.
 
     Raises:
-        DataError: If there is neither.
+        DataError: If there is neither, or a folder in it cannot be listed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive: zipfile.ZipFile | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
         if path.is_dir():
-            found = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+            found = _in_folder(path)
         elif path.is_file():
-            found = [name for name in self._opened().namelist() if not name.endswith("/")]
+            found = self._in_zip()
         else:
             raise DataError(f"there is no folder and no zip at {path}; check the path")
-        self.names = tuple(sorted(name for name in found if PurePosixPath(name).parts and not _is_hidden(name)))
+        names, reasons = set[str](), dict[str, set[str]]()
+        for name, why in found:
+            (names if why is None else reasons.setdefault(why, set())).add(name)
+        self.names = tuple(sorted(names))
+        self.skipped: tuple[Skipped, ...] = skipped(reasons)
 
     def only(self, names: Iterable[str]) -> FileTree:
         """Return the same folder or zip with some of its files alone."""
@@ -54,12 +64,35 @@ class FileTree:
         """Return a file's content.
 
         Raises:
-            DataError: If it cannot be read; names it.
+            DataError: If it cannot be read, or is larger than 1 GiB; names it.
         """
         try:
-            return (self.path / name).read_bytes() if self.path.is_dir() else self._opened().read(name)
+            if not self.path.is_dir():
+                return self._opened().read(self._members[name])
+            require_size(self.size(name), MOST_FILE_BYTES, self.shown(name))
+            return (self.path / name).read_bytes()
+        except DataError:
+            raise
         # A zip's member may be damaged, encrypted, or compressed in an unknown way.
         except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, struct.error) as error:
+            raise DataError(f"{self.shown(name)} cannot be read: {error}; repair or remove it") from error
+
+    def size(self, name: str) -> int:
+        """Return a file's bytes, without reading it."""
+        return self._members[name].file_size if name in self._members else (self.path / name).stat().st_size
+
+    def beginning(self, name: str) -> bytes:
+        """Return what tells most files of one size apart: 4 KiB of one in a folder, the checksum of one in a zip.
+
+        Raises:
+            DataError: If it cannot be read; names it.
+        """
+        if name in self._members:
+            return self._members[name].CRC.to_bytes(4, "big")
+        try:
+            with (self.path / name).open("rb") as stream:
+                return stream.read(_BEGINNING_BYTES)
+        except OSError as error:
             raise DataError(f"{self.shown(name)} cannot be read: {error}; repair or remove it") from error
 
     def stamp(self) -> str:
@@ -73,6 +106,17 @@ class FileTree:
     def shown(self, name: str) -> str:
         """Return how messages call a file."""
         return f"{self.path}/{name}"
+
+    def _in_zip(self) -> _Found:
+        for member in self._opened().infolist():
+            # Some programs write Windows' separators, or begin with the folder itself.
+            whole = member.filename.replace("\\", "/")
+            parts = [part for part in whole.split("/") if part not in ("", ".")]
+            if whole.endswith("/") or not parts:
+                continue
+            name = "/".join(parts)
+            self._members[name] = member
+            yield name, HIDDEN if any(map(_is_hidden, parts)) else None
 
     def _opened(self) -> zipfile.ZipFile:
         if self._archive is None:
@@ -90,81 +134,36 @@ class FileTree:
         return {**self.__dict__, "_archive": None}
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Names of training and held-out files, each with its name inside its split: ``(inside, name)``.
-
-    Attributes:
-        train: Empty where the data have no training folder.
-        heldout: Never empty.
-    """
-
-    train: tuple[tuple[str, str], ...]
-    heldout: tuple[tuple[str, str], ...]
-
-
-def split_files(
-    tree: FileTree,
-    *,
-    train: str | None = None,
-    heldout: str | None = None,
-    usable: Callable[[str], bool],
-    form: str,
-    top: Iterable[str] = (),
-    moved: Callable[[str], str] = str,
-) -> Splits:
-    """Find the training and the held-out files.
-
-    Args:
-        tree: All files; one folder around everything else is looked through.
-        train: Folder of the training files; by default ``train`` or ``training``, and none if there is neither.
-        heldout: Folder of the held-out files; by default the first of ``test``, ``testing``, ``val``, ``valid`` and
-            ``validation`` with usable files, else everything where there is no training folder.
-        usable: Whether a name inside its split is one of the files that are wanted.
-        form: How files must be laid out, for the message.
-        top: Folders that may stand above the splits.
-        moved: Name in which the split's folder comes first, of a name where it may come later.
+def _in_folder(path: Path) -> _Found:
+    """Yield the files below a folder, each with the reason why it does not count.
 
     Raises:
-        DataError: If a folder that is asked for has no such files, or nothing is held out.
+        DataError: If a folder cannot be listed.
     """
-    folders = {*TRAIN_FOLDERS, *HELDOUT_FOLDERS, *top, *filter(None, (train, heldout))}
-    names = [(moved(inside), name) for inside, name in _inside_one_folder(tree.names, folders)]
+    # Each with its name, which is empty or ends with a slash, and the identities of the folders that it is in.
+    waiting: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(path, "", frozenset())]
+    while waiting:
+        folder, prefix, above = waiting.pop()
+        try:
+            status = folder.stat()
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError as error:
+            raise DataError(f"the folder {folder} cannot be listed: {error.strerror or error}") from error
+        here = (status.st_dev, status.st_ino)
+        # A link that leads to a folder which it is in would never end.
+        if here in above:
+            yield prefix.rstrip("/"), NO_FILE
+            continue
+        for entry in listed:
+            name = f"{prefix}{entry.name}"
+            if _is_hidden(entry.name):
+                yield name, HIDDEN
+            elif entry.is_dir():
+                waiting.append((folder / entry.name, f"{name}/", above | {here}))
+            else:
+                yield name, None if entry.is_file() else NO_FILE
 
-    def files(folder: str) -> tuple[tuple[str, str], ...]:
-        prefix = f"{folder.strip('/')}/"
-        found = ((inside.removeprefix(prefix), name) for inside, name in names if inside.startswith(prefix))
-        return tuple((inside, name) for inside, name in found if usable(inside))
 
-    def first(asked: str | None, usual: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        found = next(filter(None, map(files, usual if asked is None else [asked])), ())
-        if asked is not None and not found:
-            raise DataError(f"{tree.path} must have files in {asked}/: {form}; found none")
-        return found
-
-    training, held = first(train, TRAIN_FOLDERS), first(heldout, HELDOUT_FOLDERS)
-    if not training and not held:
-        held = tuple((inside, name) for inside, name in names if usable(inside))
-    if not held:
-        reason = "training files only" if training else "none"
-        raise DataError(
-            f"{tree.path} must hold {form}, in train/ and in test/ or val/, or held-out ones alone; found {reason}. "
-            "Other folders are named by data.train and data.heldout"
-        )
-    return Splits(training, held)
-
-
-def _inside_one_folder(names: Sequence[str], known: set[str]) -> list[tuple[str, str]]:
-    """Return ``(name inside the root, name)``; the root is below a folder that holds everything, if that is unknown."""
-    parts = [PurePosixPath(name).parts for name in names]
-    tops = {part[0] for part in parts}
-    firsts = {folder.split("/")[0] for folder in known}
-    # A class of images may be all that there is: only a folder around splits is looked through.
-    inner = {part[1] for part in parts if len(part) > 2}
-    if len(tops) == 1 and not tops & firsts and inner & firsts:
-        return [("/".join(part[1:]), name) for part, name in zip(parts, names, strict=True)]
-    return [(name, name) for name in names]
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part in _ADDED

@@ -13,10 +13,13 @@ from torch import Tensor
 from sekron_edge import cache as results
 from sekron_edge.data._classes import Classes
 from sekron_edge.data._file_tensors import MEMORY_BYTES, FileTensors, StackedImages
-from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._files import FileTree
 from sekron_edge.data._images import ImageData, Images
+from sekron_edge.data._notes import reading_notes
 from sekron_edge.data._preprocessing import SUFFIXES, Preprocessing
 from sekron_edge.data._set_aside import balanced, set_aside
+from sekron_edge.data._skipped import OTHER_KIND
+from sekron_edge.data._split_files import split_files
 from sekron_edge.errors import DataError
 
 # Raised when the same files give other pixels.
@@ -55,11 +58,12 @@ def image_folder(
 
     Raises:
         DataError: If an image is broken or of another size, a folder is none of the classes, or, without a file of
-            classes, a class is in only one of training and held-out images.
+            classes, a class is in only one of training and held-out images; or every held-out image is a copy of a
+            training image.
     """
     preprocessing = preprocessing or Preprocessing()
     tree = FileTree(path)
-    splits = split_files(tree, train=train, heldout=heldout, usable=_is_of_a_class, form="images in <class>/")
+    splits = split_files(tree, train=train, heldout=heldout, why_not=_why_not, form="images in <class>/")
     found = tuple({_class_of(inside) for inside, _ in split} for split in (splits.train, splits.heldout))
     if classes is None:
         if splits.train and (odd := sorted(found[0] ^ found[1])):
@@ -88,13 +92,23 @@ def image_folder(
     pictures = [
         StackedImages(FileTensors(tree, part, preprocessing.pixels, memory_bytes=memory_bytes)) for part, _ in parts
     ]
+    notes = reading_notes(
+        tree,
+        "images",
+        *(part for part, _ in parts),
+        skipped=splits.skipped,
+        classes=sorted(found[0] | found[1]),
+        set_aside=not splits.train,
+    )
     images = _in_memory(pictures, tree, (preprocessing, [part for part, _ in parts]), cache, memory_bytes)
-    return ImageData(images[0], parts[0][1], images[1], parts[1][1], known.labels)
+    return ImageData(images[0], parts[0][1], images[1], parts[1][1], known.labels, notes)
 
 
-def _is_of_a_class(inside: str) -> bool:
+def _why_not(inside: str) -> str | None:
     name = PurePosixPath(inside)
-    return len(name.parts) > 1 and name.suffix.lower() in SUFFIXES
+    if name.suffix.lower() not in SUFFIXES:
+        return OTHER_KIND
+    return None if len(name.parts) > 1 else "in no folder of a class"
 
 
 def _class_of(inside: str) -> str:

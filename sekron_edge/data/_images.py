@@ -66,6 +66,7 @@ class ImageData:
         heldout_images: uint8, ``(M, C, H, W)``.
         heldout_targets: int64, ``(M,)``.
         labels: Names of the classes.
+        notes: What was read and what was not, a line each.
     """
 
     train_images: Images
@@ -73,6 +74,7 @@ class ImageData:
     heldout_images: Images
     heldout_targets: Tensor
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, images, targets in (

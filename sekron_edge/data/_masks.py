@@ -48,12 +48,16 @@ class MaskDecoding:
                     f"{name} is a colour image; a mask has one value for each pixel: the index of its class"
                 )
             placed = placed[..., 0]
+        if placed.dtype.kind == "f":
+            raise DataError(f"{name} has values that are no integers; a mask has the index of a class for each pixel")
         known = range(self.classes) if self.values is None else self.values
-        table = np.full(max(int(placed.max(initial=0)), self.ignored, *known) + 1, _UNKNOWN, dtype=np.int16)
+        table = np.full(max(self.ignored, *known) + 2, _UNKNOWN, dtype=np.int16)
         if self.ignored >= 0:
             table[self.ignored] = self.ignored
         table[list(known)] = range(self.classes)
-        found = table[placed.astype(np.int64)]
+        # Masks may have 32 bits a pixel: what no class has, nor what is ignored, is looked up in the last place.
+        index = placed.astype(np.int64)
+        found = table[np.where((index < 0) | (index > len(table) - 1), len(table) - 1, index)]
         if (found == _UNKNOWN).any():
             odd = int(placed[found == _UNKNOWN].flat[0])
             allowed = f"0..{self.classes - 1}" if self.values is None else str(list(self.values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sekron_edge.data._file_tensors import FileTensors
-from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._files import FileTree
+from sekron_edge.data._notes import reading_notes
 from sekron_edge.data._preprocessing import SUFFIXES, Colours, Preprocessing, as_tensor, size_of
 from sekron_edge.data._set_aside import drawn
+from sekron_edge.data._split_files import other_kind, split_files
 from sekron_edge.errors import ConfigError, DataError, MissingDependencyError
 
 _TRAIN = ("coffee", "rocket", "stereo_motorcycle", "immunohistochemistry")
@@ -26,10 +28,14 @@ _HELDOUT = ("astronaut", "chelsea")
 
 @dataclass(frozen=True, eq=False)
 class Photographs:
-    """Whole photographs: uint8 tensors ``(C, H, W)`` of any sizes; held-out ones are other photographs."""
+    """Whole photographs: uint8 tensors ``(C, H, W)`` of any sizes; held-out ones are other photographs.
+
+    ``notes`` say what was read and what was not, a line each.
+    """
 
     train: Sequence[Tensor]
     heldout: Sequence[Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def photographs(
@@ -51,12 +57,12 @@ def photographs(
         seed: Chooses those that become training photographs.
 
     Raises:
-        DataError: If a folder has no images.
+        DataError: If a folder has no images, or every held-out one is a copy of a training photograph.
         MissingDependencyError: If scikit-learn or scikit-image is absent.
     """
     if path is not None:
         tree = FileTree(path)
-        splits = split_files(tree, train=train, heldout=heldout, usable=_is_image, form="photographs")
+        splits = split_files(tree, train=train, heldout=heldout, why_not=other_kind(SUFFIXES), form="photographs")
         read = partial(FileTensors, tree, decode=Preprocessing(colours=colours).pixels)
         parts = [[name for _, name in split] for split in (splits.train, splits.heldout)]
         if not parts[0]:
@@ -65,7 +71,8 @@ def photographs(
                 raise DataError(f"{path} must hold at least 2 photographs, one to train and one held out; it holds 1")
             chosen, others = drawn(len(held), max(1, len(held) // 5), seed)
             parts = [[held[index] for index in part] for part in (chosen, others)]
-        return Photographs(*map(read, parts))
+        notes = reading_notes(tree, "photographs", *parts, skipped=splits.skipped, set_aside=not splits.train)
+        return Photographs(read(parts[0]), read(parts[1]), notes)
     try:
         import skimage.data
         from sklearn.datasets import load_sample_images
@@ -98,10 +105,6 @@ def _converted(pixels: npt.NDArray[np.uint8], colours: Colours) -> Tensor:
     from PIL import Image
 
     return as_tensor(Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB" if colours == "rgb" else "L"))
-
-
-def _is_image(inside: str) -> bool:
-    return PurePosixPath(inside).suffix.lower() in SUFFIXES
 
 
 class Crops:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +20,7 @@ from sekron_edge.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Colours = Literal["rgb", "grey"]
@@ -154,12 +156,29 @@ def opened(content: bytes, name: str) -> Picture:
     return turned
 
 
+def form_of(content: bytes) -> tuple[int, int, str] | None:
+    """Return an image's width, height, upright, and mode, as Pillow calls it; None of a file that is no image."""
+    try:
+        with _header(content, "") as picture:
+            height, width = _upright(picture)
+            return width, height, picture.mode
+    except DataError:
+        return None
+
+
 def size_of(content: bytes, name: str) -> tuple[int, int]:
     """Return an image's height and width, upright; its pixels are not decoded.
 
     Raises:
         DataError: If it is no image; names it.
     """
+    with _header(content, name) as picture:
+        return _upright(picture)
+
+
+@contextmanager
+def _header(content: bytes, name: str) -> Iterator[Picture]:
+    """Yield an image whose pixels are not decoded."""
     from PIL import Image
 
     try:
@@ -167,10 +186,14 @@ def size_of(content: bytes, name: str) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(BytesIO(content))
         with picture:
-            lies = picture.getexif().get(_ORIENTATION) in _LYING
-            return (picture.width, picture.height) if lies else (picture.height, picture.width)
+            yield picture
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a readable image: {error}; repair or remove it") from error
+
+
+def _upright(picture: Picture) -> tuple[int, int]:
+    lies = picture.getexif().get(_ORIENTATION) in _LYING
+    return (picture.width, picture.height) if lies else (picture.height, picture.width)
 
 
 def as_tensor(picture: Picture) -> Tensor:

@@ -9,7 +9,10 @@ from pathlib import PurePosixPath
 
 import torch
 
-from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._files import FileTree
+from sekron_edge.data._skipped import OTHER_KIND, Skipped
+from sekron_edge.data._split_files import split_files
+from sekron_edge.documents import decoded
 from sekron_edge.errors import ConfigError, DataError
 
 _SUFFIXES = {".wav", ".wave"}
@@ -26,10 +29,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings for training, and held-out ones; no training recordings where nothing says which they are."""
+    """Recordings for training, and held-out ones; no training recordings where nothing says which they are.
+
+    ``skipped`` are the files that are neither.
+    """
 
     train: tuple[Recording, ...]
     heldout: tuple[Recording, ...]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def recordings(
@@ -66,7 +73,7 @@ def recordings(
     with_speaker = "speaker" in pattern.groupindex
     if speakers and not with_speaker:
         raise ConfigError(f"data.heldout_speakers needs {{speaker}} in data.names; got {names!r}")
-    splits = split_files(tree, train=train, heldout=heldout, usable=_is_sound, form="WAV files")
+    splits = split_files(tree, train=train, heldout=heldout, why_not=_why_not, form="WAV files")
     found = _read(splits.heldout, pattern, names, tree)
     training = _read(splits.train, pattern, names, tree)
     every = (*training, *found)
@@ -74,29 +81,31 @@ def recordings(
         if unknown := sorted(set(speakers) - {str(each.speaker) for each in every}):
             known = sorted({str(each.speaker) for each in every})
             raise DataError(f"{tree.path} has no speaker {unknown[0]!r}; its speakers are {', '.join(known[:20])}")
-        return _held(every, {each.name for each in every if each.speaker in speakers})
+        return _held(every, {each.name for each in every if each.speaker in speakers}, splits.skipped)
     if listed:
-        return _held(every, _listed(tree, listed, every))
+        return _held(every, _listed(tree, listed, every), splits.skipped)
     if training or not with_speaker:
-        return Recordings(training, found)
+        return Recordings(training, found, splits.skipped)
     present = sorted({str(each.speaker) for each in found})
     order = torch.randperm(len(present), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {present[index] for index in order[: max(1, len(present) // 5)]}
-    return _held(found, {each.name for each in found if each.speaker in chosen})
+    return _held(found, {each.name for each in found if each.speaker in chosen}, splits.skipped)
 
 
-def _held(every: Iterable[Recording], names: set[str]) -> Recordings:
+def _held(every: Iterable[Recording], names: set[str], skipped: tuple[Skipped, ...]) -> Recordings:
     parts: tuple[list[Recording], list[Recording]] = ([], [])
     for each in every:
         parts[each.name in names].append(each)
     if not all(parts):
         raise DataError("some sounds must be held out, and some must be left for training; one of the two has none")
-    return Recordings(tuple(parts[0]), tuple(parts[1]))
+    return Recordings(tuple(parts[0]), tuple(parts[1]), skipped)
 
 
-def _is_sound(inside: str) -> bool:
+def _why_not(inside: str) -> str | None:
     name = PurePosixPath(inside)
-    return name.suffix.lower() in _SUFFIXES and not any(part.startswith("_") for part in name.parts[:-1])
+    if name.suffix.lower() not in _SUFFIXES:
+        return OTHER_KIND
+    return "in folders that begin with _" if any(part.startswith("_") for part in name.parts[:-1]) else None
 
 
 def _pattern(names: str) -> re.Pattern[str]:
@@ -140,7 +149,7 @@ def _listed(tree: FileTree, listed: str, every: Iterable[Recording]) -> set[str]
     file = next((name for name in tree.names if name == listed or name.endswith(f"/{listed}")), None)
     if file is None:
         raise DataError(f"{tree.path} has no file {listed} (data.heldout_list)")
-    lines = {line.strip() for line in tree.read(file).decode("utf-8-sig").splitlines()} - {""}
+    lines = {line.strip() for line in decoded(tree.read(file), tree.shown(file), DataError).splitlines()} - {""}
     base = file.removesuffix(listed)
     names = {each.name for each in every}
     if unknown := sorted({base + line for line in lines} - names):

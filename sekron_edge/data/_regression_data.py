@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
 
 import torch
@@ -14,12 +14,16 @@ from torch.utils.data import TensorDataset
 
 from sekron_edge.data._arrays import read_arrays
 from sekron_edge.data._file_tensors import FileTensors, StackedImages
-from sekron_edge.data._files import FileTree, split_files
+from sekron_edge.data._files import FileTree
 from sekron_edge.data._images import AugmentedImages, Images, Targets
 from sekron_edge.data._keypoints import Coordinates, Keypoints, in_coordinates, paired
+from sekron_edge.data._notes import reading_notes
+from sekron_edge.data._preprocessing import SUFFIXES
 from sekron_edge.data._regression import Loss, keypoints, regression
 from sekron_edge.data._section import PixelSection, SplitSection
 from sekron_edge.data._set_aside import drawn, set_aside
+from sekron_edge.data._skipped import OTHER_KIND, skipped
+from sekron_edge.data._split_files import other_kind, split_files
 from sekron_edge.data._targets import ImageTargets
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Normalization, Samples, Task
@@ -58,7 +62,7 @@ def _load(section: RegressionData, /, *, seed: int, cache: Path) -> Task:  # noq
     _require_keys_that_go_together(section)
     source = (_arrays if section.path.suffix == _ARRAYS else _files)(section)
     train, heldout = source.train, source.heldout
-    if not train:
+    if not source.train:
         count = set_aside(len(heldout), section.calibration_samples, section.path)
         kept, others = drawn(len(heldout), count, seed)
         train, heldout = [heldout[index] for index in kept], [heldout[index] for index in others]
@@ -68,6 +72,10 @@ def _load(section: RegressionData, /, *, seed: int, cache: Path) -> Task:  # noq
         source.samples([train[index] for index in chosen]),
         source.samples(heldout),
     )
+    return replace(_task(section, source, train, splits), notes=source.notes(train, heldout))
+
+
+def _task(section: RegressionData, source: _Source, train: list[int], splits: tuple[Samples, Samples, Samples]) -> Task:
     normalization = section.normalization()
     if section.keypoints is None:
         spreads = source.values[train].std(0, correction=0)
@@ -113,6 +121,7 @@ class _Source:
         values: float32 ``(N, D)``, as they are in the data.
         samples: Makes a data set of some, at random changed if they are ``augmented``.
         size: Height and width of the images.
+        notes: Describes what was read, for the numbers of training and of held-out samples.
     """
 
     train: list[int]
@@ -120,6 +129,7 @@ class _Source:
     values: Tensor
     samples: _MakeSamples
     size: Callable[[], tuple[int, int]]
+    notes: Callable[[Sequence[int], Sequence[int]], tuple[str, ...]]
 
 
 class _MakeSamples(Protocol):
@@ -133,7 +143,7 @@ def _files(section: RegressionData) -> _Source:
         tree.only(values),
         train=section.train,
         heldout=section.heldout,
-        usable=lambda _: True,
+        why_not=lambda _: None,
         form=f"images that {section.targets} names",
     )
     names = [name for split in (splits.train, splits.heldout) for _, name in split]
@@ -148,8 +158,22 @@ def _files(section: RegressionData) -> _Source:
         height, width = files[0].shape[1:]
         return height, width
 
+    def notes(train: Sequence[int], heldout: Sequence[int]) -> tuple[str, ...]:
+        others = [name for name in tree.names if name not in values and PurePosixPath(name).name != section.targets]
+        images = [name for name in others if is_image(name) is None]
+        reasons = {"images that no row names": images, OTHER_KIND: set(others) - set(images)}
+        return reading_notes(
+            tree,
+            "images with values",
+            *([names[number] for number in part] for part in (train, heldout)),
+            skipped=(*skipped(reasons), *splits.skipped),
+            set_aside=not splits.train,
+        )
+
+    is_image = other_kind(SUFFIXES)
     everything = range(len(names))
-    return _Source([*everything[: len(splits.train)]], [*everything[len(splits.train) :]], numbers, samples, size)
+    train, heldout = [*everything[: len(splits.train)]], [*everything[len(splits.train) :]]
+    return _Source(train, heldout, numbers, samples, size, notes)
 
 
 def _arrays(section: RegressionData) -> _Source:
@@ -180,8 +204,11 @@ def _arrays(section: RegressionData) -> _Source:
             return _images(inputs[numbers], targets[numbers], section, augmented=augmented)
         return cast(Samples, TensorDataset(inputs[numbers], targets[numbers]))
 
+    def notes(train: Sequence[int], heldout: Sequence[int]) -> tuple[str, ...]:
+        return (f"{section.path}: {len(train):,} training and {len(heldout):,} held-out rows",)
+
     everything = range(len(inputs))
-    return _Source([*everything[: arrays.train]], [*everything[arrays.train :]], arrays.targets, samples, size)
+    return _Source([*everything[: arrays.train]], [*everything[arrays.train :]], arrays.targets, samples, size, notes)
 
 
 def _images(images: Images, targets: Targets, section: RegressionData, *, augmented: bool) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from sekron_edge.data._classes import Classes
 from sekron_edge.data._file_tensors import FileTensors
-from sekron_edge.data._files import HELDOUT_FOLDERS, TRAIN_FOLDERS, FileTree, split_files
+from sekron_edge.data._files import FileTree
 from sekron_edge.data._masks import MaskDecoding, MaskedImages
+from sekron_edge.data._notes import reading_notes
 from sekron_edge.data._outputs import main_output, of_main_output
 from sekron_edge.data._preprocessing import SUFFIXES
 from sekron_edge.data._section import PixelSection, SplitSection
 from sekron_edge.data._set_aside import drawn, set_aside
+from sekron_edge.data._skipped import OTHER_KIND, skipped
+from sekron_edge.data._split_files import HELDOUT_FOLDERS, TRAIN_FOLDERS, split_files
 from sekron_edge.errors import ConfigError, DataError
 from sekron_edge.task import Normalization, Samples, Task
 from sekron_edge.task_kinds import ConfigPath, TaskKind
@@ -50,7 +54,7 @@ class SegmentationData(SplitSection, PixelSection):
     masks: str = "masks"
     mask_suffix: str = ""
     mask_values: tuple[int, ...] | None = None
-    ignore_index: int = 255
+    ignore_index: int = Field(default=255, le=32_767)
     augment_flip: bool = False
     calibration_samples: int = Field(default=256, ge=1)
 
@@ -115,9 +119,9 @@ def _load(section: SegmentationData, /, *, seed: int, cache: Path) -> Task:  # n
             images, masks, normalization or Normalization((0.0,) * channels, (1.0,) * channels), flip=flip
         )
 
-    train, heldout = _pairs(tree, section, seed)
+    train, heldout, notes = _pairs(tree, section, seed)
     chosen, _ = drawn(len(train), section.calibration_samples, seed)
-    return segmentation(
+    task = segmentation(
         samples(train, flip=section.augment_flip),
         samples([train[index] for index in chosen]),
         samples(heldout),
@@ -125,32 +129,45 @@ def _load(section: SegmentationData, /, *, seed: int, cache: Path) -> Task:  # n
         ignore_index=section.ignore_index,
         normalization=normalization,
     )
+    return replace(task, notes=notes)
 
 
-def _pairs(tree: FileTree, section: SegmentationData, seed: int) -> tuple[_Pairs, _Pairs]:
-    """Return the names of training and of held-out images with their masks."""
+def _pairs(tree: FileTree, section: SegmentationData, seed: int) -> tuple[_Pairs, _Pairs, tuple[str, ...]]:
+    """Return the names of training and of held-out images with their masks, and notes of what was read."""
     kinds = (section.images, section.masks)
-    folders = {*TRAIN_FOLDERS, *HELDOUT_FOLDERS, *filter(None, (section.train, section.heldout))}
+    named = [name.lower() for name in (section.train, section.heldout) if name]
+    folders = {*TRAIN_FOLDERS, *HELDOUT_FOLDERS, *named}
 
     def split_first(name: str) -> str:
         first, _, rest = name.partition("/")
         split, _, inside = rest.partition("/")
-        return f"{split}/{first}/{inside}" if first in kinds and split in folders and inside else name
+        return f"{split}/{first}/{inside}" if first in kinds and split.lower() in folders and inside else name
 
-    def usable(inside: str) -> bool:
+    def why_not(inside: str) -> str | None:
         name = PurePosixPath(inside)
-        return name.parts[0] in kinds and len(name.parts) > 1 and name.suffix.lower() in SUFFIXES
+        if name.suffix.lower() not in SUFFIXES:
+            return OTHER_KIND
+        return None if name.parts[0] in kinds and len(name.parts) > 1 else f"outside of {form}"
 
     form = f"{section.images}/ and {section.masks}/"
     splits = split_files(
-        tree, train=section.train, heldout=section.heldout, usable=usable, form=form, top=kinds, moved=split_first
+        tree, train=section.train, heldout=section.heldout, why_not=why_not, form=form, top=kinds, moved=split_first
     )
     train, heldout = (_paired(files, tree, section) for files in (splits.train, splits.heldout))
-    if not train:
+    used = {name for pair in (*train, *heldout) for name in pair}
+    alone = [name for _, name in (*splits.train, *splits.heldout) if name not in used]
+    if not splits.train:
         count = set_aside(len(heldout), section.calibration_samples, tree.path)
         kept, others = drawn(len(heldout), count, seed)
         train, heldout = [heldout[index] for index in kept], [heldout[index] for index in others]
-    return train, heldout
+    notes = reading_notes(
+        tree,
+        "images",
+        *([image for image, _ in part] for part in (train, heldout)),
+        skipped=(*skipped({"masks without an image": alone}), *splits.skipped),
+        set_aside=not splits.train,
+    )
+    return train, heldout, notes
 
 
 def _paired(files: Iterable[tuple[str, str]], tree: FileTree, section: SegmentationData) -> _Pairs:

@@ -77,6 +77,7 @@ def super_resolution(
         metric=_psnr if metric == "psnr" else _ssim,
         metric_name="PSNR" if metric == "psnr" else "SSIM",
         metric_unit="dB" if metric == "psnr" else "",
+        notes=data.notes,
     )
 
 

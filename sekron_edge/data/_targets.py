@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from sekron_edge.data._files import FileTree
+from sekron_edge.documents import decoded
 from sekron_edge.errors import DataError
+
+# The largest of float32, in which targets are kept.
+_MOST = 3.4028234663852886e38
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,12 @@ _Row = tuple[str, str, tuple[float, ...]]
 
 def _rows(tree: FileTree, name: str, columns: Sequence[str] | None) -> list[_Row]:
     """Return of each row where it stands, for messages, its image's name in the tree, and its values."""
+    text = decoded(tree.read(name), tree.shown(name), DataError)
     try:
-        text = tree.read(name).decode("utf-8-sig")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(f"{tree.shown(name)}, line {lines.line_num},", row) for row in lines if any(map(str.strip, row))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{tree.shown(name)} cannot be read as CSV in UTF-8: {error}") from error
+    except csv.Error as error:
+        raise DataError(f"{tree.shown(name)} cannot be read as CSV: {error}") from error
     if not rows:
         raise DataError(f"{tree.shown(name)} must have a row for each image; it is empty")
     (where, first), *others = rows
@@ -95,8 +98,8 @@ def _values(where: str, row: list[str], header: list[str], places: Sequence[int]
     numbers = []
     for place in places:
         number = _number(row[place])
-        if number is None or not math.isfinite(number):
-            raise DataError(f"{where} must have finite numbers; field {place + 1} is {row[place]!r}")
+        if number is None or not abs(number) <= _MOST:
+            raise DataError(f"{where} must have finite numbers; field {place + 1} is {row[place][:80]!r}")
         numbers.append(number)
     return tuple(numbers)
 

@@ -10,13 +10,15 @@ from torch import Tensor
 from sekron_edge.errors import DataError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+# Of recorders for ultrasound; filters that resample are as long as rates are high.
+_HIGHEST_RATE = 1_000_000
 
 
 def decode_wav(content: bytes, name: str) -> tuple[int, Tensor]:
     """Return the sampling rate in Hz and the sound, float32 ``(samples,)`` in [-1, 1]; channels are averaged.
 
     Raises:
-        DataError: If the content is no such file; names it.
+        DataError: If the content is no such file, or has samples that are not finite; names it.
     """
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise DataError(f"{name} is no WAV file; convert other formats to WAV")
@@ -38,14 +40,19 @@ def decode_wav(content: bytes, name: str) -> tuple[int, Tensor]:
     rate, bits = int.from_bytes(form[4:8], "little"), int.from_bytes(form[14:16], "little")
     if tag == _EXTENSIBLE and len(form) >= 26:
         tag = int.from_bytes(form[24:26], "little")
-    if channels < 1 or rate < 1:
-        raise DataError(f"{name} is a broken WAV file: {channels} channels at {rate} Hz; repair or remove it")
+    if channels < 1 or not 1 <= rate <= _HIGHEST_RATE:
+        raise DataError(
+            f"{name} is a broken WAV file: {channels} channels at {rate} Hz, of which there may be {_HIGHEST_RATE:,}; "
+            "repair or remove it"
+        )
     values = _values(data, tag, bits)
     if values is None:
         raise DataError(
             f"{name} is a WAV file of format {tag} with {bits} bits; PCM of 8, 16, 24 or 32 bits and floats of 32 or "
             "64 bits can be read"
         )
+    if not np.isfinite(values).all():
+        raise DataError(f"{name} has samples that are no finite numbers of 32 bits; repair or remove it")
     whole = len(values) - len(values) % channels
     return rate, torch.from_numpy(values[:whole].reshape(-1, channels).mean(1, dtype=np.float32))
 
@@ -56,7 +63,8 @@ def _values(data: bytes, tag: int, bits: int) -> npt.NDArray[np.float32] | None:
         return None
     data = data[: len(data) - len(data) % (bits // 8)]
     if tag == _FLOAT:
-        return None if bits < 32 else np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return None if bits < 32 else np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
     if bits == 8:
         return (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
     if bits == 24:

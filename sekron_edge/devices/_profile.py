@@ -7,7 +7,6 @@ A profile is a TOML file; those that come with the package are named by id. Anyt
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import resources
@@ -20,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from sekron_edge.arguments import require
+from sekron_edge.documents import read_toml
 from sekron_edge.errors import ProfileError
 from sekron_edge.measurement import _hostinfo
 
@@ -234,14 +234,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
 
 def _load(file: Traversable, shown: str) -> DeviceProfile:
-    try:
-        given = tomllib.loads(file.read_bytes().decode())
-    except OSError as error:
-        raise ProfileError(f"{shown}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ProfileError(f"{shown}: is not a TOML file in UTF-8: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{shown}: is not correct TOML: {error}") from error
+    given = read_toml(file, ProfileError, shown)
     try:
         profile = DeviceProfile.model_validate(given)
     except ValidationError as error:

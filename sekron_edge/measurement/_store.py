@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sekron_edge import files
+from sekron_edge.documents import parsed_record
 from sekron_edge.errors import ConfigError, DeviceError
 from sekron_edge.measurement._records import Environment, Measurement
 from sekron_edge.primitives import Primitive
+from sekron_edge.settings import described
 
 _TIMINGS = """
 CREATE TABLE IF NOT EXISTS timings (
@@ -42,6 +44,7 @@ DROP TABLE earlier_timings;
 COMMIT;
 """  # noqa: S608
 _NAME = "measurements.sqlite"
+_REMEDY = "it was changed, or is of another release: remove it with SQLite, or move the file away"
 _WAIT_S = 60.0  # for another writer
 
 
@@ -114,6 +117,10 @@ class MeasurementStore:
             device: Only there.
             artifact: Only of files of this name, or of the hash that begins so.
             since: Only later.
+
+        Raises:
+            ConfigError: If one was changed since; names it.
+            DeviceError: If the file cannot be read.
         """
         query = """
             SELECT id, content FROM measurements
@@ -122,20 +129,20 @@ class MeasurementStore:
             ORDER BY id"""
         with self._open() as database:
             rows = database.execute(query, {"device": device, "artifact": artifact}).fetchall()
-        measurements = [_kept(row) for row in rows]
+        measurements = [self._kept(row) for row in rows]
         return [kept for kept in measurements if since is None or kept.measurement.measured_at >= since]
 
     def measurement(self, number: int) -> Measurement:
         """Return the measurement of a number.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If there is none, or it was changed since.
         """
         with self._open() as database:
             row = database.execute("SELECT id, content FROM measurements WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise ConfigError(f"there is no measurement {number}; `sekron-edge measurements list` shows those that are")
-        return _kept(row).measurement
+        return self._kept(row).measurement
 
     def add(
         self, precision: str, threads: int, primitives: Sequence[Primitive], measured: Sequence[Measurement]
@@ -168,23 +175,43 @@ class MeasurementStore:
         return number
 
     def calibrations(self) -> list[Calibration]:
-        """Return what was calibrated, the newest last."""
+        """Return what was calibrated, the newest last.
+
+        Raises:
+            ConfigError: If a record was changed since; names it.
+            DeviceError: If the file cannot be read.
+        """
         query = """
             SELECT id, measured_at, runtime, runtime_version, precision, threads, environment, COUNT(*) AS timings
             FROM calibrations JOIN timings ON calibration = id GROUP BY id ORDER BY id"""
         with self._open() as database:
             rows = database.execute(query).fetchall()
-        return [
-            Calibration.model_validate({**row, "environment": Environment.model_validate_json(row["environment"])})
-            for row in map(dict, rows)
-        ]
+        return [self._calibration(dict(row)) for row in rows]
 
     def medians(self, calibration: int) -> dict[Primitive, float]:
-        """Return the median time of each primitive of a calibration, in milliseconds."""
+        """Return the median time of each primitive of a calibration, in milliseconds.
+
+        Raises:
+            ConfigError: If a record was changed since; names it.
+            DeviceError: If the file cannot be read.
+        """
         query = "SELECT kind, primitive, median_ms FROM timings WHERE calibration = ?"
         with self._open() as database:
             rows = database.execute(query, (calibration,)).fetchall()
-        return {_KINDS[row["kind"]].validate_json(row["primitive"]): row["median_ms"] for row in rows}
+        where = f"calibration {calibration} of {self.path}"
+        return dict(_timing(row, where) for row in rows)
+
+    def _kept(self, row: sqlite3.Row) -> Kept:
+        where = f"measurement {row['id']} of {self.path}"
+        return Kept(id=row["id"], measurement=parsed_record(row["content"], Measurement, where, ConfigError, _REMEDY))
+
+    def _calibration(self, row: dict[str, Any]) -> Calibration:
+        where = f"calibration {row['id']} of {self.path}"
+        environment = parsed_record(row["environment"], Environment, where, ConfigError, _REMEDY)
+        try:
+            return Calibration.model_validate({**row, "environment": environment})
+        except ValidationError as error:
+            raise ConfigError(f"{where} cannot be read: {described(error, Calibration)}; {_REMEDY}") from error
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -204,8 +231,11 @@ class MeasurementStore:
             raise DeviceError(f"measurements cannot be kept in {self.path}: {error}") from error
 
 
-def _kept(row: sqlite3.Row) -> Kept:
-    return Kept(id=row["id"], measurement=Measurement.model_validate_json(row["content"]))
+def _timing(row: sqlite3.Row, where: str) -> tuple[Primitive, float]:
+    kind = _KINDS.get(row["kind"])
+    if kind is None or not isinstance(row["median_ms"], float):
+        raise ConfigError(f"{where} cannot be read: it has a timing that no release wrote; {_REMEDY}")
+    return parsed_record(row["primitive"], kind, where, ConfigError, _REMEDY), row["median_ms"]
 
 
 _KINDS: dict[str, TypeAdapter[Primitive]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Primitive)}

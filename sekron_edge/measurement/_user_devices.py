@@ -7,7 +7,6 @@ keys of any transport; each one takes its own.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sekron_edge.documents import read_toml
 from sekron_edge.errors import ConfigError
 from sekron_edge.measurement._transports import SettingsT, Transport, known_transports
 
@@ -30,11 +30,7 @@ def user_devices() -> dict[str, dict[str, Any]]:
     """
     path = _path()
     try:
-        tables = _TABLES.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        tables = _TABLES.validate_python(read_toml(path, ConfigError) if os.path.lexists(path) else {})
     except ValidationError as error:
         raise _wrong(path, error) from error
     _require_known_keys(path, tables)

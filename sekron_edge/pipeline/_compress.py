@@ -104,8 +104,11 @@ def plan(
         device, runtime=runtime, formats=(), precisions=(precision,), threads=threads, measured_on=measured_on
     )
     job = Job.prepared(model, example_inputs, task, target, budget=budget, selection=selection, seed=seed)
+    progress = progress or LogProgress()
+    for note in task.notes:
+        progress.say(note)
     with tempfile.TemporaryDirectory() as folder:
-        return plan_of(job, work=Path(work or folder), progress=progress or LogProgress())
+        return plan_of(job, work=Path(work or folder), progress=progress)
 
 
 def compress(
@@ -202,7 +205,10 @@ def compress(
             name=name,
             seed=seed,
         )
-        return compress_job(job, output, progress=progress or LogProgress())
+        progress = progress or LogProgress()
+        for note in task.notes:
+            progress.say(note)
+        return compress_job(job, output, progress=progress)
 
 
 def plan_of(job: Job, *, work: Path, progress: Progress) -> Plan:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, create_model
 
-from sekron_edge import references
+from sekron_edge import documents, references
 from sekron_edge.artifacts import Precision
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.errors import ConfigError
@@ -93,10 +92,7 @@ def load_config(path: Path) -> JobConfig:
         ConfigError: If the file cannot be read, is not TOML, or has a wrong key or value; names the file, the key and
             the nearest valid key.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    table = documents.read_toml(path, ConfigError)
     folder = path.resolve().parent
     task = table.get("task", DEFAULT_TASK)
     if isinstance(task, str) and is_reference(task):

@@ -127,6 +127,8 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
     for target in targets:
         require_known_latency(target, config.budget)
     task = load_task(config)
+    for note in task.notes:
+        progress.say(note)
     job = Job.prepared(
         trained_model(config, task, progress),
         example_inputs(task),

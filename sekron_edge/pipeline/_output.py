@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from sekron_edge import files
+from sekron_edge import documents, files
 from sekron_edge.bundle import require_replaceable, signed
 from sekron_edge.errors import ConfigError
 
@@ -117,8 +117,8 @@ def _require_ours(work: Path) -> None:
 
 def _has_state(work: Path) -> bool:
     try:
-        State.model_validate_json((work / STATE).read_bytes())
-    except (OSError, ValidationError):
+        documents.read_record(work / STATE, State, ConfigError, "")
+    except ConfigError:
         return False
     return True
 

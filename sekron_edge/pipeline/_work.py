@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from sekron_edge import files
+from sekron_edge import documents, files
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._output import ARTIFACTS, CHECKPOINTS, PLAN, ROUNDING_CHECKPOINTS, STATE, Output, State
 from sekron_edge.planner import Plan
@@ -53,14 +51,12 @@ class Work:
         """Return the plan of the unfinished job, if it had one.
 
         Raises:
-            ConfigError: If the file is of another release.
+            ConfigError: If the file is damaged, or of another release.
         """
         if not self._plan.is_file():
             return None
-        try:
-            return Plan.model_validate_json(self._plan.read_bytes())
-        except ValidationError as error:
-            raise ConfigError(f"{self._plan} is of another release; remove {self.folder} to start again") from error
+        remedy = f"it is damaged or of another release; remove {self.folder} to start again"
+        return documents.read_record(self._plan, Plan, ConfigError, remedy)
 
     def keep(self, plan: Plan) -> None:
         """Write the plan down."""
@@ -71,7 +67,7 @@ class Work:
         self._output.finish()
 
     def _require_same(self, state: Path, settings: dict[str, str]) -> None:
-        before = State.model_validate_json(state.read_bytes()).settings
+        before = documents.read_record(state, State, ConfigError, "remove its folder to start again").settings
         changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if changed:
             raise ConfigError(

@@ -68,9 +68,9 @@ def test_what_cannot_be_cropped_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_ones_own_is_read_and_a_broken_image_named(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+    for split, red in (("train", 200), ("test", 201)):
         (tmp_path / split).mkdir()
-        Image.new("RGB", (48, 40), (200, 10, 10)).save(tmp_path / split / "a.png")
+        Image.new("RGB", (48, 40), (red, 10, 10)).save(tmp_path / split / "a.png")
     found = photographs(tmp_path)
     assert found.train[0].shape == (3, 40, 48)
     (tmp_path / "test" / "b.jpg").write_bytes(b"nothing")

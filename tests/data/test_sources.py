@@ -33,7 +33,9 @@ def make_folder(path: Path) -> Path:
             folder = path / split / label
             folder.mkdir(parents=True)
             for index in range(2):
-                Image.fromarray(np.full((6, 5, 3), value, np.uint8)).save(folder / f"{index}.png")
+                pixels = np.full((6, 5, 3), value, np.uint8)
+                pixels[-1, -1] = (index, split == "test", 100)  # no image is a copy
+                Image.fromarray(pixels).save(folder / f"{index}.png")
     return path
 
 
