@@ -195,7 +195,8 @@ class Standardized(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = F.batch_norm(self.weight.flatten(1)[None], None, None, training=True, momentum=0.0)
-        return self._conv_forward(x, 0.2 * weight.reshape(self.weight.shape), self.bias)
+        y: Tensor = self._conv_forward(x, 0.2 * weight.reshape(self.weight.shape), self.bias)
+        return y
 
 
 @pytest.mark.parametrize("format", FORMATS)
