@@ -86,11 +86,21 @@ def _suffer(kind: str, numbers: range, seed: int, told: Connection) -> None:
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGALRM, _stop)
     with tempfile.TemporaryDirectory() as folder, prepared(kind, Path(folder)) as subject:
-        before = subject.use() if subject.accepting is Accepting.UNCHANGED else None
+        before = _unharmed(subject)
         _limit_memory()
         for number in numbers:
             told.send((number, *_outcome(subject, Random(f"{kind} {seed} {number}"), before)))
     told.close()
+
+
+def _unharmed(subject: Subject) -> Any:
+    """Return the result for what nothing has harmed: what is refused anyway shows nothing."""
+    if subject.accepting is Accepting.NEVER or subject.alter is None:
+        return None
+    found = subject.use()
+    if not subject.sound(found):
+        raise ValueError(f"{found!r} is not sound, and nothing has harmed it")
+    return found
 
 
 def _limit_memory() -> None:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache as cache_of_functions
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,7 +51,7 @@ from sekron_edge.data._files import FileTree
 from sekron_edge.data._sources import fashion_mnist
 from sekron_edge.data._wav import decode_wav
 from sekron_edge.devices import load_profile
-from sekron_edge.errors import SekronEdgeError
+from sekron_edge.errors import BundleError
 from sekron_edge.exporters.tflite._adopt import inputs_and_outputs
 from sekron_edge.exporters.tflite._graph import read_file
 from sekron_edge.latency import LatencyModel
@@ -85,7 +86,7 @@ def planned() -> se.Plan:
 
 
 def _bundle(out: Path, *, sign: Path | None = None) -> Path:
-    """A bundle whose artifact is never run: whatever is done to the bundle, it must be refused before."""
+    """A bundle whose artifact no runtime takes: what is done to the bundle must be refused before that is tried."""
     torch.manual_seed(0)
     x = torch.randn(4, 1, 8, 8)
     plan = planned()
@@ -147,7 +148,9 @@ def bundle_damaged(folder: Path) -> Subject:
     """A file of a bundle altered."""
     bundle = _bundle(folder / "out")
     victims = tuple(files.files_below(bundle))
-    return Subject(folder, lambda: verify_bundle(bundle), victims, bytes_altered, Accepting.NEVER)
+    return Subject(
+        folder, lambda: verify_bundle(bundle), victims, bytes_altered, Accepting.NEVER, refusals=(BundleError,)
+    )
 
 
 def bundle_entries(folder: Path) -> Subject:
@@ -194,7 +197,14 @@ def bundle_entries(folder: Path) -> Subject:
                 else:
                     path.unlink()
 
-    return Subject(folder, lambda: verify_bundle(bundle), accepting=Accepting.NEVER, harm=harm, undo=undo)
+    return Subject(
+        folder,
+        lambda: verify_bundle(bundle),
+        accepting=Accepting.NEVER,
+        harm=harm,
+        undo=undo,
+        refusals=(BundleError,),
+    )
 
 
 def bundle_signed(folder: Path) -> Subject:
@@ -221,6 +231,7 @@ def bundle_signed(folder: Path) -> Subject:
         alter,
         Accepting.NEVER,
         after=after,
+        refusals=(BundleError,),
     )
 
 
@@ -399,7 +410,6 @@ def job_file(folder: Path) -> Subject:
     (folder / "net.py").write_text("import torch\n\n\ndef make(width, layers):\n    return torch.nn.Linear(width, 2)\n")
     path = folder / "job.toml"
     path.write_text(_JOB)
-    load_config(path)
     return Subject(folder, lambda: load_config(path), (path,), text_altered)
 
 
@@ -419,14 +429,12 @@ def profile(folder: Path) -> Subject:
 def devices_file(folder: Path) -> Subject:
     """devices.toml, written wrongly."""
     path = folder / "devices.toml"
-    path.write_text('[board]\nhost = "pi.local"\nuser = "pi"\n\n[phone]\nserial = "1234"\ncool_celsius = 40\n')
+    path.write_text('[board]\nhost = "pi.local"\nuser = "pi"\n\n[phone]\nhost = "1234"\ncool_celsius = 40\n')
 
     def use() -> object:
         with mock.patch.dict(os.environ, {"SEKRON_EDGE_DEVICES": str(path)}):
             return user_devices()
 
-    with contextlib.suppress(SekronEdgeError):
-        use()
     return Subject(folder, use, (path,), text_altered)
 
 
@@ -500,12 +508,13 @@ def _picture(seed: int, kind: str) -> bytes:
 def images(folder: Path) -> Subject:
     """An image of a folder of them, damaged."""
     kinds = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]
+    seeds = count()  # each another picture: copies of training images are not held out
     for split in ("train", "test"):
         for name in ("ant", "bee"):
             for index, kind in enumerate(kinds):
                 path = folder / "images" / split / name / f"{index}.{kind.lower()}"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_picture(index, kind))
+                path.write_bytes(_picture(next(seeds), kind))
     victims = tuple(files.files_below(folder / "images"))
 
     def sound(found: Any) -> bool:
@@ -516,13 +525,18 @@ def images(folder: Path) -> Subject:
 
 def zips(folder: Path) -> Subject:
     """A zip of images, damaged."""
+    seeds = count()
     for number, method in enumerate((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)):
         with zipfile.ZipFile(folder / f"{number}.zip", "w", method) as archive:
             for split in ("train", "test"):
                 for name in ("ant", "bee"):
-                    archive.writestr(f"{split}/{name}/0.png", _picture(0, "PNG"))
+                    archive.writestr(f"{split}/{name}/0.png", _picture(next(seeds), "PNG"))
     paths = (folder / "0.zip", folder / "1.zip")
-    return Subject(folder, lambda: [image_folder(path) for path in paths], paths, bytes_altered)
+
+    def use() -> Any:
+        return [image_folder(path) for path in paths]
+
+    return Subject(folder, use, paths, bytes_altered)
 
 
 def idx(folder: Path) -> Subject:
@@ -664,7 +678,6 @@ def answers(folder: Path) -> Subject:
         times = found.timings[0].milliseconds
         return bool(min(times) > 0 and sum(times) < 1200 and found.token == request.token)
 
-    use()
     return Subject(folder, use, (path,), json_altered, sound=sound)
 
 
@@ -681,7 +694,6 @@ def outputs(folder: Path) -> Subject:
     def use() -> Any:
         return read_outputs(artifact, path, "board")
 
-    assert sound(use())
     return Subject(folder, use, (path,), bytes_altered, sound=sound)
 
 
@@ -718,7 +730,6 @@ def mlpackage(folder: Path) -> Subject:
     def sound(found: Any) -> bool:
         return [each.shape for each in found] == [(1, 3)]
 
-    assert sound(use())
     return Subject(folder, use, tuple(files.files_below(artifact.path)), bytes_altered, sound=sound)
 
 
