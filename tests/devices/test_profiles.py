@@ -228,8 +228,8 @@ def test_a_wrong_value_names_its_key(tmp_path: Path, text: str, said: str) -> No
         ('"board"', '"tablet"', "kind: "),
         ('"my-board"', '"My board"', "id: "),
         ('name = "My board"', "", "name: missing"),
-        ('name = "My board"', "name = ", "not correct TOML"),
-        ('name = "My board"', 'id = "again"', "not correct TOML"),
+        ('name = "My board"', "name = ", "cannot be read as TOML"),
+        ('name = "My board"', 'id = "again"', "cannot be read as TOML"),
     ],
 )
 def test_a_wrong_device_names_its_key(tmp_path: Path, right: str, wrong: str, said: str) -> None:
