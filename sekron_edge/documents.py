@@ -51,8 +51,8 @@ def read_toml(path: Traversable, refused: type[SekronEdgeError], shown: object =
         if _DEEP_KEY.search(text):
             raise ValueError(f"a key has more than {_DEEPEST} parts")
         tables = tomllib.loads(text)
-        for value, depth in _values(tables):
-            _require_plain(value, depth)
+        for value, keys in _values(tables):
+            _require_plain(value, keys)
     except (ValueError, RecursionError) as error:  # tomllib's own errors are ValueErrors, as are those of large numbers
         raise refused(f"{shown} cannot be read as TOML: {_cause(error)}") from error
     return tables
@@ -147,26 +147,27 @@ def decoded(content: bytes, shown: object, refused: type[SekronEdgeError]) -> st
         ) from error
 
 
-def _values(value: Any) -> Iterator[tuple[Any, int]]:
-    """Yield everything in a document with its depth, also beyond the depth that Python's stack allows."""
-    waiting = [(value, 0)]
+def _values(value: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield everything in a document with the keys that lead to it, also beyond the depth that the stack allows."""
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(value, ())]
     while waiting:
-        value, depth = waiting.pop()
-        yield value, depth
+        value, keys = waiting.pop()
+        yield value, keys
         if isinstance(value, dict):
-            waiting += [(below, depth + 1) for below in (*value.keys(), *value.values())]
+            waiting += [(below, (*keys, key)) for key, own in value.items() for below in (key, own)]
         elif isinstance(value, list):
-            waiting += [(below, depth + 1) for below in value]
+            waiting += [(below, (*keys, str(place))) for place, below in enumerate(value)]
 
 
-def _require_plain(value: Any, depth: int) -> None:
+def _require_plain(value: Any, keys: tuple[str, ...]) -> None:
     """Refuse what settings cannot mean, and what later code trips over where it shows or compares it."""
-    if depth > _DEEPEST:
+    if len(keys) > _DEEPEST:
         raise ValueError(f"it is nested by more than {_DEEPEST} levels")
+    where = ".".join(keys)[:_LONGEST_PLACE]
     if isinstance(value, int) and value not in _INTEGERS:
-        raise ValueError("it holds an integer of more than 64 bits")
+        raise ValueError(f"{where} is an integer of more than 64 bits")
     if isinstance(value, str) and "\0" in value:
-        raise ValueError(f"it holds text with a NUL character, {value[:_LONGEST_PLACE]!r}")
+        raise ValueError(f"{where} has a NUL character, {value[:_LONGEST_PLACE]!r}")
 
 
 def _cause(error: Exception) -> str:

@@ -202,7 +202,7 @@ def test_a_name_has_no_unit(tmp_path: Path) -> None:
         (RAM.replace("8", "-8"), "facts.ram.value: must be a positive"),
         (RAM.replace("8", "nan"), "facts.ram.value: must be a positive"),
         (RAM.replace("8", "inf"), "facts.ram.value: must be a positive"),
-        (RAM.replace("8", "9" * 400), "facts.ram.value: must be a positive"),
+        (RAM.replace("8", "9" * 400), "facts.ram.value is an integer of more than 64 bits"),
         (RAM.replace("datasheet", "guessed"), "facts.ram.provenance: "),
         (RAM.replace("datasheet", "unknown"), "facts.ram.value: a fact of provenance"),
         (RAM.replace("value = 8\n", ""), "facts.ram.value: missing"),
