@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 
@@ -34,7 +35,7 @@ def require_size(unpacked: int, packed: int, name: str) -> None:
 
 
 def require_entries(archive: zipfile.ZipFile, name: str) -> None:
-    """Refuse an archive one of whose members is too large, or that has too many.
+    """Refuse an archive one of whose members is too large, or is said to be larger than all, or that has too many.
 
     Raises:
         DataError: If so; names the member.
@@ -44,7 +45,14 @@ def require_entries(archive: zipfile.ZipFile, name: str) -> None:
         raise DataError(
             f"{name} has {len(entries):,} files, more than {MOST_FILES:,}: unpack it, and give a part of it"
         )
+    stream = archive.fp
+    assert stream is not None, "the archive is closed"
+    before = stream.tell()
+    whole = stream.seek(0, os.SEEK_END)
+    stream.seek(before)
     for entry in entries:
+        if entry.compress_size > whole:
+            raise DataError(f"{name} cannot be read: {entry.filename} would be larger than the whole archive")
         require_size(entry.file_size, entry.compress_size, f"{entry.filename} in {name}")
 
 

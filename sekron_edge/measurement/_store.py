@@ -227,7 +227,7 @@ class MeasurementStore:
                     yield database
             finally:
                 database.close()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # sqlite3 decodes what a damaged file says
             raise DeviceError(f"measurements cannot be kept in {self.path}: {error}") from error
 
 
