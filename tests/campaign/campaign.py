@@ -21,7 +21,7 @@ from typing import Any
 from tests.campaign.kinds import planned, prepared
 from tests.campaign.subjects import Accepting, Subject
 
-LIMIT_S = 20
+LIMIT_S, SILENT_S = 20, 240
 MOST_BYTES = 1 << 30
 REFUSED, UNHARMED, SOUND = "refused", "unharmed", "taken, and sound"
 GOOD = (REFUSED, UNHARMED, SOUND)
@@ -70,13 +70,16 @@ def suffered(kind: str, numbers: range, *, seed: int = 0) -> Tally:
         there.close()
         done = 0
         try:
-            while True:
+            while here.poll(SILENT_S):
                 tally.note(*here.recv())
                 done += 1
+            process.kill()  # what runs no Python cannot be interrupted
+            outcome, seen = "past its limit", f"nothing was heard for {SILENT_S} s"
         except EOFError:
             process.join()
+            outcome, seen = "crash", f"the process ended with {process.exitcode}"
         if done < len(left):
-            tally.note(left[done], "crash", f"the process ended with {process.exitcode}")
+            tally.note(left[done], outcome, seen)
             done += 1
         left = left[done:]
     return tally

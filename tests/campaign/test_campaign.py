@@ -21,6 +21,7 @@ _FEWER = {
     "images": 200,
     "zip of images": 300,
     "packing, killed at any step": 300,
+    "weights and plan of a bundle": 300,
 }
 _FAULTS = 1000
 
