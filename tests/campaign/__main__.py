@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sekron_edge import files
 from tests.campaign.campaign import BAD, GOOD, Tally, suffered
-from tests.campaign.kinds import KINDS
+from tests.campaign.kinds import KINDS, planned
 
 _PIECE = 500
 
@@ -37,6 +37,7 @@ def main() -> None:
     ]
     console, started = Console(stderr=True), time.monotonic()
     tallies = {kind: Tally(kind) for kind in kinds}
+    planned()  # once: torch.export is not for two threads
     with ThreadPoolExecutor(given.jobs) as pool:
         for done, found in enumerate(pool.map(lambda piece: suffered(*piece, seed=given.seed), pieces), 1):
             tally = tallies[found.kind]
