@@ -303,9 +303,11 @@ def read_outputs(artifact: Artifact, path: Path, device: str) -> tuple[Array, ..
         with np.load(path, allow_pickle=False) as written:
             batches = [written[str(index)] for index in range(len(artifact.outputs))]
         for spec, batch in zip(artifact.outputs, batches, strict=True):
+            if not isinstance(batch, np.ndarray):
+                raise ValueError(f"{spec.name} is no array")
             if batch.shape[1:] != spec.shape or str(batch.dtype) != spec.dtype or not len(batch):
                 raise ValueError(f"{spec.name} is {batch.dtype}{batch.shape}, not batches of {spec.dtype}{spec.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         said = plain(str(error))[:_SHOWN_CHARACTERS]
         raise DeviceError(f"{device}: the outputs of {artifact.path.name} cannot be read: {said}") from error
     return tuple(
