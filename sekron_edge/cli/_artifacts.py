@@ -148,4 +148,4 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def description_path(path: Path) -> Path:
     """Return the path of an artifact's description, which `export` writes beside it."""
-    return path.with_name(f"{path.name}.json")
+    return path.parent / f"{path.name}.json"
