@@ -72,7 +72,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/codespell sekron_edge exporters profiles tests examples benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md
 
-# Damaged files, hostile boards, kills and full disks: what becomes of 100 000 faults. Twenty minutes on two cores.
+# Damaged files, hostile boards, kills and full disks: what becomes of 100 000 faults. Ten minutes on two cores.
 FAULTS ?= 100000
 campaign: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --faults $(FAULTS) --markdown dist/campaign.md
