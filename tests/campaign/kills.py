@@ -4,7 +4,7 @@ A step is whatever changes a file of the job's: an opening to write, a name give
 announces it. Each time the job is killed with SIGKILL before a step that no other point has, from scoring to packing,
 and done again with ``--resume``. What it made must be the same bytes as without a kill, and nothing else may be left.
 
-No run has come to its end yet: the one kill that did, before step 0, gave another ``plan.json``, for a reason not known.
+No run has come to its end yet. The one kill that did, before step 0, gave another ``plan.json``: why is not known.
 """
 
 from __future__ import annotations
