@@ -4,7 +4,7 @@ A step is whatever changes a file of the job's: an opening to write, a name give
 announces it. Each time the job is killed with SIGKILL before a step that no other point has, from scoring to packing,
 and done again with ``--resume``. What it made must be the same bytes as without a kill, and nothing else may be left.
 
-No run has come to its end yet. The one kill that did, before step 0, gave another ``plan.json``: why is not known.
+The latency model is calibrated once, before: a measurement is not the same twice, and plans hold its predictions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 
 from sekron_edge import files
+from sekron_edge.latency import cached_calibration
 from sekron_edge.pipeline import load_config, run_job
 
 _NETWORK = """
@@ -83,7 +84,9 @@ class Place:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.folder.mkdir()
+        self.cache.mkdir(parents=True)
+        for calibration in files.cache_folder().glob("latency-*"):
+            shutil.copy(calibration, self.cache)
         drawn = np.random.default_rng(0)
         arrays: dict[str, Any] = {
             f"{split}_{kind}": drawn.normal(size=(64, *shape)).astype(np.float32)
@@ -93,6 +96,11 @@ class Place:
         np.savez(self.folder / "rows.npz", **arrays)
         (self.folder / "net.py").write_text(_NETWORK)
         (self.folder / "job.toml").write_text(_JOB)
+
+    @property
+    def cache(self) -> Path:
+        """The job's own, which holds the calibration and nothing else."""
+        return self.folder / "cache"
 
     @property
     def out(self) -> Path:
@@ -167,6 +175,7 @@ def survives(folder: Path, kill_at: int, whole: dict[str, bytes]) -> str | None:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[tuple[Path, int, dict[str, bytes]]]:
     """Yield a folder for jobs, the number of steps of one that nothing kills, and what it makes."""
+    cached_calibration("litert")  # whose times stand for Core ML's here
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         steps = _PROCESSES.Value("i", 0)
