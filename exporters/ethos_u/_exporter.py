@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from sekron_edge import files
+from sekron_edge import contained, files
 from sekron_edge.artifacts import Artifact, Availability, NPUEstimate, Precision, Sdk
 from sekron_edge.errors import ConfigError, ExportError, NotRunnableError
 
@@ -172,6 +172,7 @@ def compiled(before: Path, path: Path, variant: str) -> NPUEstimate:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [
+            *contained.launcher(before.stat().st_size),
             sys.executable, "-W", "ignore", "-m", "ethosu.vela", str(before.resolve()), "--output-dir", str(folder),
             "--accelerator-config", f"ethos-{variant}", "--config", _CONFIGURATIONS, "--system-config", system,
             "--memory-mode", _MEMORY_MODE,

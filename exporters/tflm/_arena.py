@@ -26,6 +26,7 @@ _FIRST = 1 << 16
 _LARGEST = 1 << 30
 # A microcontroller would take minutes where this machine takes as many seconds.
 LONGEST_ATTEMPT_S = 100
+_MOST_SAID = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def attempt(content: bytes, size: int, *, recorded: bool = False) -> Attempt:
             _run_and_exit(content, size, spoken, recorded=recorded)
         _, status = os.waitpid(child, 0)
         spoken.seek(0)
-        said = spoken.read().decode(errors="replace")
+        said = spoken.read(_MOST_SAID).decode(errors="replace")
     code = os.waitstatus_to_exitcode(status)
     return Attempt(ran=code == 0, signal=-code if code < 0 else None, said=said)
 

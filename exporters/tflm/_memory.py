@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from sekron_edge import contained
 from sekron_edge.artifacts import Arena
 from sekron_edge.errors import ExportError
 
@@ -98,7 +99,8 @@ def _require_runnable(file: TFLiteFile, path: Path) -> None:
 
 def _answer(path: Path, *arguments: str) -> str:
     """Run the program that tries a model in arenas, and return what it prints."""
-    command = [sys.executable, "-W", "ignore", _arena.__file__, str(path), *arguments]
+    program = [sys.executable, "-W", "ignore", _arena.__file__, str(path), *arguments]
+    command = [*contained.launcher(path.stat().st_size), *program]
     # A session of its own, so that what it forked ends with it.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True

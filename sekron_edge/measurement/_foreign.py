@@ -20,5 +20,8 @@ def decoded(content: bytes) -> str:
     return plain(content.decode(errors="replace"))
 
 
+PlainText = Annotated[str, AfterValidator(plain)]
+"""A text from another machine, however long."""
+
 Plain = Annotated[str, Field(max_length=_MOST_CHARACTERS), AfterValidator(plain)]
 """A short text in a message from another machine."""

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, batch_and_total, whole_batches
 from sekron_edge.errors import DeviceError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
-from sekron_edge.measurement._foreign import Plain, decoded, plain
+from sekron_edge.measurement._foreign import Plain, PlainText, decoded, plain
 from sekron_edge.measurement._loading import Loader
 from sekron_edge.measurement._records import ComputeUnits, OperatorTime, Timed
 
@@ -183,14 +183,14 @@ class Answer(BaseModel):
     affinity: tuple[int, ...] | None
     pinned: tuple[int, ...] = ()
     elapsed_s: float = Field(ge=0, allow_inf_nan=False)
-    before: Mapping[str, Annotated[str, AfterValidator(plain)]]
-    after: Mapping[str, Annotated[str, AfterValidator(plain)]]
+    before: Mapping[str, PlainText]
+    after: Mapping[str, PlainText]
     timings: tuple[Timing, ...]
 
 
 class _Failure(BaseModel):
     stage: Plain
-    message: Annotated[str, AfterValidator(plain)]
+    message: PlainText
 
 
 class _Failed(BaseModel):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from sekron_edge.measurement._foreign import PlainText
 
 Timed = Literal["call", "computation"]
 ComputeUnits = Literal["ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE"]
@@ -36,9 +38,9 @@ class OperatorTime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    kind: str
-    milliseconds: float
+    name: PlainText
+    kind: PlainText
+    milliseconds: float = Field(ge=0, allow_inf_nan=False)
     spread_ms: float | None = None
 
 

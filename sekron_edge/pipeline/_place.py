@@ -60,7 +60,7 @@ class Place:
 
     def open(self) -> Device:
         """Return the device where artifacts are measured."""
-        return open_device(self.name or LocalDevice.name)
+        return open_device(self.name) if self.name is not None and self.is_remote else LocalDevice()
 
     def __str__(self) -> str:
         return str(self.name) if self.is_remote else "this machine"

@@ -300,8 +300,9 @@ def _shell(stream: _Stream, service: str, environment: dict[str, str]) -> None:
     )  # fmt: skip
     output = process.stdout
     assert isinstance(output, io.BufferedReader)
-    while chunk := output.read1(1 << 16):
-        stream.write(struct.pack("<BI", _STDOUT, len(chunk)) + chunk if apart else chunk)
+    with output:  # closed when the client leaves: what still writes is ended by that
+        while chunk := output.read1(1 << 16):
+            stream.write(struct.pack("<BI", _STDOUT, len(chunk)) + chunk if apart else chunk)
     status = process.wait() & 0xFF
     if apart:
         stream.write(struct.pack("<BIB", _EXIT, 1, status))

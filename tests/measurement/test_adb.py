@@ -115,6 +115,16 @@ FAULTS = {
     "silent": ("exit 0", "printed no times"),
     "hang": ("sleep 1000", "longer than 4 s"),
     "clock": ("echo 'count=99'; echo 'Inference (avg): 9e15'; exit 0", "clock jumped"),
+    "escapes": (r"printf '\033[2J'; exit 1", "status 1"),
+    "flood": ("yes", "text of more than 16,777,216 bytes"),
+    "digits": (
+        "echo count=$(head -c 9999 /dev/zero | tr '\\0' 9); echo 'Inference (avg): 9'; exit 0",
+        "printed no times",
+    ),
+    "infinite": (
+        "echo count=99; echo 'Inference (avg): 9'; echo 'Memory footprint delta: overall=9e999'; exit 0",
+        "printed no times",
+    ),
     "backwards": ("echo 'count=99'; echo 'Inference (avg): 0'; exit 0", "clock jumped"),
 }
 
@@ -125,10 +135,19 @@ def test_a_fault_is_one_error_and_leaves_nothing(
 ) -> None:
     line, message = FAULTS[fault]
     at_board.write(phone=at_phone.settings(line))
-    with pytest.raises(DeviceError, match=f"(?s)adb:phone: .*{message}"):
+    with pytest.raises(DeviceError, match=f"(?s)adb:phone: .*{message}") as raised:
         open_device("adb:phone").measure(doubler, Conditions(runs=10, timeout_s=4 if fault == "hang" else 60))
+    assert "\033" not in str(raised.value)
     at_phone.wait_for_silence()
     assert not MeasurementStore.default().measurements()
+
+
+def test_outputs_of_any_size_are_not_taken(at_phone: Phone, at_board: Board, doubler: Artifact) -> None:
+    at_board.write(phone=at_phone.settings('[ -n "$output" ] && head -c 99000000 /dev/zero > "$output"; exit 0'))
+    request = MeasurementRequest((doubler,), QUICK, inputs=(np.ones((1, 2), np.float32),), wants_outputs=True)
+    with pytest.raises(DeviceError, match="a file of more than 8 bytes"):
+        open_device("adb:phone").carry_out(request)
+    at_phone.wait_for_silence()
 
 
 def test_a_full_phone(at_phone: Phone, doubler: Artifact) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sekron_edge.artifacts import Array, Artifact, PrimitiveExporter, get_exporter
 from sekron_edge.errors import DeviceError
-from sekron_edge.measurement import Device, LocalDevice, _transports, open_device, register_transport
+from sekron_edge.measurement import Contained, Device, _transports, open_device, register_transport
 from sekron_edge.plugins import Plugins
 from sekron_edge.primitives import Linear
 from sekron_edge.testing import DeviceContract, _devices
@@ -37,8 +37,8 @@ class TestThisMachine(DeviceContract):
     """With the runtime that ships."""
 
     @pytest.fixture
-    def device(self) -> LocalDevice:
-        return LocalDevice()
+    def device(self) -> Contained:
+        return Contained()
 
     @pytest.fixture
     def artifact(self, tmp_path: Path) -> Artifact:

@@ -78,6 +78,7 @@ def test_what_runs_elsewhere_alone_is_said_so(tmp_path: Path) -> None:
         ("crash", "SIGSEGV"),
         ("child", "SIGSEGV"),
         ("exit", "failed"),
+        ("grows", "MemoryError"),
         ("garbage", "is no answer"),
         ("hang", "longer than"),
     ],

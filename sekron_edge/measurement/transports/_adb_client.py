@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sekron_edge.errors import DeviceError, UnreachableError
 from sekron_edge.measurement._deadline import Deadline
+from sekron_edge.measurement._foreign import decoded, plain
+from sekron_edge.measurement.transports._bounded import TooMuch, run_bounded
 
 _SHOWN_CHARACTERS = 800
 _LOST = ("not found", "offline", "closed", "no devices", "connection reset", "protocol fault", "cannot connect")
@@ -42,10 +44,9 @@ class Adb:
         word = secrets.token_hex(8)
         printed = self._run("shell", f"{{ {script}\n}} 2>&1; status=$?; echo; echo {word} $status")
         output, separator, status = printed.rpartition(f"\n{word} ")
-        if not separator or not status.strip().isdigit():
+        if not separator or not re.fullmatch(r"[0-9]{1,3}\s*", status):
             raise UnreachableError(
-                f"{self.device}: the connection was lost while it measured; is it still there?\n"
-                f"{printed.strip()[-_SHOWN_CHARACTERS:]}"
+                f"{self.device}: the connection was lost while it measured; is it still there?\n{shown(printed)}"
             )
         return int(status), output
 
@@ -64,32 +65,45 @@ class Adb:
         """Send a file to a path there, or several into a folder."""
         self._run("push", *map(str, sources), target)
 
-    def pull(self, source: str, target: Path) -> None:
-        """Fetch a file."""
-        self._run("pull", source, str(target))
+    def pull(self, source: str, target: Path, *, most: int) -> None:
+        """Fetch a file of at most so many bytes.
 
-    def _run(self, *arguments: str) -> str:
+        Raises:
+            DeviceError: If it is larger, or no file.
+        """
+        self._run("pull", source, str(target), file=target, most=most)
+        if not target.is_file():
+            raise DeviceError(f"{self.device}: {source} did not come; measure again")
+
+    def _run(self, *arguments: str, file: Path | None = None, most: int = 0) -> str:
         """Run the client; return what it printed.
+
+        Args:
+            arguments: Its command, and what that wants.
+            file: That it writes here.
+            most: Bytes that the file may have.
 
         Raises:
             UnreachableError: If the device is not there.
-            DeviceError: If the client is absent, the device refuses, or time is up.
+            DeviceError: If the client is absent, the device refuses, sends more than was asked for, or time is up.
         """
         client = shutil.which("adb")
         if client is None:
             raise DeviceError(f"{self.device}: there is no adb on this machine; install Android's platform tools")
         try:
-            done = subprocess.run(
-                [client, "-s", self.serial, *arguments],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=self.deadline.left, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
+            done = run_bounded([client, "-s", self.serial, *arguments], self.deadline, file=file, most=most)
+        except TimeoutError as error:
             raise self.missed() from error
+        except TooMuch as error:
+            raise DeviceError(
+                f"{self.device}: {error.what} of more than {error.allowed:,} bytes came, which nothing that was sent "
+                "there makes; what runs there?"
+            ) from error
         printed = done.stdout.decode(errors="replace").replace("\r\n", "\n")
-        complaint = done.stderr.decode(errors="replace").strip()
+        complaint = decoded(done.stderr).strip()
         if arguments[0] == "shell" and not complaint:
             return printed
-        if done.returncode or complaint.startswith(("error:", "adb: error")):
+        if done.status or complaint.startswith(("error:", "adb: error")):
             raise self._error(complaint or printed.strip())
         return printed
 
@@ -107,6 +121,11 @@ class Adb:
         return DeviceError(f"{self.device}: adb failed: {problem}")
 
 
+def shown(printed: str) -> str:
+    """Return the end of what was printed there, as people may see it."""
+    return plain(printed.strip()[-_SHOWN_CHARACTERS:])
+
+
 def _problem(printed: str) -> str:
     remedy = "; free some space there" if any(word in printed for word in _FULL) else ""
-    return f"{printed.strip()[-_SHOWN_CHARACTERS:]}{remedy}"
+    return f"{shown(printed)}{remedy}"

@@ -17,8 +17,7 @@ from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact
 from sekron_edge.errors import DeviceError
 from sekron_edge.measurement._protocol import MeasurementRequest, Timing, pieces
-from sekron_edge.measurement._records import OperatorTime
-from sekron_edge.measurement.transports._adb_client import Adb
+from sekron_edge.measurement.transports._adb_client import Adb, shown
 from sekron_edge.measurement.transports._android_tools import AndroidTool
 
 _SIGNALLED = 128
@@ -28,6 +27,7 @@ _STATUSES = {
     127: "it, or a library of it, is not there; is it for another processor?",
 }
 _NEXT = "sekron-edge-next"
+_MOST_TRACED = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Workspace:
         printed = [self._run(artifact, [*arguments, *given]) for arguments in launches]
         profiled = request.conditions.operators and self.tool.profile
         profile = [*launches[-1], *self.tool.profile, *given]
-        operators = self.tool.operators(self._run(artifact, profile)) if profiled else ()
+        table = self._run(artifact, profile) if profiled else None
         if traces is not None:
             target = traces.expanduser()
             target.mkdir(parents=True, exist_ok=True)
-            self.adb.pull(f"{self.folder}/{index}.etdump", target / f"{artifact.path.stem}.etdump")
-        return self._timing(artifact, printed, operators), outputs
+            self.adb.pull(f"{self.folder}/{index}.etdump", target / f"{artifact.path.stem}.etdump", most=_MOST_TRACED)
+        return self._timing(artifact, printed, table), outputs
 
     def time_in_turn(self) -> list[Timing]:
         """Time all of the request's artifacts, which may be hundreds: the program's launches for each take turns."""
@@ -98,15 +98,29 @@ class Workspace:
             self.adb.push([script], f"{self.folder}/{script.name}")
         status, printed = self._launch(f"sh {script.name}")
         _, *each = printed.split(f"{_NEXT}\n")
-        last = self.request.artifacts[max(0, len(each) - 1)]
+        last = self.request.artifacts[min(max(0, len(each) - 1), len(launches) - 1)]
         self._require_end(last, status, printed)
+        if len(each) != len(launches):
+            raise DeviceError(f"{self.adb.device}: {len(each)} launches were seen where {len(launches)} were asked for")
         return each
 
-    def _timing(self, artifact: Artifact, printed: Sequence[str], operators: tuple[OperatorTime, ...] = ()) -> Timing:
+    def _timing(self, artifact: Artifact, printed: Sequence[str], table: str | None = None) -> Timing:
+        """Understand what the launches printed, and the table of operators, if there is one.
+
+        Raises:
+            DeviceError: If it is nothing that the program prints.
+        """
         try:
-            read = self.tool.read(printed, self.request)
+            return self._understood(printed, table)
         except DeviceError as error:
             raise DeviceError(f"{self.adb.device}: {artifact.path.name}: {error}") from error
+        except (ValueError, OverflowError) as error:  # numbers of a million digits, and what records refuse
+            raise DeviceError(
+                f"{self.adb.device}: {artifact.path.name}: {self.tool.not_understood(printed[-1])}"
+            ) from error
+
+    def _understood(self, printed: Sequence[str], table: str | None) -> Timing:
+        read = self.tool.read(printed, self.request)
         return Timing(
             runtime=self.tool.runtime,
             runtime_version=f"{self.tool.name} {files.sha256(self.program)[:12]}",
@@ -116,7 +130,7 @@ class Workspace:
             milliseconds=read.milliseconds,
             averaged=read.averaged,
             peak_memory_bytes=read.peak_memory_bytes,
-            operators=operators,
+            operators=() if table is None else self.tool.operators(table),
         )
 
     def _send_program(self) -> None:
@@ -146,8 +160,8 @@ class Workspace:
             self._run(artifact, [*self.tool.answering(model), *self.tool.given(artifact, batch)])
             if self.adb.shell(f"cd {shlex.quote(self.folder)} && ls {' '.join(names)}")[0]:
                 return ()
-            content = self._fetched(names)
             sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in artifact.outputs]
+            content = self._fetched(names, sum(sizes))
             if len(content) != sum(sizes):
                 raise DeviceError(
                     f"{self.adb.device}: {artifact.path.name} gave {len(content)} bytes for outputs of {sum(sizes)}; "
@@ -160,12 +174,13 @@ class Workspace:
             spec.to_torch(np.concatenate(values)) for spec, values in zip(artifact.outputs, outputs, strict=True)
         )
 
-    def _fetched(self, names: Sequence[str]) -> bytes:
+    def _fetched(self, names: Sequence[str], most: int) -> bytes:
+        """Fetch files of at most so many bytes each; return them one behind the other."""
         with tempfile.TemporaryDirectory() as local:
             path = Path(local) / "fetched"
             contents = []
             for name in names:
-                self.adb.pull(f"{self.folder}/{name}", path)
+                self.adb.pull(f"{self.folder}/{name}", path, most=most)
                 contents.append(path.read_bytes())
         self.adb.require(f"cd {shlex.quote(self.folder)} && rm {' '.join(names)}")  # the next are the next batch's
         return b"".join(contents)
@@ -198,7 +213,7 @@ class Workspace:
             raise self.adb.missed()
         raise DeviceError(
             f"{self.adb.device}: measuring {artifact.path.name} with {self.tool.name} failed: "
-            f"{self._reason(status)}\n{printed.strip()[-800:]}"
+            f"{self._reason(status)}\n{shown(printed)}"
         )
 
     def _reason(self, status: int) -> str:

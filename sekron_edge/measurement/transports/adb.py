@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from sekron_edge.artifacts import Exporter, all_exporters
 from sekron_edge.errors import DeviceError, UnreachableError, UnsupportedError
 from sekron_edge.measurement import _hostinfo
@@ -21,7 +23,7 @@ from sekron_edge.measurement._device import Device
 from sekron_edge.measurement._hostinfo import HostInfo
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, require_possible
 from sekron_edge.measurement._transports import DeviceSettings, Transport
-from sekron_edge.measurement.transports._adb_client import Adb
+from sekron_edge.measurement.transports._adb_client import Adb, shown
 from sekron_edge.measurement.transports._adb_workspace import Workspace
 from sekron_edge.measurement.transports._android_tools import AndroidExporter, AndroidTool
 
@@ -83,20 +85,23 @@ class AdbDevice(Device):
                 timings, outputs = [timing for timing, _ in measured], [values for _, values in measured]
             elapsed = time.monotonic() - started
             after = _texts(adb)
-            machine, system = adb.require("uname -m; uname -sr").split("\n", maxsplit=2)[:2]
-        answer = Answer(
-            token=request.token,
-            machine=machine,
-            system=system,
-            python=None,
-            cores=before[_hostinfo.CPUINFO].count("processor\t") or None,
-            affinity=None,
-            pinned=cores,
-            elapsed_s=elapsed,
-            before=before,
-            after=after,
-            timings=tuple(timings),
-        )
+            machine, _, system = adb.require("uname -m; uname -sr").strip().partition("\n")
+        try:
+            answer = Answer(
+                token=request.token,
+                machine=machine,
+                system=system,
+                python=None,
+                cores=before[_hostinfo.CPUINFO].count("processor\t") or None,
+                affinity=None,
+                pinned=cores,
+                elapsed_s=elapsed,
+                before=before,
+                after=after,
+                timings=tuple(timings),
+            )
+        except ValidationError as error:
+            raise DeviceError(f"{self.name}: what it says of itself is no answer: {shown(machine)}") from error
         require_possible(request, answer, seconds=elapsed, device=self.name)
         return Outcome(answer, tuple(outputs))
 
@@ -161,7 +166,7 @@ def _folder(adb: Adb, folder: str) -> Iterator[None]:
     if status == _BUSY:
         raise UnreachableError(f"{adb.device}: another measurement runs there")
     if status:
-        raise DeviceError(f"{adb.device}: a folder for the job cannot be made there: {printed.strip()}")
+        raise DeviceError(f"{adb.device}: a folder for the job cannot be made there: {shown(printed)}")
     try:
         yield
     finally:

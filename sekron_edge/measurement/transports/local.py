@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from sekron_edge import files
+from sekron_edge import contained, files
 from sekron_edge.measurement._deadline import Deadline
 from sekron_edge.measurement._device import RUNNER, Device
 from sekron_edge.measurement._hostinfo import this_machine
@@ -27,10 +27,7 @@ from sekron_edge.measurement._protocol import (
     require_end,
 )
 from sekron_edge.measurement._transports import DeviceSettings, Transport
-from sekron_edge.measurement.on_device import contained, matrix_unit
-
-# Memory of a contained runner: Core ML's evaluator and what it imports, and a few copies of a model's weights.
-_BESIDE_MODEL, _TIMES_MODEL = 3 << 30, 8
+from sekron_edge.measurement.on_device import matrix_unit
 
 
 class LocalDevice(Device):
@@ -80,8 +77,7 @@ class Contained(LocalDevice):
 
     def launcher(self, request: MeasurementRequest) -> list[str]:
         """Return the program that limits what the runner may use."""
-        largest = max(files.size_bytes(artifact.path) for artifact in request.artifacts)
-        return [sys.executable, "-P", contained.__file__, str(_BESIDE_MODEL + _TIMES_MODEL * largest)]
+        return contained.launcher(max(files.size_bytes(artifact.path) for artifact in request.artifacts))
 
 
 def comparable_device() -> VectorUnits | None:
@@ -112,4 +108,5 @@ def _run(
         return status, stdout.read(), stderr.read()
 
 
-TRANSPORT = Transport("local", DeviceSettings, lambda _name, _settings: LocalDevice(), named=False)
+# Who opens a device by its name brings files, whoever made them; jobs measure their own on a `LocalDevice`.
+TRANSPORT = Transport("local", DeviceSettings, lambda _name, _settings: Contained(), named=False)

@@ -67,6 +67,10 @@ def _memory() -> None:
     raise MemoryError
 
 
+def _grow() -> None:
+    bytearray(6 << 30)
+
+
 def _garbage() -> None:
     for descriptor in range(3, 32):
         try:
@@ -106,6 +110,7 @@ _FAULTS: dict[str, Callable[[], None]] = {
     "hang": _hang,
     "silent": _hang_silently,
     "memory": _memory,
+    "grows": _grow,
     "garbage": _garbage,
     "flood": _flood,
     "child": _child,

@@ -1,4 +1,4 @@
-"""Running a file that somebody else made: with so much memory and no network, as far as the system can.
+"""Running a program on a file that somebody else made: with so much memory and no network, as far as the system can.
 
 ``python contained.py BYTES COMMAND...`` runs a command with at most so many bytes of memory of its own; nothing of
 sekron-edge is imported for that.
@@ -15,6 +15,18 @@ from contextlib import suppress
 # From Linux's headers: a network of its own, with nobody else in it, and the rights to make one.
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MOST_WRITTEN = 1 << 32
+# Core ML's evaluator, Vela, and what they import; and a few copies of a model's weights.
+_BESIDE_MODEL, _TIMES_MODEL = 3 << 30, 8
+
+
+def launcher(model_bytes: int) -> list[str]:
+    """Return the beginning of a command line: what follows it is contained.
+
+    Args:
+        model_bytes: Size of the largest file that the command will read; its memory is limited to a multiple.
+    """
+    # -P: this program's folder, which is not its own to import from, stays out of its path.
+    return [sys.executable, "-P", __file__, str(_BESIDE_MODEL + _TIMES_MODEL * model_bytes)]
 
 
 def contain(memory_bytes: int) -> None:
