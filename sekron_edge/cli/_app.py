@@ -38,6 +38,7 @@ app.add_typer(_measurements.app, name="measurements")
 app.add_typer(_profiles.app, name="profiles")
 
 _PACKAGES = ("sekron-edge", "torch", "numpy", "lightning")  # beside those of the exporters
+_NO_MEMORY = "can't allocate memory"  # PyTorch has no error of its own for that
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -50,6 +51,11 @@ def main() -> None:
         _end(str(error), error.exit_code)
     except OSError as error:
         _end(f"{error}. Files appear whole or not at all, so nothing is half-written", SekronEdgeError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _NO_MEMORY not in str(error):
+            raise
+        _end(f"there is not enough memory: {error or 'an array'}. Close other programs, or take fewer or smaller "
+             "samples; what was finished is kept", SekronEdgeError.exit_code)  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer turns an interruption into an exit without a word.
         code = ended.code if isinstance(ended, SystemExit) else _INTERRUPTED

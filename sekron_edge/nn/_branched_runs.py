@@ -109,8 +109,7 @@ class BranchedRuns:
             values[node] = attrgetter(str(node.target))(self._module)
             return
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        run: Any = _batch_norm if node.target is aten._native_batch_norm_legit_no_training.default else node.target
-        values[node] = run(*args, **kwargs)
+        values[node] = _INSTEAD.get(node.target, node.target)(*args, **kwargs)
         for dead in self._dead.get(node, ()):
             del values[dead]
 
@@ -121,6 +120,13 @@ def _batch_norm(
     if x.numel() < _FEWEST_VALUES * x.shape[1]:
         return (F.batch_norm(x, mean, var, weight, bias, training=False, momentum=momentum, eps=eps),)
     return (F.batch_norm(x, None, None, weight, bias, training=True, momentum=momentum, eps=eps),)
+
+
+# A view holds for the strides of the traced run alone: those of outputs follow a weight's, which is another one here.
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.view.default: aten.reshape.default,
+}
 
 
 def _other_names(model: nn.Module) -> dict[str, list[str]]:

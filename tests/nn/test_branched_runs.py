@@ -86,3 +86,15 @@ def test_a_batch_norm_of_few_values_keeps_its_own_statistics() -> None:
     x = torch.randn(2, 4)
     with torch.no_grad():
         torch.testing.assert_close(BranchedRuns(model, x).reference, model(x))
+
+
+def test_a_weight_of_other_strides_is_run() -> None:
+    """A convolution's output has the strides of its weight, and what is behind was traced for those of the old one."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 2)).eval(), torch.randn(2, 3, 6, 6)
+    weight = torch.randn(4, 3, 3, 3)
+    runs = BranchedRuns(model, x)
+    ((_, plain),) = runs.changed({"0": lambda: weight})
+    ((_, strided),) = runs.changed({"0": lambda: weight.to(memory_format=torch.channels_last)})
+    torch.testing.assert_close(strided, plain)
+    assert not torch.equal(plain, runs.reference)
