@@ -231,6 +231,8 @@ def _probes(path: Path) -> list[Probe]:
 
     if (path / MANIFEST_NAME).is_file():
         return probes(path)
+    if not path.exists():
+        raise ConfigError(f"there is no {path}; give a bundle, or a file that `sekron-edge export` wrote")
     description = description_path(path)
     if not description.is_file():
         raise BundleError(

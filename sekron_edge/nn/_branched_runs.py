@@ -109,7 +109,8 @@ class BranchedRuns:
             values[node] = attrgetter(str(node.target))(self._module)
             return
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        values[node] = _INSTEAD.get(node.target, node.target)(*args, **kwargs)
+        run: Any = _INSTEAD.get(node.target, node.target)
+        values[node] = run(*args, **kwargs)
         for dead in self._dead.get(node, ()):
             del values[dead]
 

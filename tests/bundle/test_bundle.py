@@ -7,8 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,11 @@ from torch import nn
 
 import sekron_edge as se
 from sekron_edge import files
-from sekron_edge.artifacts import TensorSpec
 from sekron_edge.bundle import (
-    Counts,
     Delivery,
     Golden,
     Manifest,
     PixelNormalization,
-    Score,
     pack,
     probes,
     read_manifest,
@@ -36,36 +32,13 @@ from sekron_edge.bundle import (
 from sekron_edge.errors import BundleError, ConfigError, VerificationError
 from sekron_edge.latency import LatencyModel
 from tests.narrowing import present
+from tests.small_bundle import manifest_of, sealed
 
 COST = LatencyModel.estimated(gmacs_per_second=10, values_per_microsecond=1000, call_us=1)
 
 
 # The bundle's folder, its manifest, and what it was packed from.
 Made = tuple[Path, Manifest, tuple[Manifest, se.Plan, Golden, dict[str, torch.Tensor]]]
-
-
-def manifest_of(plan: se.Plan, deliveries: Sequence[Delivery]) -> Manifest:
-    """What is packed, but for what packing fills in; the first delivery is of the target's runtime."""
-    return Manifest(
-        name="test",
-        created_at=datetime.now(UTC),
-        profile="host",
-        runtime=deliveries[0].artifact.format,
-        task="classification",
-        labels=("a", "b", "c"),
-        normalization=PixelNormalization(mean=(0.5,), std=(0.25,)),
-        inputs=(TensorSpec(name="input", shape=(1, 1, 8, 8), dtype="float32"),),
-        outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32"),),
-        budget=se.Budget(macs="0.6x"),
-        results=(),
-        score=Score(metric="accuracy", unit="%", dense=0.9, delivered=0.89, samples=10),
-        dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
-        delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),
-        deliveries=tuple(deliveries),
-        versions={"torch": torch.__version__},
-        seed=0,
-        files={},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         deliveries.append(
             Delivery(artifact=artifact, check=check, measured=None, dense_bytes=9, dense_measured=None, snippet="")
         )
-    manifest = manifest_of(plan, deliveries)
+    manifest = manifest_of(plan, deliveries, normalization=PixelNormalization(mean=(0.5,), std=(0.25,)))
     golden = Golden((x.numpy(),), (model(x).detach().numpy(),))
     model_state = model.state_dict()
     written = pack(manifest, plan, golden, model_state, folder / "out")
@@ -169,13 +142,6 @@ def test_a_bundle_takes_the_place_of_a_bundle_only(made: Made, tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"notes\.txt was added to the bundle"):
         pack(manifest, plan, golden, model_state, tmp_path / "out")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-
-
-def sealed(bundle: Path, text: str) -> None:
-    """Write a manifest and seal it, as whoever alters one can."""
-    (bundle / "manifest.json").write_text(text)
-    digest = files.sha256(bundle / "manifest.json")
-    (bundle / "manifest.json.sha256").write_text(f"{digest}  manifest.json\n")
 
 
 @pytest.mark.slow

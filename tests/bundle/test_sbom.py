@@ -14,8 +14,8 @@ from sekron_edge import files
 from sekron_edge.artifacts import Artifact, TensorSpec
 from sekron_edge.bundle import Delivery, Manifest
 from sekron_edge.bundle._sbom import bill_of_materials
-from tests.bundle.test_bundle import manifest_of
 from tests.cost_models import MacsAreTime
+from tests.small_bundle import manifest_of
 from tests.test_sbom import require_cyclonedx
 
 SPEC = TensorSpec(name="x", shape=(1, 2), dtype="float32")

@@ -1,11 +1,9 @@
 """Signatures are OpenSSH's own: made, checked and refused by a real ssh-keygen."""
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,10 @@ import torch
 from torch import nn
 
 import sekron_edge as se
-from sekron_edge import files
-from sekron_edge.artifacts import TensorSpec
-from sekron_edge.bundle import Counts, Delivery, Golden, Manifest, Score, pack, rebuild, sign_bundle, verify_bundle
+from sekron_edge.bundle import Delivery, Golden, Manifest, pack, rebuild, sign_bundle, verify_bundle
 from sekron_edge.errors import BundleError, ConfigError, MissingDependencyError, VerificationError
 from tests.cost_models import MacsAreTime
+from tests.small_bundle import hashed_again, manifest_of, network
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")
 
@@ -27,10 +24,6 @@ def new_key(folder: Path, name: str, *, passphrase: str = "", comment: str = "bu
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", comment, "-f", str(folder / name)]
     subprocess.run(command, check=True)
     return folder / name
-
-
-def network() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 3)).eval()
 
 
 Packing = Callable[..., Path]
@@ -46,29 +39,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     model = se.decompose(original, plan)
     artifact = se.export(model, (x[:1],), format="litert", out=tmp_path_factory.mktemp("work"))
     delivery = Delivery(artifact=artifact, check=None, measured=None, dense_bytes=9, dense_measured=None, snippet="")
-    counts = Counts(parameters=plan.dense.parameters, macs=plan.dense.macs)
-    manifest = Manifest(
-        name="test",
-        created_at=datetime.now(UTC),
-        profile="host",
-        runtime="litert",
-        task="classification",
-        labels=("a", "b", "c"),
-        normalization=None,
-        inputs=(TensorSpec(name="input", shape=(1, 1, 8, 8), dtype="float32", place="input_0"),),
-        outputs=(TensorSpec(name="output", shape=(1, 3), dtype="float32", place="output_0"),),
-        budget=plan.budget,
-        results=(),
-        score=Score(metric="accuracy", unit="%", dense=0.9, delivered=0.89, samples=10),
-        dense=counts,
-        delivered=counts,
-        deliveries=(delivery,),
-        versions={"torch": torch.__version__},
-        seed=0,
-        files={},
-    )
     golden = Golden((x.numpy(),), (model(x).detach().numpy(),))
-    return manifest, plan, golden, model.state_dict()
+    return manifest_of(plan, [delivery]), plan, golden, model.state_dict()
 
 
 @pytest.fixture
@@ -78,19 +50,6 @@ def packed(parts: Parts) -> Packing:
         return out
 
     return packing
-
-
-def sealed(bundle: Path, manifest: str) -> None:
-    (bundle / "manifest.json").write_text(manifest)
-    seal = f"{files.sha256(bundle / 'manifest.json')}  manifest.json\n"
-    (bundle / "manifest.json.sha256").write_text(seal)
-
-
-def hashed_again(bundle: Path, name: str) -> None:
-    """Make the manifest true of an altered file, and the seal true of the manifest, as whoever altered it would."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["files"][name] = {"sha256": files.sha256(bundle / name), "size_bytes": (bundle / name).stat().st_size}
-    sealed(bundle, json.dumps(manifest, indent=2) + "\n")
 
 
 def test_a_signed_bundle_says_who_built_it(packed: Packing, tmp_path: Path) -> None:

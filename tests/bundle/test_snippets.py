@@ -14,7 +14,8 @@ import sekron_edge as se
 from sekron_edge.artifacts import Artifact, Precision, TensorSpec, get_exporter
 from sekron_edge.bundle import Delivery
 from sekron_edge.bundle._snippets import snippet
-from tests.bundle.test_bundle import COST, manifest_of
+from tests.bundle.test_bundle import COST
+from tests.small_bundle import manifest_of
 
 
 class Pair(nn.Module):

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sekron_edge import files
+from tests.campaign.bundles import planned
 from tests.campaign.campaign import BAD, GOOD, Tally, suffered
-from tests.campaign.kinds import KINDS, planned
+from tests.campaign.kinds import KINDS
 
 _PIECE = 500
 

@@ -18,7 +18,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.campaign.kinds import planned, prepared
+import torch
+
+from tests.campaign.bundles import planned
+from tests.campaign.kinds import prepared
 from tests.campaign.subjects import Accepting, Subject
 
 LIMIT_S, SILENT_S = 20, 240
@@ -87,6 +90,7 @@ def suffered(kind: str, numbers: range, *, seed: int = 0) -> Tally:
 
 def _suffer(kind: str, numbers: range, seed: int, told: Connection) -> None:
     logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)  # a fork does not have the other threads, and would wait for them
     signal.signal(signal.SIGALRM, _stop)
     with tempfile.TemporaryDirectory() as folder, prepared(kind, Path(folder)) as subject:
         before = _unharmed(subject)

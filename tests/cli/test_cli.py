@@ -59,6 +59,7 @@ def test_what_is_wrong_is_one_line_and_a_code(
     cases: list[tuple[list[str | Path], str]] = [
         (["run", tmp_path / "none.toml"], "none.toml cannot be read"),
         (["bench", tmp_path], "neither a bundle nor a file"),
+        (["bench", tmp_path / "absent.tflite"], "there is no"),
         (["export", "net:make", "--shape", "1,x"], "1,3,224,224"),
         (["export", "net:make", "--shape", "1,0"], "at least 1"),
         (
@@ -69,7 +70,7 @@ def test_what_is_wrong_is_one_line_and_a_code(
     ]
     for arguments, message in cases:
         code, out, err = run(monkeypatch, capsys, *arguments)
-        assert (code == 4) == (arguments[0] == "bench"), arguments
+        assert (code == 4) == (arguments == ["bench", tmp_path]), arguments
         assert code in (2, 4)
         assert out == ""
         assert message in err.replace("\n", " ")

@@ -17,8 +17,9 @@ from sekron_edge.artifacts import Array, Artifact, Exporter, _registry, register
 from sekron_edge.bundle import Delivery, Golden, pack, verify_bundle
 from sekron_edge.errors import ExportError, UnsupportedError
 from sekron_edge.measurement import Conditions, open_device
-from tests.bundle.test_bundle import COST, manifest_of
+from tests.bundle.test_bundle import COST
 from tests.measurement.boards import Board
+from tests.small_bundle import manifest_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "exporters.md"
 FILES = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

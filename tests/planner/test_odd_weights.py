@@ -6,6 +6,7 @@ Each is planned, judged and decomposed as any other; what comes out is finite, a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -27,25 +28,34 @@ def network() -> nn.Sequential:
     )  # fmt: skip
 
 
+def second(model: nn.Sequential) -> nn.Conv2d:
+    layer = model[2]
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
 def scaled(factor: float) -> Callable[[nn.Sequential], None]:
     def apply(model: nn.Sequential) -> None:
         with torch.no_grad():
-            model[2].weight.mul_(factor)
+            second(model).weight.mul_(factor)
 
     return apply
 
 
 def dead_channels(model: nn.Sequential) -> None:
     with torch.no_grad():
-        model[2].weight[::2] = 0.0
+        second(model).weight[::2] = 0.0
 
 
 def equal_everywhere(model: nn.Sequential) -> None:
-    nn.init.constant_(model[2].weight, 0.01)
+    with torch.no_grad():
+        second(model).weight.fill_(0.01)
 
 
 def silent(model: nn.Sequential) -> None:
-    nn.init.constant_(model[0].bias, -1e4)  # nothing passes the ReLU behind it
+    with torch.no_grad():
+        for value in model[0].parameters():
+            value.fill_(-1e4 if value.ndim == 1 else 0.0)  # nothing passes the ReLU behind it
 
 
 MODELS = {
@@ -68,7 +78,7 @@ IMAGES: dict[str, Callable[[], Tensor]] = {
 
 def planned(model: nn.Module, x: Tensor) -> None:
     """Plan for half of all MACs, and require what any plan promises."""
-    divergence = lambda outputs, reference: softened_divergence(outputs, reference, temperature=1.0)  # noqa: E731
+    divergence = partial(softened_divergence, temperature=1.0)
     scores = score(model, (x[:1],), MacsAreTime(), calibration=(x,))
     calibration = Calibration(model, (x,))
     scores = measure_sensitivity(scores, calibration, divergence=divergence)
