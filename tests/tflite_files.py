@@ -116,3 +116,14 @@ class FileOf:
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         code.customCode = kind.encode() if builtin is None else None
         return code
+
+
+def linear() -> FileOf:
+    """A linear layer in int8, without any name."""
+    file = FileOf()
+    graph = file.graph()
+    x, y = graph.tensor([1, 4], scales=[0.5]), graph.tensor([1, 3], scales=[2.0])
+    weights = graph.tensor([3, 4], data=np.ones((3, 4), np.int8), scales=[0.5])
+    graph.operator("FULLY_CONNECTED", [x, weights, -1], [y], ("FullyConnectedOptions", {}))
+    graph.inputs, graph.outputs = [x], [y]
+    return file

@@ -34,7 +34,7 @@ from sekron_edge.pipeline._checkpoints import load_weights
 from tests.campaign.faults import bytes_altered, json_altered
 from tests.campaign.subjects import Subject
 from tests.small_bundle import network
-from tests.tflite_files import FileOf
+from tests.tflite_files import linear
 
 
 def safetensors(folder: Path) -> Subject:
@@ -156,14 +156,8 @@ def boxes(folder: Path) -> Subject:
 
 def tflite(folder: Path) -> Subject:
     """A .tflite, damaged: what is read of it before any runtime sees it."""
-    file = FileOf()
-    graph = file.graph()
-    x, y = graph.tensor([1, 4], scales=[0.5]), graph.tensor([1, 3], scales=[2.0])
-    weights = graph.tensor([3, 4], data=np.ones((3, 4), np.int8), scales=[0.5])
-    graph.operator("FULLY_CONNECTED", [x, weights, -1], [y], ("FullyConnectedOptions", {}))
-    graph.inputs, graph.outputs = [x], [y]
     path = folder / "net.tflite"
-    path.write_bytes(file.content())
+    path.write_bytes(linear().content())
 
     def sound(found: tuple[list[TensorSpec], list[TensorSpec]]) -> bool:
         return all(min(spec.shape, default=1) > 0 for specs in found for spec in specs)

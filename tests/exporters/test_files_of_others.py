@@ -13,20 +13,9 @@ import pytest
 from sekron_edge.artifacts import Artifact, SourceExporter, adopt, get_exporter
 from sekron_edge.errors import ExportError
 from tests.narrowing import present
-from tests.tflite_files import FileOf
+from tests.tflite_files import FileOf, linear
 
 pytestmark = pytest.mark.slow
-
-
-def linear() -> FileOf:
-    """Without any name."""
-    file = FileOf()
-    graph = file.graph()
-    x, y = graph.tensor([1, 4], scales=[0.5]), graph.tensor([1, 3], scales=[2.0])
-    weights = graph.tensor([3, 4], data=np.ones((3, 4), np.int8), scales=[0.5])
-    graph.operator("FULLY_CONNECTED", [x, weights, -1], [y], ("FullyConnectedOptions", {}))
-    graph.inputs, graph.outputs = [x], [y]
-    return file
 
 
 def streaming() -> FileOf:
