@@ -11,6 +11,7 @@ from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
 from sekron_edge.budget import Budget
 from sekron_edge.measurement import Measurement
 from sekron_edge.quantization import QuantizationReport
+from sekron_edge.reconstruction import ReconstructionReport
 from sekron_edge.verification import Check
 
 MANIFEST_SCHEMA_VERSION: Literal[1] = 1
@@ -135,6 +136,7 @@ class Manifest(_Model):
     budget: Budget
     results: tuple[BudgetResult, ...]
     score: Score
+    reconstruction: ReconstructionReport | None = None
     quantization: QuantizationReport | None = None
     dense: Counts
     delivered: Counts

@@ -28,6 +28,7 @@ from sekron_edge.data._unlabelled import (
     referenced,
     require_targets,
     require_task,
+    training_batch,
     unlabelled,
 )
 
@@ -82,5 +83,6 @@ __all__ = [
     "softened_divergence",
     "splits",
     "super_resolution",
+    "training_batch",
     "unlabelled",
 ]

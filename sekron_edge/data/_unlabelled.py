@@ -208,7 +208,16 @@ def require_targets(task: Task) -> None:
 
 def calibration_batch(task: Task, indices: Sequence[int]) -> pytrees.Inputs:
     """Return the inputs of some calibration samples as one batch."""
-    if isinstance(task.calibration, Referenced):
-        return batch_of(task.calibration.inputs, indices)
-    batch = batch_of(task.calibration, indices)
+    return _inputs(task.calibration, task, indices)
+
+
+def training_batch(task: Task, indices: Sequence[int]) -> pytrees.Inputs:
+    """Return the inputs of some training samples as one batch; augmented, where the task augments them."""
+    return _inputs(task.train, task, indices)
+
+
+def _inputs(samples: Samples, task: Task, indices: Sequence[int]) -> pytrees.Inputs:
+    if isinstance(samples, Referenced):
+        return batch_of(samples.inputs, indices)
+    batch = batch_of(samples, indices)
     return batch[0] if task.has_targets else batch

@@ -7,6 +7,7 @@ module that the user's model shares stays shared.
 
 from sekron_edge.nn._admission import admitted, exportable
 from sekron_edge.nn._batch_norm import fold_batch_norms_, separate_batch_norms_
+from sekron_edge.nn._blocks import Block, blocks_of
 from sekron_edge.nn._branched_runs import BranchedRuns
 from sekron_edge.nn._branches import UnmergedBlocks, unmerged_blocks
 from sekron_edge.nn._capture import CapturedGraph, capture
@@ -16,19 +17,23 @@ from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized
 from sekron_edge.nn._flat import FlatModel, Flattened, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
+from sekron_edge.nn._graph_runs import AS_IF_SETTLED, AS_IT_IS, Instead, RunnableGraph
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode, unfused_attention
-from sekron_edge.nn._moments import input_moments
+from sekron_edge.nn._moments import PairedMoments, input_moments
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._outputs import errors_of, exportable_inputs, outputs_for
 from sekron_edge.nn._rebuilt import rebuilt_kernels
 from sekron_edge.nn._rewrite import (
     approximate_weight,
     factorize,
+    factors_of,
+    replace_by_factors,
     replace_layers,
     replace_weights,
     supported_layers,
+    weight_of_factors,
 )
 from sekron_edge.nn._schedule import Step, schedule
 from sekron_edge.nn._state import tied_names, untied_state, whole_state
@@ -36,6 +41,9 @@ from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.nn._trace import operations
 
 __all__ = [
+    "AS_IF_SETTLED",
+    "AS_IT_IS",
+    "Block",
     "BranchedRuns",
     "CapturedGraph",
     "ConvGeometry",
@@ -45,12 +53,16 @@ __all__ = [
     "FlatModel",
     "Flattened",
     "HiddenLayer",
+    "Instead",
     "Operation",
     "OperationGraph",
+    "PairedMoments",
+    "RunnableGraph",
     "Step",
     "UnmergedBlocks",
     "admitted",
     "approximate_weight",
+    "blocks_of",
     "capture",
     "equalize_labels_",
     "errors_of",
@@ -60,6 +72,7 @@ __all__ = [
     "expose_layers",
     "factorize",
     "factorize_layer",
+    "factors_of",
     "flattened",
     "fold_batch_norms_",
     "in_single",
@@ -72,6 +85,7 @@ __all__ = [
     "outputs_for",
     "peak_elements",
     "rebuilt_kernels",
+    "replace_by_factors",
     "replace_layers",
     "replace_weights",
     "schedule",
@@ -81,6 +95,7 @@ __all__ = [
     "unfused_attention",
     "unmerged_blocks",
     "untied_state",
+    "weight_of_factors",
     "whole_state",
     "with_weights_computed",
 ]

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils import _pytree as pytree
 
-from sekron_edge.nn._capture import capture
-from sekron_edge.pytrees import Inputs, Outputs, arguments
-
-aten = torch.ops.aten
-# Statistics of fewer values than this are noise: such a batch norm keeps its own.
-_FEWEST_VALUES = 16
+from sekron_edge.nn._graph_runs import AS_IF_SETTLED, RunnableGraph
+from sekron_edge.pytrees import Inputs, Outputs
 
 
 class BranchedRuns:
@@ -41,29 +32,11 @@ class BranchedRuns:
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
-        # Decomposing by an empty table takes nothing apart, and makes operators in place plain ones: what one run
-        # overwrites, another would read.
-        captured = capture(model, inputs)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own classes
-            program = captured.exported.run_decompositions({})
-        self._module, self._structure = program.graph_module, program.call_spec.out_spec
-        outputs = program.graph_signature.output_specs
-        self._own = [number for number, spec in enumerate(outputs) if spec.kind == OutputKind.USER_OUTPUT]
-        self._nodes = [node for node in program.graph.nodes if node.op != "placeholder"]
-        self._given: dict[fx.Node, Any] = {}
-        self._entering: dict[str, fx.Node] = {}
-        leaves = iter(pytree.tree_leaves(arguments(inputs)))
-        placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-            if spec.kind == InputKind.USER_INPUT:
-                self._given[node] = next(leaves)
-            else:
-                held = program.state_dict if spec.target in program.state_dict else program.constants
-                self._given[node] = held[str(spec.target)]
-                self._entering[str(spec.target)] = node
+        self._graph = RunnableGraph(model, inputs)
+        self._given = {**self._graph.held, **self._graph.given(inputs)}
+        self._entering = {name: node for node, name in self._graph.names.items()}
         self._names = _other_names(model)
-        self._dead = _last_uses(self._nodes)
+        self._dead = _last_uses(self._graph.operators)
         with torch.inference_mode():
             self.reference: Outputs = self._rest(dict(self._given), 0)
 
@@ -78,7 +51,7 @@ class BranchedRuns:
         waiting = {name for name, places in held.items() if places}
         yield from ((name, self.reference) for name in weights if name not in waiting)
         values = dict(self._given)
-        for index, node in enumerate(self._nodes):
+        for index, node in enumerate(self._graph.operators):
             if not waiting:
                 return
             for name in [name for name in waiting if not held[name].isdisjoint(node.all_input_nodes)]:
@@ -95,39 +68,14 @@ class BranchedRuns:
         return {node for name in names if (node := self._entering.get(name)) is not None and node.users}
 
     def _rest(self, values: dict[fx.Node, Any], index: int) -> Outputs:
-        for node in self._nodes[index:]:
-            if node.op == "output":
-                found = fx.map_arg(node.args[0], values.__getitem__)
-                return pytree.tree_unflatten([found[number] for number in self._own], self._structure)
+        for node in self._graph.operators[index:-1]:
             self._run(node, values)
-        raise AssertionError("a graph ends with its output")
+        return self._graph.outputs(values)
 
     def _run(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
-        if node.op == "output":
-            return
-        if node.op == "get_attr":
-            values[node] = attrgetter(str(node.target))(self._module)
-            return
-        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        run: Any = _INSTEAD.get(node.target, node.target)
-        values[node] = run(*args, **kwargs)
+        self._graph.run(node, values, AS_IF_SETTLED)
         for dead in self._dead.get(node, ()):
             del values[dead]
-
-
-def _batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, momentum: float, eps: float
-) -> tuple[Tensor]:
-    if x.numel() < _FEWEST_VALUES * x.shape[1]:
-        return (F.batch_norm(x, mean, var, weight, bias, training=False, momentum=momentum, eps=eps),)
-    return (F.batch_norm(x, None, None, weight, bias, training=True, momentum=momentum, eps=eps),)
-
-
-# A view holds for the strides of the traced run alone: those of outputs follow a weight's, which is another one here.
-_INSTEAD: dict[Any, Callable[..., Any]] = {
-    aten._native_batch_norm_legit_no_training.default: _batch_norm,
-    aten.view.default: aten.reshape.default,
-}
 
 
 def _other_names(model: nn.Module) -> dict[str, list[str]]:

@@ -112,6 +112,17 @@ class _Factorized(nn.Module):
         moved: Tensor = self.weights[k].reshape([shape[axis] for axis in step.weight_order])
         return _mirrored(moved.permute([step.weight_order.index(axis) for axis in range(len(shape))]), step)
 
+    def take_(self, factorized: Sequence[FactorizedTensor]) -> None:
+        """Take the factors of another approximation with the same structure, in place.
+
+        Args:
+            factorized: One for each of the layer's groups.
+        """
+        for k, values in enumerate(zip(*(one.values for one in factorized), strict=True)):
+            step = next(step for step in self.plan.steps if step.factor == k)
+            own = self.weights[k]
+            own.data = _stored(torch.stack(values).to(own), step)
+
     def scale_outputs_(self, scale: Tensor, shift: Tensor) -> bool:
         """Scale all outputs and shift them, ``(F,)`` each, in place, by changing one factor and the bias.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution, padding_ends
 from sekron_edge.nn._modes import evaluation_mode
 from sekron_edge.pytrees import Inputs, batch_size, batches, call
-from sekron_edge.tensor import gram_matrix
+from sekron_edge.tensor import SeenMoments, gram_matrix
 
 _CHUNK_VALUES = 16_000_000
 # Patches of a convolution for each of a patch's values. Neighbouring patches are nearly alike: ResNet-20's factors that
@@ -75,6 +75,40 @@ def input_moments(
         for hook in hooks:
             hook.remove()
     return {name: total / counts[name] for name, total in sums.items()}
+
+
+class PairedMoments:
+    """Second moments of a layer's inputs in two networks, over patches at the same places.
+
+    Args:
+        layer: As for `input_moments`; with more than 8192 inputs its moments would not fit in memory (`fits`).
+        samples: Number of samples that will be added.
+    """
+
+    def __init__(self, layer: nn.Module, samples: int) -> None:
+        self._layer, self._samples = layer, samples
+        self._places = torch.Generator().manual_seed(0)
+        self._sums: list[Tensor] = []
+        self._count = 0
+
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Whether the moments of a layer fit in memory."""
+        return _width(layer) <= _WIDEST
+
+    def add(self, original: Tensor, seen: Tensor) -> None:
+        """Add a batch of the layer's inputs, in the original network and in the other one."""
+        for pair in zip(_pieces(self._layer, original), _pieces(self._layer, seen), strict=True):
+            same = self._places.get_state()
+            x, xh = (_patches(self._layer, piece, self._samples, self._places.set_state(same)) for piece in pair)
+            found = [gram_matrix(x.mT), gram_matrix(xh.mT), x.mT @ xh]
+            sums = self._sums or [torch.zeros(()) for _ in found]
+            self._sums = [total + moment.double() for total, moment in zip(sums, found, strict=True)]
+            self._count += x.shape[1]
+
+    def result(self) -> SeenMoments:
+        """Return the moments of all batches; at least one was added."""
+        return SeenMoments(*(total / self._count for total in self._sums))
 
 
 def _width(layer: nn.Module) -> int:

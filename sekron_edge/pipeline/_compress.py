@@ -29,6 +29,7 @@ from sekron_edge.pipeline._target import Target
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import EVERY_LAYER, LayerSelection, Plan
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.reconstruction import ReconstructionConfig
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
@@ -125,6 +126,7 @@ def compress(
     threads: int | None = None,
     runs: int = 50,
     measured_on: str | None = None,
+    reconstruction: ReconstructionConfig | None = None,
     finetuning: TrainConfig | None = None,
     quantization: QuantizationConfig | None = None,
     selection: LayerSelection = EVERY_LAYER,
@@ -150,6 +152,7 @@ def compress(
         threads: Threads that the runtime may use; by default the profile's.
         runs: Least number of timed runs.
         measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
+        reconstruction: How blocks are corrected before that, without labels.
         finetuning: How to distil; by default two epochs.
         quantization: When to train against rounding, if a precision is int8.
         selection: The layers that may be compressed.
@@ -176,6 +179,7 @@ def compress(
             "threads": threads,
             "runs": runs,
             "measured_on": measured_on,
+            "reconstruction": reconstruction,
             "finetuning": finetuning,
             "quantization": quantization,
             "name": name,
@@ -199,6 +203,7 @@ def compress(
             task,
             target,
             budget=budget,
+            reconstruction=reconstruction or ReconstructionConfig(),
             finetuning=finetuning or FinetuneConfig(seed=seed),
             quantization=quantization or QuantizationConfig(),
             selection=selection,

@@ -14,6 +14,7 @@ from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._own_tasks import is_reference, task_kind
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.reconstruction import ReconstructionConfig
 from sekron_edge.settings import Settings, described
 from sekron_edge.task_kinds import ConfigPath, DataSection, Reference, task_names
 from sekron_edge.training import FinetuneConfig, TrainConfig
@@ -80,6 +81,7 @@ class JobConfig(Settings):
     target: TargetSection = TargetSection()
     budget: Budget = HALF_THE_TIME
     train: TrainConfig | None = None
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     plan: LayerSelection = EVERY_LAYER

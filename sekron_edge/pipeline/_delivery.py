@@ -199,6 +199,7 @@ def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> 
         budget=plan.budget,
         results=check_promises(plan.budget, _budgeted_evidence(finished, deliveries, target)),
         score=finished.score,
+        reconstruction=finished.reconstruction,
         quantization=finished.quantization,
         dense=Counts(parameters=plan.dense.parameters, macs=plan.dense.macs),
         delivered=Counts(parameters=plan.cost.parameters, macs=plan.cost.macs),

@@ -9,10 +9,12 @@ from torch import nn
 from sekron_edge.bundle import Score
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
+from sekron_edge.pipeline._reconstruction import reconstructed
 from sekron_edge.pipeline._rounding import settle_rounding
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import Plan, decompose
 from sekron_edge.quantization import QuantizationReport, report_quantization
+from sekron_edge.reconstruction import ReconstructionReport
 from sekron_edge.training import calibration_batches, evaluate, finetune, reestimate_batch_norm
 
 
@@ -24,10 +26,11 @@ class Finished:
     plan: Plan
     score: Score
     quantization: QuantizationReport | None = None
+    reconstruction: ReconstructionReport | None = None
 
 
 def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
-    """Decompose, re-estimate batch norms, distil, train against rounding if it costs too much, and score.
+    """Decompose, reconstruct, re-estimate batch norms, distil, train against rounding if it costs too much, and score.
 
     Args:
         job: Its model is the teacher.
@@ -35,23 +38,24 @@ def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
         work: Keeps checkpoints; a job that was interrupted goes on from them.
         progress: Receives the reports.
     """
-    model = _distilled(job, plan, work, progress)
+    model, reconstruction = _distilled(job, plan, work, progress)
     quantization = None
     if job.is_rounded:
         model, quantization = _settled(model, job, plan, work, progress)
     score = _scored(model, job, progress)
-    return Finished(model.eval(), plan, score, quantization)
+    return Finished(model.eval(), plan, score, quantization, reconstruction)
 
 
-def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Module:
+def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> tuple[nn.Module, ReconstructionReport | None]:
     with progress.busy("decomposing the layers for the least error of their outputs"):
         small = decompose(job.model, plan, calibration=job.calibration_inputs)
+    small, report = reconstructed(small, job, plan, kept=work.reconstructed, progress=progress)
     small = reestimate_batch_norm(small, calibration_batches(job.task))
     if not plan.structures():
-        return small
+        return small, report
     epochs = job.finetuning.epochs
     progress.say(f"distilling for {epochs} epoch{'s' if epochs > 1 else ''}")
-    return finetune(
+    small = finetune(
         small,
         job.model,
         job.task,
@@ -60,6 +64,7 @@ def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Modul
         resume=True,
         progress=progress.interactive,
     )
+    return small, report
 
 
 def _settled(

@@ -136,6 +136,7 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
         targets[0],
         budget=config.budget,
         finetuning=config.finetune.model_copy(update={"seed": config.seed}),
+        reconstruction=config.reconstruction,
         quantization=config.quantization,
         selection=config.plan,
         name=config.name,

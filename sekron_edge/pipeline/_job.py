@@ -17,6 +17,7 @@ from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint, 
 from sekron_edge.pipeline._target import Target
 from sekron_edge.planner import EVERY_LAYER, LayerSelection
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.reconstruction import ReconstructionConfig
 from sekron_edge.task import Task
 from sekron_edge.training import FinetuneConfig, TrainConfig
 
@@ -31,6 +32,7 @@ class Job:
         task: What the model is for.
         target: The device, and the formats that are delivered for it.
         budget: What the artifact must keep.
+        reconstruction: How blocks are corrected before that.
         finetuning: How to distil.
         quantization: When to train against rounding, if a precision is int8.
         selection: The layers that may be compressed.
@@ -43,6 +45,7 @@ class Job:
     task: Task
     target: Target
     budget: Budget = HALF_THE_TIME
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     finetuning: TrainConfig = field(default_factory=FinetuneConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     selection: LayerSelection = EVERY_LAYER
@@ -98,6 +101,7 @@ class Job:
             "formats": ", ".join(target.formats),
             "precision": ", ".join(target.precisions),
             "threads": str(target.threads),
+            "reconstruction section": self.reconstruction.model_dump_json(),
             "finetune section": self.finetuning.model_dump_json(exclude={"threads"}),
             "quantization section": self.quantization.model_dump_json(),
             "plan section": self.selection.model_dump_json(),

@@ -13,6 +13,7 @@ from sekron_edge.devices import DeviceProfile, load_profile
 from sekron_edge.errors import ConfigError
 from sekron_edge.planner import LayerSelection
 from sekron_edge.quantization import QuantizationConfig
+from sekron_edge.reconstruction import ReconstructionConfig
 from sekron_edge.training import TrainConfig
 
 _OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -20,6 +21,7 @@ _OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
     "measured_on": (str, "how the device is reached, as 'ssh:board'"),
     "finetuning": (TrainConfig, "a sekron_edge.FinetuneConfig"),
     "quantization": (QuantizationConfig, "a sekron_edge.quantization.QuantizationConfig"),
+    "reconstruction": (ReconstructionConfig, "a sekron_edge.ReconstructionConfig"),
     "sign": ((str, os.PathLike), "the file of an OpenSSH key"),
     "work": ((str, os.PathLike), "a folder"),
 }

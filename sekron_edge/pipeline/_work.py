@@ -6,7 +6,16 @@ from pathlib import Path
 
 from sekron_edge import documents, files
 from sekron_edge.errors import ConfigError
-from sekron_edge.pipeline._output import ARTIFACTS, CHECKPOINTS, PLAN, ROUNDING_CHECKPOINTS, STATE, Output, State
+from sekron_edge.pipeline._output import (
+    ARTIFACTS,
+    CHECKPOINTS,
+    PLAN,
+    RECONSTRUCTED,
+    ROUNDING_CHECKPOINTS,
+    STATE,
+    Output,
+    State,
+)
 from sekron_edge.planner import Plan
 
 
@@ -36,6 +45,11 @@ class Work:
     def artifacts(self) -> Path:
         """Folder of exported files."""
         return self.folder / ARTIFACTS
+
+    @property
+    def reconstructed(self) -> Path:
+        """File of the model that distillation starts from."""
+        return self.folder / RECONSTRUCTED
 
     @property
     def checkpoints(self) -> Path:

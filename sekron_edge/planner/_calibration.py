@@ -50,6 +50,14 @@ class Calibration:
         written = sum(self._graph.elements[operation.writes] for operation in self._graph.operations)
         return max(1, min(batch_size(self.inputs), _BYTES_AT_ONCE // max(1, 4 * written)))
 
+    @cached_property
+    def passes_a_phase(self) -> float:
+        """How often one sample may run through the model in a phase, as estimated."""
+        graph = self._graph
+        macs = sum(primitive.macs for operation in graph.operations for primitive in operation.primitives)
+        written = sum(graph.elements[operation.writes] for operation in graph.operations)
+        return _SECONDS_A_PHASE / max(1e-9, macs * _SECONDS_A_MAC + written * _SECONDS_A_VALUE)
+
     def affordable(self, passes: float, inputs: Inputs | None = None) -> Inputs:
         """Return as many inputs as a phase of so many passes over the model can afford.
 
@@ -59,13 +67,9 @@ class Calibration:
             passes: Of the whole model, over each sample.
             inputs: To choose from; by default the calibration's own.
         """
-        graph = self._graph
-        macs = sum(primitive.macs for operation in graph.operations for primitive in operation.primitives)
-        written = sum(graph.elements[operation.writes] for operation in graph.operations)
-        seconds = macs * _SECONDS_A_MAC + written * _SECONDS_A_VALUE
-        answers = sum(graph.elements[value] for value in graph.outputs)
+        answers = sum(self._graph.elements[value] for value in self._graph.outputs)
         fewest = _FEWEST_SAMPLES if answers < _OUTPUTS_OF_IMAGES else _FEWEST_IMAGES
-        count = max(fewest, int(_SECONDS_A_PHASE / max(1e-9, seconds * passes)))
+        count = max(fewest, int(self.passes_a_phase / passes))
         return next(iter(batches(self.inputs if inputs is None else inputs, count)))
 
     def moments(self, layers: Collection[str]) -> Mapping[str, Tensor]:

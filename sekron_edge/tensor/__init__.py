@@ -14,12 +14,14 @@ from sekron_edge.tensor._network import unfold
 from sekron_edge.tensor._order import ChannelOrder, order_channels
 from sekron_edge.tensor._output_split import OutputSplit, outputs_factor
 from sekron_edge.tensor._refine import refine
+from sekron_edge.tensor._seen import SeenMoments
 from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
 __all__ = [
     "ChannelOrder",
     "FactorizedTensor",
     "OutputSplit",
+    "SeenMoments",
     "Spectrum",
     "check_weight",
     "decompose_tensor",
