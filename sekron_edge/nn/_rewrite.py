@@ -94,10 +94,23 @@ def replace_layers(
     model = admitted(model)
 
     def factorized(name: str, layer: nn.Module, structure: Structure) -> nn.Module:
-        groups = _decomposed(layer, structure, (moments or {}).get(name))
-        return factorize_layer(layer, [group.simplified() for group in groups])
+        return _with(layer, factors_of(layer, structure, moment=(moments or {}).get(name)))
 
     return _replaced(model, structures, factorized)
+
+
+def replace_by_factors(model: nn.Module, factors: Mapping[str, Sequence[FactorizedTensor]]) -> nn.Module:
+    """Return a copy of ``model`` whose named layers compute with known factors; errors are those of `replace_layers`.
+
+    Args:
+        model: Left untouched.
+        factors: Of each group of a layer's weight, as `factors_of` returns them, by the layer's name.
+    """
+    return _replaced(model, factors, lambda _, layer, groups: _with(layer, groups))
+
+
+def _with(layer: nn.Module, groups: Sequence[FactorizedTensor]) -> nn.Module:
+    return factorize_layer(layer, [group.simplified() for group in groups])
 
 
 def factorize(model: nn.Module, structure_for: Callable[[str, nn.Module, Shape], Structure | None]) -> nn.Module:
@@ -157,13 +170,19 @@ def approximate_weight(
         StructureError: If the structure is not of its shape.
         RankError: If a rank exceeds the weight's.
     """
-    dense = [group.reconstruct() for group in _decomposed(layer, structure, moment, sweeps)]
+    return weight_of_factors(layer, factors_of(layer, structure, moment=moment, sweeps=sweeps))
+
+
+def weight_of_factors(layer: nn.Module, factors: Sequence[FactorizedTensor]) -> Tensor:
+    """Return the weight that the factors of each group stand for, in a layer's own shape."""
+    dense = [group.reconstruct() for group in factors]
     return joined_weight(dense, transposed=isinstance(layer, TransposedConvolution))
 
 
-def _decomposed(
-    layer: nn.Module, structure: Structure, moment: Tensor | None, sweeps: int | None = None
+def factors_of(
+    layer: nn.Module, structure: Structure, *, moment: Tensor | None = None, sweeps: int | None = None
 ) -> list[FactorizedTensor]:
+    """Return the factors of each group of a layer's weight; arguments and errors are those of `approximate_weight`."""
     weights = layer_weight(layer)
     sigmas: Sequence[Tensor | None] = [None] * len(weights) if moment is None else [*moment]
     return [decompose_tensor(weight, structure, s, sweeps=sweeps) for weight, s in zip(weights, sigmas, strict=True)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sekron_edge.artifacts import Artifact
 from sekron_edge.budget import Budget
+from sekron_edge.data import batch_of
 from sekron_edge.measurement import Measurement
 from sekron_edge.nn import unmerged_blocks
 from sekron_edge.pipeline._job import Job
@@ -16,11 +18,16 @@ from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._samples import calibration_inputs
 from sekron_edge.pipeline._scores import scores_for, settling
 from sekron_edge.pipeline._trials import Bench
-from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator
+from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator, Rounding
+from sekron_edge.pytrees import Outputs, tensors
+from sekron_edge.quantization import simulated
 from sekron_edge.task import Task
+from sekron_edge.verification import TOLERANCES, compare
 
 # Plans are compared on more samples than factors are refined for, because whole models differ by less than layers.
 _EVALUATED_SAMPLES = 1024
+# A file is a little noisier than its simulation, and noisier on held-out data.
+_SPARE_DB = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,32 @@ def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContex
         progress.say(f"latency model: {latency.source}")
     calibration = Calibration(jobs[0].model, jobs[0].calibration_inputs)
     scores = scores_for(jobs, calibration, latencies, progress=progress)
-    evaluator = evaluator_for(calibration, jobs[0].task)
-    return [PlanningContext(job, calibration, own, evaluator) for job, own in zip(jobs, scores, strict=True)]
+    roundings = {job.target.precision: rounding_of(job) for job in jobs}
+    evaluators = {
+        precision: evaluator_for(calibration, jobs[0].task, rounding) for precision, rounding in roundings.items()
+    }
+    return [
+        PlanningContext(job, calibration, own, evaluators[job.target.precision])
+        for job, own in zip(jobs, scores, strict=True)
+    ]
 
 
-def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
-    """Return the evaluator that chooses among whole plans, on up to 1024 samples of the task's calibration data."""
+def rounding_of(job: Job) -> Rounding | None:
+    """Return how the budgeted artifact of a job is rounded; None if it computes in floats."""
+    if job.target.precision != "int8":
+        return None
+    rounded = partial(simulated, calibration=job.calibration_inputs)
+    return Rounding(rounded, TOLERANCES["int8"].snr_db + _SPARE_DB)
+
+
+def evaluator_for(calibration: Calibration, task: Task, rounding: Rounding | None = None) -> PlanEvaluator:
+    """Return the evaluator that chooses among whole plans, on up to 1024 samples of the task's calibration data.
+
+    Args:
+        calibration: Of the original model.
+        task: Its divergence judges, and its decisions are counted.
+        rounding: Of the budgeted artifact, if it is rounded.
+    """
     # Some plans for each limit, each with a pass for the statistics of batch norms and one for the outputs.
     passes = 16
     judged = calibration.affordable(passes, calibration_inputs(task, _EVALUATED_SAMPLES))
@@ -92,7 +119,23 @@ def evaluator_for(calibration: Calibration, task: Task) -> PlanEvaluator:
         divergence=task.divergence or task.distillation,
         settle=settling(calibration, task, judged),
         evaluated_on=judged,
+        compared=partial(_compared, classes=_classes(task)),
+        rounding=rounding,
     )
+
+
+def _classes(task: Task) -> int | None:
+    """Return the number of classes that outputs decide among; None where targets are no classes."""
+    if not task.has_targets:
+        return None
+    _, target = batch_of(task.calibration, [0])
+    return None if any(value.is_floating_point() for value in tensors(target)) else len(task.labels)
+
+
+def _compared(outputs: Outputs, others: Outputs, *, classes: int | None) -> tuple[float, float | None]:
+    pairs = ([value.numpy() for value in tensors(each)] for each in (others, outputs))
+    comparison = compare(*pairs, classes=classes)
+    return comparison.snr_db, comparison.agreement
 
 
 def _anchored(scores: ModelScores, dense: Artifact, measured: Measurement | None) -> ModelScores:

@@ -24,7 +24,9 @@ from sekron_edge.planner._plan import (
     LayerChoice,
     Plan,
     SolverResult,
+    Verdict,
 )
+from sekron_edge.planner._rounding import Rounding
 from sekron_edge.planner._scoring import decompose, score, score_for_all
 from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.planner._sensitivity import measure_sensitivity, with_sensitivity_of
@@ -44,7 +46,9 @@ __all__ = [
     "Plan",
     "PlanEvaluator",
     "Pricing",
+    "Rounding",
     "SolverResult",
+    "Verdict",
     "WeightErrors",
     "added_families",
     "budgets_to_least",

@@ -67,13 +67,29 @@ class FrontierPoint(BaseModel):
     predicted_loss: float
 
 
+class Verdict(BaseModel):
+    """A decomposed model, as it ships but before any training, against the original on calibration data.
+
+    Attributes:
+        divergence: Of its outputs from the original's.
+        agreement: Share of the original's decisions that it makes; None where outputs decide nothing, or nobody asked.
+        snr_db: Signal-to-noise ratio that rounding leaves; None in floats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    divergence: float
+    agreement: float | None = None
+    snr_db: float | None = None
+
+
 class Plan(BaseModel):
     """The structure of each layer, the reason for it, and its predicted cost.
 
     ``dense`` and ``cost`` are figures of whole models. ``latency_source`` says whether the latency model was measured
     on the device or is only estimated, and ``error_source`` what the layers' errors are errors of. ``divergence`` is
-    that of the decomposed model's outputs from the original's, measured on calibration data; None if it was not
-    measured. ``frontier`` holds the predicted plans for other budgets of latency only.
+    that of the decomposed model's outputs from the original's, measured on calibration data, and ``verdict`` all that
+    was measured then; None if it was not. ``frontier`` holds the predicted plans for other budgets of latency only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +108,7 @@ class Plan(BaseModel):
     latency_source: str
     error_source: str
     divergence: float | None = None
+    verdict: Verdict | None = None
     frontier: tuple[FrontierPoint, ...] = ()
 
     def structures(self) -> dict[str, Structure]:
