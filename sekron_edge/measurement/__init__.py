@@ -11,6 +11,7 @@ from sekron_edge.measurement._device import Device, OutputCheck
 from sekron_edge.measurement._fleet import Failure, MeasurementReport, Probe, Retries, measure_fleet
 from sekron_edge.measurement._hostinfo import this_machine
 from sekron_edge.measurement._named import measure, open_device
+from sekron_edge.measurement._pairs import MeasuredPair, PairTimes, measure_pair
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, Timing
 from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Measurement, OperatorTime
 from sekron_edge.measurement._store import Kept, MeasurementStore
@@ -43,6 +44,7 @@ __all__ = [
     "Kept",
     "LatencyComparison",
     "LocalDevice",
+    "MeasuredPair",
     "Measurement",
     "MeasurementReport",
     "MeasurementRequest",
@@ -50,6 +52,7 @@ __all__ = [
     "OperatorTime",
     "Outcome",
     "OutputCheck",
+    "PairTimes",
     "Probe",
     "Readings",
     "Retries",
@@ -61,6 +64,7 @@ __all__ = [
     "known_transports",
     "measure",
     "measure_fleet",
+    "measure_pair",
     "open_device",
     "refuse_matrix_unit",
     "register_transport",

@@ -22,8 +22,6 @@ _ROUNDS = 4
 _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round; little is left after the first.
 _CLOSE, _CLOSE_LATER = 0.9, 0.8
-# A plan closer to the limit may miss it when it is measured again at the end: it is taken if there is no other.
-_SURE = 0.98
 _MOST_CORRECTION = 3.0
 # Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6
@@ -80,8 +78,8 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
         progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         used = shares(budget, trial.evidence)
         if all(share <= 1 for share in used.values()):
-            latency = used.get(LATENCY.name, _SURE)  # neither measured nor budgeted: there is nothing to learn
-            kept.append(_Kept(plan, scores, sure=latency <= _SURE))
+            latency = used.get(LATENCY.name, 1.0)  # neither measured nor budgeted: there is nothing to learn
+            kept.append(_Kept(plan, scores, sure=trial.is_decided))
             close = _CLOSE if attempt == 1 else _CLOSE_LATER
             if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= close):
                 break
@@ -139,10 +137,10 @@ def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> Mod
     """Correct the latency of factorized layers, and the bytes of the file, by a plan's artifact."""
     extra_bytes = trial.artifact.size_bytes - plan.cost.artifact_bytes
     factorized = sum(layer.cost.latency_ms for layer in plan.layers if layer.structure is not None)
-    if trial.measured is None or trial.dense_measured is None or factorized <= 0:
+    if trial.ratio is None or factorized <= 0:
         return scores.corrected(source=f"bytes as in plan {attempt}", extra_bytes=extra_bytes)
     # In terms of the dense model's first measurement, so that a slow round does not count.
-    measured_ms = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
+    measured_ms = trial.ratio * scores.dense.latency_ms
     factor = (measured_ms - (plan.cost.latency_ms - factorized)) / factorized
     factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
     if factor < 1:
