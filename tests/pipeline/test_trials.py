@@ -117,16 +117,16 @@ def test_a_plan_is_taken_that_surely_keeps_its_budget(
     scripted: Scripted, tmp_path: Path, shares: list[float], tried: int
 ) -> None:
     context, _, script = scripted
-    device = script(*(ALLOWED * share for share in shares), *[2.0] * 4)
+    device = script(*(ALLOWED * share for share in shares), *[2.0] * 6)
     plan = planned(context, tmp_path)
-    assert 4 - len(device.ratios) + len(shares) == tried
+    assert 6 - len(device.ratios) + len(shares) == tried
     source = f"plan {tried - 1} measured at" if tried > 1 else "dense model measured at"
     assert source in plan.latency_source
 
 
 def test_a_plan_that_only_just_keeps_its_budget_is_better_than_none(scripted: Scripted, tmp_path: Path) -> None:
     context, _, script = scripted
-    script(ALLOWED * 0.995, *[2.0] * 4)
+    script(ALLOWED * 0.995, *[2.0] * 6)
     assert "plan 1" not in planned(context, tmp_path).latency_source
 
 
