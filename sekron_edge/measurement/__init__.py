@@ -13,7 +13,7 @@ from sekron_edge.measurement._hostinfo import this_machine
 from sekron_edge.measurement._named import measure, open_device
 from sekron_edge.measurement._pairs import MeasuredPair, PairTimes, measure_pair
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, Timing
-from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Measurement, OperatorTime
+from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Load, Measurement, OperatorTime
 from sekron_edge.measurement._store import Kept, MeasurementStore
 from sekron_edge.measurement._transports import DeviceSettings, Transport, known_transports, register_transport
 from sekron_edge.measurement._user_devices import user_devices
@@ -43,6 +43,7 @@ __all__ = [
     "Footprint",
     "Kept",
     "LatencyComparison",
+    "Load",
     "LocalDevice",
     "MeasuredPair",
     "Measurement",
