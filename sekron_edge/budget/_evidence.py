@@ -71,6 +71,7 @@ class Evidence:
         dense: Figures of the dense model.
         device: The target.
         place: Place where latency and memory were measured, in words.
+        spread: How the latency spread over processes, in words.
         tested_with: Runtime that the arena was found with, in words.
         metric: The task's metric on held-out data.
         higher_is_better: Whether more of it is better.
@@ -80,6 +81,7 @@ class Evidence:
     dense: Figures
     device: str = ""
     place: str = ""
+    spread: str = ""
     tested_with: str = ""
     metric: Finding | None = None
     higher_is_better: bool = True

@@ -10,7 +10,8 @@ def _measured_latency(evidence: Evidence) -> Finding | None:
     before, after = evidence.dense.median_ms, evidence.found.median_ms
     if before is None or after is None:
         return None
-    return Finding(after, before, f"measured on {evidence.place}, median")
+    spread = f": {evidence.spread}" if evidence.spread else ""
+    return Finding(after, before, f"measured on {evidence.place}, median{spread}")
 
 
 def _compiled_latency(evidence: Evidence) -> Finding | None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
 from sekron_edge.budget import Budget
-from sekron_edge.measurement import Measurement
+from sekron_edge.measurement import Measurement, PairTimes
 from sekron_edge.quantization import QuantizationReport
 from sekron_edge.reconstruction import ReconstructionReport
 from sekron_edge.verification import Check
@@ -94,6 +94,8 @@ class Delivery(_Model):
         dense_arena_bytes: Bytes of its arena, where the format has one.
         dense_npu: The estimate of an accelerator's compiler for it.
         dense_measured: Measurement of that dense model, timed in turn with this one.
+        pair: Medians of both in every process that timed them; ``measured`` and ``dense_measured`` are of the one in
+            the middle. None in bundles of earlier releases.
         score: The task's metric of the artifact itself on held-out data; None where only a slow evaluator runs it.
         dense_score: Of the dense model's artifact.
         scored_samples: Number of held-out samples; None for all.
@@ -109,6 +111,7 @@ class Delivery(_Model):
     dense_arena_bytes: int | None = None
     dense_npu: NPUEstimate | None = None
     dense_measured: Measurement | None
+    pair: PairTimes | None = None
     score: float | None = None
     dense_score: float | None = None
     scored_samples: int | None = None

@@ -60,6 +60,7 @@ def delivery_evidence(
         ),
         device=device,
         place=measured_at or "",
+        spread="" if delivery.pair is None else delivery.pair.said(plan.budget.latency_ms),
         tested_with=tested_with,
         metric=metric,
         higher_is_better=score.higher_is_better,

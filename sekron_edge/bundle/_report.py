@@ -89,6 +89,7 @@ def _delivery_rows(delivery: Delivery, score: Score) -> list[tuple[str, str, str
     threads = f"{new.threads} thread{'s' if new.threads > 1 else ''}"
     label = f"{name}: median latency, measured {where}, {threads}{noisy}"
     ratio = _times(old.median_ms / new.median_ms, "faster", "slower")
+    ratio += "" if delivery.pair is None else f" ({delivery.pair})"
     rows.append((label, f"{old.median_ms:.4g} ms", f"{new.median_ms:.4g} ms", ratio))
     if new.peak_memory_bytes is not None and old.peak_memory_bytes is not None:
         before, after = old.peak_memory_bytes, new.peak_memory_bytes

@@ -74,14 +74,21 @@ def calibrate_host(
 ) -> None:
     """Time single operations on a device, and fit a latency model to them; both are kept in the cache.
 
-    A quarter of the operations is not fitted; their error is printed.
+    A quarter of the operations is not fitted; their error is printed. So is what makes the times doubtful, if other
+    work ran meanwhile; what is kept with doubts is timed again.
     """
     from sekron_edge.latency import cached_calibration
     from sekron_edge.measurement import LocalDevice, open_device
 
     chosen = None if device == LocalDevice.name else open_device(device)
     with ConsoleProgress().busy(f"timing operations on {device} with {runtime} {precision}"):
-        model = cached_calibration(runtime, precision=parse_precision(precision), threads=threads, device=chosen)
+        model = cached_calibration(
+            runtime,
+            precision=parse_precision(precision),
+            threads=threads,
+            device=chosen,
+            again_if_doubtful=True,
+        )
     if as_json:
         typer.echo(model.model_dump_json(indent=2))
         return

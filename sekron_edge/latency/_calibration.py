@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,8 @@ from sekron_edge.errors import DeviceError
 from sekron_edge.latency._design import calibration_primitives
 from sekron_edge.latency._drawing import draw_latency_model
 from sekron_edge.latency._model import LatencyModel, fit
+from sekron_edge.latency._plausibility import contradictions
+from sekron_edge.latency._rounds import timed_in_rounds
 from sekron_edge.measurement import _hostinfo
 from sekron_edge.measurement._conditions import Conditions
 from sekron_edge.measurement._device import Device
@@ -33,15 +34,14 @@ from sekron_edge.measurement.transports.local import LocalDevice
 from sekron_edge.primitives import Primitive
 
 _HELD_OUT_EVERY = 4
-# Other work on a machine lasts for seconds or minutes and only adds time, so everything is timed in rounds: their
-# number, the runs in each, and the seconds from the start of one to the start of the next.
+# Rounds, if they are calm; the runs in each, and the seconds from the start of one to the start of the next.
 _ROUNDS, _RUNS, _EVERY_S = 4, 8, 25.0
 # Primitives in one program: each core then lowers a few programs.
 _TRACED_TOGETHER = 60
 # Taken for primitives that are too short for the tracer.
 _SHORTEST_MS = 1e-4
 # Raised when the same machine would be calibrated differently.
-_DESIGN = 13
+_DESIGN = 14
 
 
 def calibrate(
@@ -56,7 +56,9 @@ def calibrate(
     """Time primitives on a device and fit a latency model; every fourth primitive only judges it.
 
     Several rounds are run at intervals, and the fastest counts for each primitive: a machine that is slow for a minute
-    would make all predictions too long. A primitive that runs by itself runs twice before the next one has its turn,
+    would make all predictions too long. There are more rounds, twice as many at most, until two calm ones agree. What
+    is to be doubted after that, and what earlier calibrations contradict, is in the model's `LatencyModel.doubts`. A
+    primitive that runs by itself runs twice before the next one has its turn,
     and the mean counts: within a network, fewer of its values are in the caches than when it is repeated, and more than
     when others ran before it.
 
@@ -85,17 +87,21 @@ def calibrate(
         if isinstance(exporter, TracedPrimitiveExporter):
             primitives = calibration_primitives(exporter.primitive_count, seed)
             timed = _traced(exporter, primitives, chosen, folder, precision, threads)
-            measured = _fastest_of_rounds(timed)
+            rounds = timed_in_rounds(timed, fewest=_ROUNDS, every_s=_EVERY_S)
+            measured = rounds.fastest
             call = 0.0  # the tracer does not include the call
         else:
             assert isinstance(exporter, PrimitiveExporter)
             primitives = calibration_primitives(exporter.primitive_count, seed)
             timed = _alone(exporter, primitives, chosen, folder, precision, threads)
-            measured = _fastest_of_rounds(timed)
+            rounds = timed_in_rounds(timed, fewest=_ROUNDS, every_s=_EVERY_S)
+            measured = rounds.fastest
             # The cheapest primitive takes the time of the call from Python, not of the operator.
             call = min(one.min_ms for one in measured)
     if measured[0].emulated:
         raise _emulated(chosen)
+    seen = {p: one.median_ms for p, one in zip(primitives, measured, strict=True)}
+    doubts = (*rounds.doubts, *contradictions(store, measured[0], seen, precision=precision, threads=threads))
     store.add(precision, threads, primitives, measured)
     least = call / 10 or _SHORTEST_MS
     times = {p: max(one.median_ms - call, least) for p, one in zip(primitives, measured, strict=True)}
@@ -103,20 +109,11 @@ def calibrate(
     fitted = {p: time for p, time in times.items() if p not in held_out}
     cpu = measured[0].environment.cpu or measured[0].device
     source = f"fitted to {len(fitted)} operations measured on {cpu} with {runtime} {measured[0].runtime_version}"
-    said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+    said = f"{source}, {precision}, {threads} thread{'s' if threads > 1 else ''}; {rounds}"
     if any(one.throttled for one in measured):
         said += "; the device held its clock down meanwhile: let it cool, and calibrate again"
-    return fit(fitted, held_out, source=said, precision=precision)
-
-
-def _fastest_of_rounds(timed: Callable[[], list[Measurement]]) -> list[Measurement]:
-    """Time everything in several rounds, at intervals; return each primitive's fastest measurement."""
-    began = time.monotonic()
-    rounds = [timed()]
-    while len(rounds) < _ROUNDS:
-        time.sleep(max(0.0, began + len(rounds) * _EVERY_S - time.monotonic()))
-        rounds.append(timed())
-    return [min(seen, key=lambda one: one.median_ms) for seen in zip(*rounds, strict=True)]
+    said += "".join(f"; doubtful: {doubt}" for doubt in doubts)
+    return fit(fitted, held_out, source=said, precision=precision).model_copy(update={"doubts": doubts})
 
 
 def _alone(
@@ -188,6 +185,7 @@ def cached_calibration(
     threads: int = 1,
     cache: Path | None = None,
     device: Device | None = None,
+    again_if_doubtful: bool = False,
 ) -> LatencyModel:
     """Return the calibration of a device, measured once for each CPU, runtime version and thread count.
 
@@ -199,6 +197,7 @@ def cached_calibration(
         threads: Threads that the runtime may use.
         cache: Folder; by default `files.cache_folder`.
         device: As for `calibrate`.
+        again_if_doubtful: Whether one that is kept with doubts is measured again.
 
     Raises:
         DeviceError: As `calibrate`.
@@ -209,7 +208,7 @@ def cached_calibration(
     folder = cache or files.cache_folder()
     path = folder / f"latency-{runtime}-{precision}-{key}.json"
     known = cache_of_results.known(path, lambda kept: LatencyModel.model_validate_json(kept.read_bytes()))
-    if known is not None:
+    if known is not None and not (known.doubts and again_if_doubtful):
         return known
     store = MeasurementStore.default() if cache is None else MeasurementStore(cache / "measurements.sqlite")
     model = calibrate(runtime, store=store, precision=precision, threads=threads, device=device)

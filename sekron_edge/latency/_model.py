@@ -66,6 +66,7 @@ class LatencyModel(BaseModel):
         source: Where the coefficients come from, for people.
         precision: Precision of the values, on which traffic depends.
         kinds: Coefficients by kind of operation.
+        doubts: Why its times may be wrong, in words: the machine was busy, or earlier calibrations contradict it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +75,7 @@ class LatencyModel(BaseModel):
     source: str
     precision: str = "fp32"
     kinds: dict[str, Coefficients]
+    doubts: tuple[str, ...] = ()
 
     def latency_ms(self, primitives: Sequence[Primitive]) -> float:
         """Return the time of running the operations one after another, in milliseconds."""

@@ -11,8 +11,9 @@ from sekron_edge.measurement._device import Device, OutputCheck
 from sekron_edge.measurement._fleet import Failure, MeasurementReport, Probe, Retries, measure_fleet
 from sekron_edge.measurement._hostinfo import this_machine
 from sekron_edge.measurement._named import measure, open_device
+from sekron_edge.measurement._pairs import MeasuredPair, PairTimes, measure_pair
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Outcome, Timing
-from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Measurement, OperatorTime
+from sekron_edge.measurement._records import ComputeUnits, Environment, Footprint, Load, Measurement, OperatorTime
 from sekron_edge.measurement._store import Kept, MeasurementStore
 from sekron_edge.measurement._transports import DeviceSettings, Transport, known_transports, register_transport
 from sekron_edge.measurement._user_devices import user_devices
@@ -42,7 +43,9 @@ __all__ = [
     "Footprint",
     "Kept",
     "LatencyComparison",
+    "Load",
     "LocalDevice",
+    "MeasuredPair",
     "Measurement",
     "MeasurementReport",
     "MeasurementRequest",
@@ -50,6 +53,7 @@ __all__ = [
     "OperatorTime",
     "Outcome",
     "OutputCheck",
+    "PairTimes",
     "Probe",
     "Readings",
     "Retries",
@@ -61,6 +65,7 @@ __all__ = [
     "known_transports",
     "measure",
     "measure_fleet",
+    "measure_pair",
     "open_device",
     "refuse_matrix_unit",
     "register_transport",

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sekron_edge import files
 from sekron_edge.artifacts import Array, Artifact, batch_and_total, whole_batches
 from sekron_edge.errors import DeviceError, UnsupportedError
-from sekron_edge.measurement import _hostinfo
+from sekron_edge.measurement import _hostinfo, _load
 from sekron_edge.measurement._conditions import DEFAULT_CONDITIONS, Conditions
 from sekron_edge.measurement._foreign import Plain, PlainText, decoded, plain
 from sekron_edge.measurement._loading import Loader
@@ -139,7 +139,7 @@ class MeasurementRequest:
             "affinity": list(self.conditions.affinity),
             "timed": self.timed,
             "operators": self.conditions.operators,
-            "read": list(_hostinfo.READ),
+            "read": [*_hostinfo.READ, *_load.READ],
         }
         (folder / REQUEST_NAME).write_text(json.dumps(content), encoding="utf-8")
         return answers

@@ -30,6 +30,22 @@ class Environment(BaseModel):
     python: str | None = None
 
 
+class Load(BaseModel):
+    """What else ran while a measurement was made, as shares between 0 and 1; None of what the system does not count.
+
+    Attributes:
+        waited: Of the time that the runner's threads could have run, the share in which they waited for a core.
+        stolen: Of the time that a virtual machine wanted to run, the share in which others had its cores.
+        others: Of all cores' time, the share that other processes had.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    waited: float | None = None
+    stolen: float | None = None
+    others: float | None = None
+
+
 class OperatorTime(BaseModel):
     """What one operator took, on average over the runs, as the runtime's profiler says.
 
@@ -53,7 +69,8 @@ class Measurement(BaseModel):
     ``stable`` is False, and ``remarks`` say why, when the figures are too noisy to quote; ``throttled`` when the device
     lowered its clock meanwhile. ``affinity`` are the cores that it was bound to (``affinity_by_device`` if nobody had
     asked for any), ``compute_units`` those that Core ML might use, ``verified`` is what a check of the outputs found
-    there. An ``emulated`` latency says nothing about a device, and is never stored.
+    there. ``load`` is what else ran on the machine meanwhile, where it says. An ``emulated`` latency says nothing about
+    a device, and is never stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +101,7 @@ class Measurement(BaseModel):
     emulated: bool = False
     verified: str | None = None
     remarks: tuple[str, ...] = ()
+    load: Load | None = None
     operators: tuple[OperatorTime, ...] = ()
     measured_at: datetime
     environment: Environment

@@ -9,8 +9,9 @@ import numpy as np
 
 from sekron_edge.artifacts import Artifact
 from sekron_edge.measurement._hostinfo import HostInfo
+from sekron_edge.measurement._load import load_between
 from sekron_edge.measurement._protocol import Answer, MeasurementRequest, Timing
-from sekron_edge.measurement._records import Environment, Measurement
+from sekron_edge.measurement._records import Environment, Load, Measurement
 
 # A spread above the first, or a drift above the second, is too much to quote a median.
 _WIDEST_SPREAD = 0.25
@@ -19,6 +20,8 @@ _LEAST_HALF = 4  # runs, which fewer would say little about
 # A clock that fell below this share, while runs grew slower, was lowered and not merely idle.
 _LOWERED_CLOCK = 0.9
 _SLOWED = 1.05
+# A runner that did not have its core for more of the time than this may have been slower by as much.
+_MOST_DISTURBED = 0.1
 
 
 def environment(answer: Answer) -> Environment:
@@ -53,7 +56,8 @@ def summary(
     low, middle, high, slow = np.quantile(seen, [0.25, 0.5, 0.75, 0.9])
     throttled = _throttled(answer, timing)
     emulated = emulated or (answer.machine not in ("x86_64", "i686", "AMD64") and HostInfo(answer.before).is_x86)
-    remarks = _doubts(timing)
+    load = load_between(answer.before, answer.after)
+    remarks = [*_doubts(timing), *_disturbances(load)]
     if throttled:
         remarks.append("throttled: the device held its clock down while it ran; let it cool, and measure again")
     if emulated:
@@ -83,6 +87,7 @@ def summary(
         throttled=throttled,
         emulated=emulated,
         remarks=tuple(remarks),
+        load=load,
         operators=timing.operators,
         measured_at=started,
         environment=environment(answer),
@@ -107,6 +112,16 @@ def _doubts(timing: Timing) -> list[str]:
         drift = abs(second - first) / min(first, second)
         if drift > _LARGEST_DRIFT:
             remarks.append(f"too unsteady to quote: the median moved by {drift:.0%} between the two halves")
+    return remarks
+
+
+def _disturbances(load: Load | None) -> list[str]:
+    """Return what kept the runner from its core."""
+    remarks = []
+    if load is not None and load.waited is not None and load.waited > _MOST_DISTURBED:
+        remarks.append(f"disturbed: it waited for a core in {load.waited:.0%} of its time; end what else runs there")
+    if load is not None and load.stolen is not None and load.stolen > _MOST_DISTURBED:
+        remarks.append(f"disturbed: other virtual machines had its cores in {load.stolen:.0%} of its time")
     return remarks
 
 

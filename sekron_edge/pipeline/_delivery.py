@@ -13,7 +13,7 @@ from torch import nn
 
 from sekron_edge import pytrees
 from sekron_edge.artifacts import Artifact, Precision, TensorSpec, export, get_exporter
-from sekron_edge.budget import Evidence
+from sekron_edge.budget import Evidence, Limit
 from sekron_edge.bundle import (
     Counts,
     Delivery,
@@ -25,14 +25,13 @@ from sekron_edge.bundle import (
 )
 from sekron_edge.devices import require_fit
 from sekron_edge.errors import DeviceError, NotRunnableError
-from sekron_edge.measurement import Measurement
+from sekron_edge.measurement import MeasuredPair, measure_pair
 from sekron_edge.nn import outputs_for
 from sekron_edge.pipeline._finish import Finished
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._samples import heldout_samples
 from sekron_edge.pipeline._target import Target
-from sekron_edge.pipeline._trials import measure_pair
 from sekron_edge.verification import Check, score_artifact, verify
 
 _VERIFIED_SAMPLES = 512
@@ -90,11 +89,13 @@ def _delivered(
     measurable = check is not None and check.measurable
     few = measurable or len(job.task.heldout) <= _SCORED_ELSEWHERE  # type: ignore[arg-type]
     samples = None if few else _SCORED_ELSEWHERE
-    before = after = score = dense_score = None
+    pair = score = dense_score = None
+    limit = job.budget.latency_ms if (format, precision) == (job.target.runtime, job.target.precision) else None
     if measurable or (check is not None and precision == "int8"):
         score, dense_score = _scored(dense, artifact, samples, job, finished, progress)
     if measurable:
-        before, after = _measured(dense, artifact, job.target, progress)
+        pair = _measured(dense, artifact, job.target, limit, progress)
+    before, after = (None, None) if pair is None else pair.shown(limit)
     return Delivery(
         artifact=artifact,
         check=check,
@@ -104,6 +105,7 @@ def _delivered(
         dense_arena_bytes=None if dense.arena is None else dense.arena.size_bytes,
         dense_npu=dense.npu,
         dense_measured=before,
+        pair=None if pair is None else pair.times,
         score=score,
         dense_score=dense_score,
         scored_samples=samples,
@@ -137,21 +139,26 @@ def _scored(
 
 
 def _measured(
-    dense: Artifact, artifact: Artifact, target: Target, progress: Progress
-) -> tuple[Measurement | None, Measurement | None]:
-    """Measure a pair. On a remote device only the budgeted artifact must be measurable."""
+    dense: Artifact, artifact: Artifact, target: Target, limit: Limit | None, progress: Progress
+) -> MeasuredPair | None:
+    """Measure a pair until it is decided whether it keeps the limit, if it has one.
+
+    On a remote device only the budgeted artifact must be measurable.
+    """
     name, where = artifact.path.name, f" on {target.place}" if target.place.is_remote else ""
     try:
         with progress.busy(f"measuring {name} beside the dense model{where}"):
-            before, after = measure_pair(dense, artifact, target, target.conditions)
+            pair = measure_pair(target.place.open(), dense, artifact, target.conditions, limit=limit)
     except DeviceError as error:
         if not target.place.is_remote or (artifact.format, artifact.precision) == (target.runtime, target.precision):
             raise
         progress.say(f"{name} was not measured: {error}")
-        return None, None
+        return None
+    before, after = pair.shown(limit)
     steady = "" if before.stable and after.stable else " (too noisy to quote)"
-    progress.say(f"{name} measured{where}: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}")
-    return before, after
+    spread = pair.times.said(limit)
+    progress.say(f"{name} measured{where}: {after.median_ms:.4g} ms, dense {before.median_ms:.4g} ms{steady}; {spread}")
+    return pair
 
 
 def _verdict(artifact: Artifact, check: Check | None, not_run: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,19 +12,20 @@ from sekron_edge.budget import LATENCY, Budget, Limit, find_resource, planned_re
 from sekron_edge.bundle import findings, shares
 from sekron_edge.errors import InfeasibleBudgetError
 from sekron_edge.pipeline._context import PlanningContext
+from sekron_edge.pipeline._corrections import Tried, corrected
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._trials import Trial
 from sekron_edge.planner import ModelScores, Plan, budgets_to_least, frontier
-from sekron_edge.structure import Structure
 
-_ROUNDS = 4
+_ROUNDS = 6
 # A limit that was exceeded, and that no correction of the scores covers, is tightened by this much more.
 _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round; little is left after the first.
 _CLOSE, _CLOSE_LATER = 0.9, 0.8
-# A plan closer to the limit may miss it when it is measured again at the end: it is taken if there is no other.
-_SURE = 0.98
-_MOST_CORRECTION = 3.0
+# Where the plan for the aim is known, others are looked for at these shares of it: nearer to the limit and a little
+# beyond, as predictions may be wrong, once a plan keeps the budget; further from it as long as none does.
+_NEARER = (1.03, 1.06, 1.1)
+_FURTHER = (0.96, 0.92, 0.88)
 # Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6
 
@@ -41,12 +42,15 @@ class _Kept:
     sure: bool
 
     def divergence(self) -> float:
-        assert self.plan.divergence is not None
-        return self.plan.divergence
+        return _divergence(self.plan)
 
 
 def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Plan:
-    """Solve, export, measure; correct the scores by the measurements, and solve again until the plan keeps its budget.
+    """Solve, export, measure; correct the scores by all that was measured, and solve again.
+
+    It ends with the first plan that surely keeps the budget and is close to its limit, or when no plan is left that
+    may keep it and diverges less than the best one, or after six rounds. Of the plans that keep the budget the one with
+    the least divergence is returned.
 
     Args:
         context: Of the job. The artifact must keep its budget and its device's limits; relative entries refer to the
@@ -58,41 +62,81 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
         InfeasibleBudgetError: If no plan keeps the budget, as predicted or, after some rounds, as measured.
     """
     budget = context.job.target.with_device_limits(context.job.budget)
-    bench, scores = context.anchored(work, progress)
-    limits, aims = budget.with_limits(budget.planned(scores.dense)), budget.with_headroom(scores.dense)
+    bench, anchored = context.anchored(work, progress)
+    limits, aims = budget.with_limits(budget.planned(anchored.dense)), budget.with_headroom(anchored.dense)
+    scores = anchored
     kept: list[_Kept] = []
-    tried: list[Trial] = []
-    seen: list[dict[str, Structure]] = []
+    tried: list[Tried] = []
     for attempt in range(1, _ROUNDS + 1):
         try:
             with progress.busy("comparing plans on calibration data"):
-                plan = _first_feasible(partial(context.plan, scores), aims, limits, progress)
+                plan = _next(context, scores, aims, limits, tried, kept, progress)
         except InfeasibleBudgetError:
             if not tried:
                 raise
             break
-        if plan.structures() in seen:
+        if plan is None:
             break
-        seen.append(plan.structures())
         with progress.busy(f"exporting plan {attempt}"):
             trial = bench.trial(plan)
-        tried.append(trial)
+        tried.append(Tried(plan, trial))
         progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
         used = shares(budget, trial.evidence)
         if all(share <= 1 for share in used.values()):
-            latency = used.get(LATENCY.name, _SURE)  # neither measured nor budgeted: there is nothing to learn
-            kept.append(_Kept(plan, scores, sure=latency <= _SURE))
+            latency = used.get(LATENCY.name, 1.0)  # neither measured nor budgeted: there is nothing to learn
+            kept.append(_Kept(plan, scores, sure=trial.is_decided))
             close = _CLOSE if attempt == 1 else _CLOSE_LATER
             if kept[-1].sure and (LATENCY.name not in plan.solver.binding or latency >= close):
                 break
-        scores = _learned(scores, plan, trial, attempt)
+        scores = corrected(anchored, tried)
         tighter = _tightened(aims, used)
         if tighter is not None:
             aims = limits = tighter
     if not kept:
-        raise _missed(tried, budget)
+        raise _missed([one.trial for one in tried], budget)
     best = min([one for one in kept if one.sure] or kept, key=_Kept.divergence)
     return best.plan.model_copy(update={"budget": budget, "frontier": frontier(best.scores)})
+
+
+def _next(
+    context: PlanningContext,
+    scores: ModelScores,
+    aims: Budget,
+    limits: Budget,
+    tried: Sequence[Tried],
+    kept: Sequence[_Kept],
+    progress: Progress,
+) -> Plan | None:
+    """Return the next plan that is worth a trial; None if there is none.
+
+    Once a plan surely keeps the budget, only one that diverges less is worth it.
+
+    Raises:
+        InfeasibleBudgetError: If no plan is predicted to be near the limits.
+    """
+    known = [one.plan.structures() for one in tried]
+    least = min((one.divergence() for one in kept if one.sure), default=None)
+
+    def is_worth_it(plan: Plan) -> bool:
+        return plan.structures() not in known and (least is None or _divergence(plan) < least)
+
+    plan = _first_feasible(partial(context.plan, scores), aims, limits, progress)
+    if is_worth_it(plan):
+        return plan
+    latency = aims.limit(LATENCY.name)
+    if not isinstance(latency, Limit):
+        return None
+    for share in _FURTHER if least is None else _NEARER:
+        with contextlib.suppress(InfeasibleBudgetError):
+            plan = context.plan(scores, aims.with_limits({LATENCY.name: share * latency.value}))
+            if is_worth_it(plan):
+                return plan
+    return None
+
+
+def _divergence(plan: Plan) -> float:
+    assert plan.divergence is not None
+    return plan.divergence
 
 
 def frontier_for(context: PlanningContext, entry: str, points: int, *, work: Path, progress: Progress) -> list[Plan]:
@@ -133,23 +177,6 @@ def _first_feasible(chosen: Callable[[Budget], Plan], aims: Budget, limits: Budg
             raise
         progress.say(f"no plan is predicted to keep the budget, the nearest is tried: {error}")
         return chosen(nearest)
-
-
-def _learned(scores: ModelScores, plan: Plan, trial: Trial, attempt: int) -> ModelScores:
-    """Correct the latency of factorized layers, and the bytes of the file, by a plan's artifact."""
-    extra_bytes = trial.artifact.size_bytes - plan.cost.artifact_bytes
-    factorized = sum(layer.cost.latency_ms for layer in plan.layers if layer.structure is not None)
-    if trial.measured is None or trial.dense_measured is None or factorized <= 0:
-        return scores.corrected(source=f"bytes as in plan {attempt}", extra_bytes=extra_bytes)
-    # In terms of the dense model's first measurement, so that a slow round does not count.
-    measured_ms = trial.measured.median_ms / trial.dense_measured.median_ms * scores.dense.latency_ms
-    factor = (measured_ms - (plan.cost.latency_ms - factorized)) / factorized
-    factor = min(max(factor, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
-    if factor < 1:
-        # The next plan has other structures, whose prices may have been right: half of the way leaves room for that.
-        factor **= 0.5
-    source = f"plan {attempt} measured at {measured_ms:.4g} ms, predicted at {plan.cost.latency_ms:.4g}"
-    return scores.corrected(source=source, factorized=factor, extra_bytes=extra_bytes)
 
 
 def _tightened(aims: Budget, used: Mapping[str, float]) -> Budget | None:

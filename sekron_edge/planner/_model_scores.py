@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -72,7 +72,7 @@ class ModelScores(BaseModel):
         extra_ms: float = 0.0,
         extra_bytes: float = 0.0,
         scale: float = 1.0,
-        factorized: float = 1.0,
+        factor: Callable[[Candidate], float] | None = None,
     ) -> ModelScores:
         """Return the scores, corrected by the measurement of an exported model.
 
@@ -81,11 +81,11 @@ class ModelScores(BaseModel):
             extra_ms: Time beyond that of the layers (activations, pooling, the call itself).
             extra_bytes: Bytes of the artifact beyond those of the parameters.
             scale: Of every layer's latency.
-            factorized: Of the latency of candidates that are not dense, beside ``scale``.
+            factor: Of each candidate's latency, beside ``scale``.
         """
 
         def candidate(given: Candidate) -> Candidate:
-            by = scale if given.structure is None else scale * factorized
+            by = scale if factor is None else scale * factor(given)
             cost = given.cost.model_copy(update={"latency_ms": given.cost.latency_ms * by})
             return given.model_copy(update={"cost": cost})
 

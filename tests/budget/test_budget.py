@@ -41,9 +41,11 @@ from sekron_edge.bundle import (
 from sekron_edge.cli._budget import with_limits
 from sekron_edge.devices import device_limits, load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
+from sekron_edge.measurement import PairTimes
 from sekron_edge.pipeline import load_config
 from sekron_edge.planner import Plan, score, solve
 from tests.cost_models import MacsAreTime
+from tests.measurements import measured
 
 # Everything that there is to say of a new resource, in one place.
 TOY = Resource(
@@ -326,3 +328,14 @@ def test_shares_are_of_what_was_found_and_what_was_not_is_refused_at_the_end() -
     assert shares(budget, evidence) == {"artifact_bytes": 50 / 80}
     with pytest.raises(ConfigError, match=r"latency_ms .* nothing was found of it"):
         check_promises(budget, evidence)
+
+
+def test_a_latency_says_how_it_spread_over_processes(network: nn.Module) -> None:
+    plan = planned(network, latency_ms="0.5x")
+    pair = PairTimes(dense_ms=(4.0, 4.0, 4.0), artifact_ms=(1.2, 1.24, 1.16))
+    before, after = (measured(median_ms) for median_ms in (4.0, 1.2))
+    shown = delivery(dense_measured=before, measured=after, pair=pair)
+    evidence = delivery_evidence(shown, plan, SCORE, device="host", measured_at="this machine")
+    (result,) = check_promises(plan.budget, evidence)
+    assert result.how == "measured on this machine, median: 0.300x, 0.290 to 0.310 in 3 processes"
+    assert Delivery.model_validate(shown.model_dump(exclude={"pair"})).pair is None  # of an earlier release

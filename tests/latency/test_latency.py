@@ -8,13 +8,11 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from sekron_edge.artifacts import PrimitiveExporter, get_exporter
 from sekron_edge.errors import DeviceError
 from sekron_edge.latency import LatencyModel, _calibration, cached_calibration
 from sekron_edge.latency._design import calibration_primitives
 from sekron_edge.latency._features import Tile, features, kind
 from sekron_edge.latency._model import fit
-from sekron_edge.measurement import Conditions, LocalDevice
 from sekron_edge.measurement._store import MeasurementStore
 from sekron_edge.primitives import Conv, Linear, Permute
 from tests.narrowing import present
@@ -75,18 +73,6 @@ def test_channels_that_fill_no_tile_cost_as_if_they_did() -> None:
 def test_a_time_of_zero_is_refused() -> None:
     with pytest.raises(DeviceError, match="positive"):
         fit({CONV: 0.0}, {}, source="a test")
-
-
-def test_of_each_operation_the_round_counts_in_which_it_was_fastest(tmp_path: Path) -> None:
-    exporter = get_exporter("litert")
-    assert isinstance(exporter, PrimitiveExporter)
-    artifact = exporter.export_primitive(CONV, tmp_path / "one.tflite", precision="fp32")
-    (once,) = LocalDevice().time_computations([artifact], Conditions(runs=2, warmup=2))
-    slow_at_first = iter([(1.5, 1.4), (1.0, 1.1), *[(1.2, 0.9)] * _calibration._ROUNDS])
-    timed = _calibration._fastest_of_rounds(
-        lambda: [once.model_copy(update={"median_ms": time}) for time in next(slow_at_first)]
-    )
-    assert [found.median_ms for found in timed] == [1.0, 0.9]
 
 
 def test_what_lowers_operations_may_die(tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ def test_a_dense_approximation_computes_what_the_factors_compute(scores: ModelSc
 
 def test_corrections_scale_layers_and_add_to_the_rest(scores: ModelScores) -> None:
     before = scores.dense
-    after = scores.corrected(source="a test", extra_ms=2.0, extra_bytes=7.0, scale=0.5, factorized=3.0)
+    after = scores.corrected(
+        source="a test", extra_ms=2.0, extra_bytes=7.0, scale=0.5, factor=lambda one: 3.0 if one.structure else 1.0
+    )
     layers = before.latency_ms - scores.rest.latency_ms
     assert after.dense.latency_ms == pytest.approx(scores.rest.latency_ms + 2.0 + 0.5 * layers)
     assert after.dense.artifact_bytes == before.artifact_bytes + 7.0
