@@ -58,7 +58,7 @@ _NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
     "ResNet-20": ("cifar_resnet", {"precision": "bf16" if _QUICK_IN_BF16 else "fp32"}),
     "EDSR x2": ("super_resolution", {"precision": "fp32"}),
 }
-# A weight SVD is a Kronecker product of two factors too; the planner lists it under its own name.
+# Weight and spatial SVDs are Kronecker products of two factors too; the planner lists them under their own names.
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "weight SVD": ("weight-svd",),
     "spatial SVD": ("spatial-svd",),
@@ -66,7 +66,7 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     "CP": ("cp",),
     "TT": ("tensor-train",),
     "TR": ("tensor-ring",),
-    "SeKron S=2": ("weight-svd", "sekron-2"),
+    "SeKron S=2": ("weight-svd", "spatial-svd", "sekron-2"),
     "SeKron S=3": ("sekron-3",),
 }
 _UNION = "union"

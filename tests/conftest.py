@@ -25,10 +25,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name not in _JOBS, -slow[item.path]))
 
 
-@pytest.fixture(autouse=True)
-def calibrations_need_not_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rounds follow at once: tests can do without waiting for a busy machine's better minutes."""
-    monkeypatch.setattr("sekron_edge.latency._calibration._EVERY_S", 0.0)
+@pytest.fixture(scope="session", autouse=True)
+def calibrations_need_not_be_good() -> Iterator[None]:
+    """Calibrate with fewer operations, in one round: a good model of this machine takes a minute of it.
+
+    Most tests calibrate on the way to something else, some of them for a device whose times are estimated from this
+    machine's.
+    """
+    from sekron_edge.artifacts import get_exporter
+    from sekron_edge.latency import _calibration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_calibration, "_ROUNDS", 1)
+        patch.setattr(_calibration, "_EVERY_S", 0.0)  # tests can do without waiting for a busy machine's better minutes
+        patch.setattr(type(get_exporter("litert")), "primitive_count", 240)
+        yield
 
 
 @pytest.fixture
@@ -54,21 +65,15 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """Return what puts rough calibrations of this machine into a cache; each is made once in a session.
-
-    That is for all whose subject is what becomes of a calibration: it is made of fewer operations, in one round.
-    """
-    from sekron_edge.artifacts import Precision, get_exporter
-    from sekron_edge.latency import _calibration, cached_calibration
+    """Return what puts calibrations of this machine into a cache; each is made once in a session."""
+    from sekron_edge.artifacts import Precision
+    from sekron_edge.latency import cached_calibration
     from sekron_edge.measurement import Device
 
     made = tmp_path_factory.mktemp("calibrations")
 
     def put_into(cache: Path, precision: Precision = "fp32", device: Device | None = None) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_calibration, "_ROUNDS", 1)
-            patch.setattr(type(get_exporter("litert")), "primitive_count", 240)
-            cached_calibration("litert", precision=precision, device=device, cache=made)
+        cached_calibration("litert", precision=precision, device=device, cache=made)
         shutil.copytree(made, cache, dirs_exist_ok=True)
 
     return put_into

@@ -19,6 +19,7 @@ from sekron_edge.planner._families import (
 )
 from sekron_edge.planner._frontier import budgets_to_least, frontier
 from sekron_edge.planner._model_scores import ModelScores
+from sekron_edge.planner._names import structure_name
 from sekron_edge.planner._plan import (
     FrontierPoint,
     LayerChoice,
@@ -63,5 +64,6 @@ __all__ = [
     "score_for_all",
     "solve",
     "structure_families",
+    "structure_name",
     "with_sensitivity_of",
 ]

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from sekron_edge.budget import LayerCost, planned_resources
 from sekron_edge.errors import ConfigError
-from sekron_edge.planner._families import structure_families
+from sekron_edge.planner._families import OWN_FAMILIES, structure_families
+from sekron_edge.planner._names import structure_name
 from sekron_edge.structure import Shape, Structure
 
 _NEXT_TO_NOTHING = 0.05
@@ -44,7 +45,8 @@ class LayerScores(BaseModel):
 def enumerate_structures(shape: Shape, families: Collection[str] | None = None) -> Iterator[tuple[str, Structure]]:
     """Yield ``(family, structure)`` for the weight ``(F, C, *kernel)`` of one group, each with fewer parameters.
 
-    Structures with pointwise factors that are better merged are left out.
+    The family is what the structure is called; others' families name their own. Structures with pointwise factors that
+    are better merged are left out.
 
     Args:
         shape: Of the weight.
@@ -62,8 +64,11 @@ def enumerate_structures(shape: Shape, families: Collection[str] | None = None) 
     for name, family in known.items():
         for structure in family.structures(shape) if name in named else ():
             if structure.num_params < prod(shape) and structure.mergeable is None and structure not in seen:
-                seen.add(structure)
-                yield name, structure
+                # Patterns with ranks of one may be another family's: they are offered where that is named too.
+                called = structure_name(structure) if name in OWN_FAMILIES else name
+                if called in named:
+                    seen.add(structure)
+                    yield called, structure
 
 
 def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -8,21 +8,10 @@ from itertools import product
 from math import prod
 
 from sekron_edge.errors import ConfigError
+from sekron_edge.planner._names import DENSE, structure_name
 from sekron_edge.plugins import Plugins
-from sekron_edge.structure import (
-    Shape,
-    Structure,
-    chain,
-    diagonal,
-    full,
-    mode_by_mode,
-    ring,
-    spatial_svd,
-    tucker2,
-    weight_svd,
-)
+from sekron_edge.structure import Shape, Structure, chain, diagonal, full, mode_by_mode, ring, tucker2
 
-DENSE = "dense"  # the name in plans of a layer that stays as it is
 # Ranks are offered at these shares of the full rank, rounded to multiples that fill vector units.
 _SHARES = (0.03125, 0.0625, 0.09375, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.5625, 0.625, 0.6875, 0.75)
 _RANK_MULTIPLE = 4
@@ -34,7 +23,7 @@ class Family:
     """Structures of one kind.
 
     Attributes:
-        name: Its name in plans.
+        name: Its name in plans. This package's own offer only what `structure_name` calls so.
         structures: Yields structures for the weight ``(F, C, *kernel)`` of one group, each of that shape; nothing where
             the family has nothing to offer. Structures with as many parameters as the weight are left out later.
         by_default: Whether it is offered if no families are named. Otherwise it is offered by name only, which suits
@@ -64,16 +53,16 @@ def kronecker_splits(shape: Shape) -> Iterator[tuple[Shape, Shape]]:
             yield first, second
 
 
-def _weight_svds(shape: Shape) -> Iterator[Structure]:
-    out, *rest = shape
-    yield from (weight_svd(shape, rank) for rank in ranks_up_to(min(out, prod(rest))))
+def _of_two_factors(name: str) -> Callable[[Shape], Iterator[Structure]]:
+    """Return what yields every Kronecker product of two factors that has the name."""
 
+    def structures(shape: Shape) -> Iterator[Structure]:
+        # Equal candidates differ in the order of factors: the first is kept, and begins with the output channels.
+        for first, second in sorted(kronecker_splits(shape), key=lambda split: split[0][0] == 1):
+            if structure_name(full([first, second], [1])) == name:
+                yield from (full([first, second], [rank]) for rank in ranks_up_to(min(prod(first), prod(second))))
 
-def _spatial_svds(shape: Shape) -> Iterator[Structure]:
-    out, inp, *kernel = shape
-    if len(kernel) == 2 and min(kernel) > 1:
-        limit = min(out * kernel[1], inp * kernel[0])
-        yield from (spatial_svd(shape, rank) for rank in ranks_up_to(limit))
+    return structures
 
 
 def _tucker2s(shape: Shape) -> Iterator[Structure]:
@@ -88,15 +77,11 @@ def _tucker2s(shape: Shape) -> Iterator[Structure]:
         )
 
 
-def _sekron2s(shape: Shape) -> Iterator[Structure]:
-    for first, second in kronecker_splits(shape):
-        if first[0] == shape[0] and prod(first) == shape[0]:
-            continue  # the weight SVD
-        yield from (full([first, second], [rank]) for rank in ranks_up_to(min(prod(first), prod(second))))
-
-
 def _sekron3s(shape: Shape) -> Iterator[Structure]:
-    """Yield structures whose three factors divide the modes among themselves, none split."""
+    """Yield structures whose three factors divide the modes among themselves, none split.
+
+    Some of one component have other names: CP, and trains.
+    """
     modes = mode_by_mode(shape)
     for owners in product(range(3), repeat=len(shape)):
         shapes = [
@@ -150,15 +135,16 @@ def _rungs(limit: int) -> list[int]:
 
 # The errors of all but CP are known in closed form, for every rank at once; CP's few candidates are decomposed.
 _BUILT_IN = (
-    Family("weight-svd", _weight_svds),
-    Family("spatial-svd", _spatial_svds),
+    Family("weight-svd", _of_two_factors("weight-svd")),
+    Family("spatial-svd", _of_two_factors("spatial-svd")),
     Family("tucker2", _tucker2s),
-    Family("sekron-2", _sekron2s),
+    Family("sekron-2", _of_two_factors("sekron-2")),
     Family("sekron-3", _sekron3s, by_default=False),
     Family("cp", _cps),
     Family("tensor-train", _trains, by_default=False),
     Family("tensor-ring", _rings, by_default=False),
 )
+OWN_FAMILIES = frozenset(family.name for family in _BUILT_IN)
 _ADDED: Plugins[Family] = Plugins("sekron_edge.families", "structure family")
 
 

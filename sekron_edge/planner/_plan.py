@@ -20,7 +20,7 @@ class LayerChoice(BaseModel):
         kind: Class name of the original layer (``Conv2d``).
         weight_shape: Of the original weight.
         structure: The chosen structure, ``None`` for "leave it dense".
-        family: The name of the structure's family, or ``dense``.
+        family: What the structure is called: `structure_name`, or the name of another's family; ``dense`` without one.
         reason: What the structure saves, or why the layer stays dense.
         dense: Cost of the original layer.
         cost: Cost of the chosen layer.

@@ -38,8 +38,8 @@ from sekron_edge.planner._costs import (
     weight_shape,
 )
 from sekron_edge.planner._errors import WeightErrors, output_errors
-from sekron_edge.planner._families import DENSE
 from sekron_edge.planner._model_scores import ModelScores
+from sekron_edge.planner._names import DENSE
 from sekron_edge.planner._plan import Plan
 from sekron_edge.planner._selection import EVERY_LAYER, LayerSelection
 from sekron_edge.primitives import WEIGHT_BYTES, WEIGHTS_ALONE, FileCosts

@@ -16,14 +16,14 @@ from tests.campaign.subjects import Accepting, Subject
 
 # A fault of these takes longer than a few milliseconds: processes, converters, many images.
 _FEWER = {
-    ".mlpackage": 60,
-    "command line": 100,
-    "images": 200,
-    "zip of images": 300,
-    "packing, killed at any step": 300,
-    "weights and plan of a bundle": 300,
+    ".mlpackage": 30,
+    "command line": 50,
+    "images": 60,
+    "zip of images": 100,
+    "packing, killed at any step": 100,
+    "weights and plan of a bundle": 100,
 }
-_FAULTS = 1000
+_FAULTS = 300
 
 
 @pytest.mark.slow

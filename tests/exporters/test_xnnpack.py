@@ -40,8 +40,7 @@ def assert_taken_whole(model: nn.Module, x: Tensor, name: str, folder: Path, pre
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("groups", "precision"), [(1, "fp32"), (1, "int8"), (2, "int8")])  # int8 has more conditions
 @pytest.mark.parametrize("name", ["executorch", "litert"])
 def test_every_operator_of_every_structure_is_delegated(
     name: str, groups: int, precision: Precision, tmp_path: Path
@@ -52,9 +51,9 @@ def test_every_operator_of_every_structure_is_delegated(
     assert_taken_whole(model, torch.randn(1, 8 * groups, 12, 12), name, tmp_path, precision)
 
 
+# LiteRT alone with a stride of one, too: with two there is a structure that it cannot have.
 @pytest.mark.slow
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", ["executorch", "litert"])
+@pytest.mark.parametrize(("name", "stride"), [("executorch", 2), ("litert", 1), ("litert", 2)])
 def test_those_of_transposed_convolutions_too(name: str, stride: int, tmp_path: Path) -> None:
     structures = factorized_structures()
     if name == "litert" and stride == 2:

@@ -95,6 +95,8 @@ def test_this_machine_is_calibrated_once(tmp_path: Path) -> None:
     assert (kept.runtime, kept.precision, kept.threads) == ("litert", "int8", 1)
     medians = store.medians(kept.id)
     assert len(medians) == kept.timings
-    assert set(medians) == set(calibration_primitives())
+    exporter = get_exporter("litert")
+    assert isinstance(exporter, PrimitiveExporter)
+    assert set(medians) == set(calibration_primitives(exporter.primitive_count))
     with pytest.raises(DeviceError, match="coreml"):
         cached_calibration("coreml", cache=tmp_path)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, export, get_exporter
+from sekron_edge.artifacts import Array, Artifact, export
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError
 from sekron_edge.latency import _calibration, calibrate
 from sekron_edge.measurement import Conditions, Measurement, MeasurementStore, open_device
@@ -62,7 +62,6 @@ def test_a_board_runs_what_ships_and_its_outputs_come_back(format: str, at_board
 
 @pytest.mark.slow
 def test_a_board_is_calibrated(at_board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 240)
     monkeypatch.setattr(_calibration, "_ROUNDS", 2)
     at_board.write(board=at_board.settings("real"))
     before = at_board.files()

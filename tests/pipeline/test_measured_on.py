@@ -9,7 +9,6 @@ import torch
 import sekron_edge as se
 from sekron_edge.artifacts import get_exporter
 from sekron_edge.data import Photographs, photographs, super_resolution
-from sekron_edge.latency import _calibration
 from sekron_edge.measurement import MeasurementStore
 from tests.measurement.boards import Board
 from tests.measurement.conftest import at_board, board  # noqa: F401 - fixtures
@@ -26,7 +25,6 @@ def test_a_job_for_a_board_is_calibrated_and_measured_there(
 ) -> None:
     at_board.write(board=at_board.settings("real"))
     monkeypatch.setattr(type(get_exporter("litert")), "primitive_count", 120)
-    monkeypatch.setattr(_calibration, "_ROUNDS", 1)
     images = photographs()
     task = super_resolution(
         Photographs(images.train[:1], images.heldout[:1]), crop=32, crops=64, calibration_samples=16
