@@ -16,7 +16,8 @@ from sekron_edge.primitives import FileCosts
 from .._canonical import LITERT, canonical
 from .._prepare import calibration_batches, prepared
 from ._compact import compact
-from ._graph import model_content
+from ._graph import model_content, parsed
+from ._kept import floats_around, with_other_weights
 from ._quantize import in_own_layout, quantized_model, with_small_weights
 
 SDK = Sdk(
@@ -45,6 +46,7 @@ def write_tflite(
     precision: Precision,
     calibration: Sequence[torch.Tensor] | None,
     exporter: str,
+    keep_float: Sequence[str] = (),
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
@@ -58,6 +60,7 @@ def write_tflite(
         precision: Any but ``fp32`` and ``int8`` is of the weights alone.
         calibration: Real inputs; int8 takes its ranges from them.
         exporter: Named in errors.
+        keep_float: Names of the layers that int8 leaves in float.
 
     Returns:
         Inputs and outputs, as the file declares them.
@@ -79,14 +82,21 @@ def write_tflite(
     images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
     image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
     with converting(model, exporter):
-        _convert(canonical(evaluated, example_inputs, LITERT), example_inputs, images, image_results, path)
+
+        def converted(one: torch.nn.Module) -> bytes:
+            _convert(canonical(one, example_inputs, LITERT), example_inputs, images, image_results, path)
+            return path.read_bytes()
+
+        other = converted(with_other_weights(evaluated, keep_float)) if keep_float else b""
+        content = converted(evaluated)
+        floats = floats_around(parsed(content, path), parsed(other, path)) if keep_float else []
         if batches is not None:
             specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
             samples = ([value.numpy() for value in batch] for batch in batches)
-            path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
+            content = quantized_model(content, in_own_layout(specs, samples), floats)
         elif precision != "fp32":
-            path.write_bytes(with_small_weights(path.read_bytes(), precision))
-        path.write_bytes(compact(path.read_bytes()))
+            content = with_small_weights(content, precision)
+        path.write_bytes(compact(content))
     written = interpreter(path, threads=1)
     inputs = tensor_specs(written.get_input_details(), images)
     return inputs, tensor_specs(written.get_output_details(), image_results)

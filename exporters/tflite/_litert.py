@@ -29,6 +29,7 @@ class LiteRTExporter:
     suffix = ".tflite"
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
     primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
+    keeps_float_in: tuple[Precision, ...] = ("int8",)
     primitive_count = 1000
     file_costs = FILE_COSTS
     sdk = SDK
@@ -47,11 +48,13 @@ class LiteRTExporter:
         precision: Precision,
         path: Path,
         calibration: Sequence[torch.Tensor] | None = None,
+        keep_float: Sequence[str] = (),
     ) -> Artifact:
         """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
-        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer. In fp16,
-        int8-weights and int4-weights it is the file that is smaller: computation is in float32.
+        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer but the layers
+        in ``keep_float``, and the inputs and outputs that lead to them alone. In fp16, int8-weights and int4-weights it
+        is the file that is smaller: computation is in float32.
 
         Raises:
             ConfigError: If int8 lacks calibration data.
@@ -60,8 +63,9 @@ class LiteRTExporter:
         """
         with files.whole_file(path) as temporary:
             inputs, outputs = write_tflite(
-                model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
-            )
+                model, example_inputs, temporary,
+                precision=precision, calibration=calibration, exporter=self.name, keep_float=keep_float,
+            )  # fmt: skip
         return Artifact.describe(
             path,
             format=self.name,
