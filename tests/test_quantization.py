@@ -158,7 +158,7 @@ def test_training_against_rounding_leaves_kept_layers_exact() -> None:
 
 def test_names_are_auto_or_a_list() -> None:
     assert QuantizationConfig(keep_float="auto").named_floats == ()
-    assert QuantizationConfig(keep_float=["a", "b"]).named_floats == ("a", "b")  # type: ignore[arg-type]
+    assert QuantizationConfig(keep_float=["a", "b"]).named_floats == ("a", "b")
     for wrong in ("all", 3, ["a", 1]):
         with pytest.raises(ConfigError, match='keep_float: Input should be "auto", or a list'):
-            QuantizationConfig(keep_float=wrong)  # type: ignore[arg-type]
+            QuantizationConfig(keep_float=wrong)

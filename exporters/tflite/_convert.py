@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sekron_edge.artifacts import Precision, Quantization, Sdk, TensorSpec, converting, reading
+from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
 
@@ -18,7 +19,7 @@ from .._prepare import calibration_batches, prepared
 from ._compact import compact
 from ._graph import model_content, parsed
 from ._kept import floats_around, with_other_weights
-from ._quantize import in_own_layout, quantized_model, with_small_weights
+from ._quantize import ACTIVATION_BITS, in_own_layout, quantized_model, with_small_weights
 
 SDK = Sdk(
     {
@@ -57,8 +58,8 @@ def write_tflite(
         model: Left untouched.
         example_inputs: One tensor an input.
         path: File to write.
-        precision: Any but ``fp32`` and ``int8`` is of the weights alone.
-        calibration: Real inputs; int8 takes its ranges from them.
+        precision: Any but ``fp32``, ``int8`` and ``int16x8`` is of the weights alone.
+        calibration: Real inputs; int8 and int16x8 take their ranges from them.
         exporter: Named in errors.
         keep_float: Names of the layers that int8 leaves in float.
 
@@ -66,14 +67,15 @@ def write_tflite(
         Inputs and outputs, as the file declares them.
 
     Raises:
-        ConfigError: If int8 lacks calibration data.
-        ExportError: If the conversion fails; with the end of what the converter said.
+        ConfigError: If int8 or int16x8 lacks calibration data.
+        ExportError: If the conversion fails, with the end of what the converter said; or if LiteRT has no kernel of 16
+            bits for an operator.
         MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
     """
     SDK.require("litert-torch", *(() if precision == "fp32" else ("ai-edge-quantizer",)))
     evaluated = prepared(model, exporter)
     batches = None
-    if precision == "int8":
+    if precision in ACTIVATION_BITS:
         equalize_labels_(evaluated, calibration_batches(calibration, example_inputs, exporter))
         batches = calibration_batches(calibration, example_inputs, exporter)
     with torch.no_grad():
@@ -93,13 +95,27 @@ def write_tflite(
         if batches is not None:
             specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
             samples = ([value.numpy() for value in batch] for batch in batches)
-            content = quantized_model(content, in_own_layout(specs, samples), floats)
+            content = quantized_model(content, in_own_layout(specs, samples), floats, bits=ACTIVATION_BITS[precision])
         elif precision != "fp32":
             content = with_small_weights(content, precision)
         path.write_bytes(compact(content))
+    if precision == "int16x8":
+        _require_kernels(path, model, exporter)
     written = interpreter(path, threads=1)
     inputs = tensor_specs(written.get_input_details(), images)
     return inputs, tensor_specs(written.get_output_details(), image_results)
+
+
+def _require_kernels(path: Path, model: torch.nn.Module, exporter: str) -> None:
+    """Refuse a file with operators of 16 bits that LiteRT cannot run: it has kernels for some kinds only."""
+    try:
+        loaded = interpreter(path, threads=1)
+        loaded.invoke()
+    except (ExportError, RuntimeError, ValueError) as error:
+        raise ExportError(
+            f"{exporter}: LiteRT has no kernel with 16-bit activations for an operator of {type(model).__name__}; "
+            f"export it in int8 or fp16: {error}"
+        ) from error
 
 
 def _convert(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sekron_edge import files
 
 Array = npt.NDArray[np.number[Any]]
-Precision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
+Precision = Literal["fp32", "fp16", "int16x8", "int8", "int8-weights", "int4-weights"]
 
 
 class Quantization(BaseModel):

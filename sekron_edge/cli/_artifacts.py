@@ -25,7 +25,7 @@ def export(
     format: Annotated[
         list[str] | None, typer.Option(help="May be given several times; by default all that can.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, int8-weights or int4-weights.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, int16x8, int8-weights or int4-weights.")] = "fp32",
     keep_float: Annotated[
         list[str] | None,
         typer.Option(

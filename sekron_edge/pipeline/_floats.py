@@ -25,8 +25,8 @@ def require_floats_possible(target: Target, config: QuantizationConfig) -> None:
     rounding = [precision for precision in target.precisions if rounds(precision)]
     if not rounding:
         raise ConfigError(
-            f"quantization.keep_float: {', '.join(target.precisions)} rounds no layer; add int8 to the target's "
-            "precisions, or leave keep_float out"
+            f"quantization.keep_float: it is for layers that int8 rounds, and the target's precisions are "
+            f"{', '.join(target.precisions)}; add int8 to them, or leave keep_float out"
         )
     for name in target.formats:
         for precision in rounding:

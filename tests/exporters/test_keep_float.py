@@ -70,7 +70,8 @@ def assert_as_simulated(artifact: Artifact, model: nn.Module, x: Tensor, kept: l
         rounded, exact = simulated(model, x, kept)(x).numpy(), model(x).numpy()
     in_file, in_simulation = (compare([exact], [one]).snr_db for one in (got, rounded))
     assert compare([rounded], [got]).snr_db > 25
-    assert in_file > in_simulation - 4
+    # Files round means and pools as well, and ExecuTorch's ranges are of histograms.
+    assert in_file > in_simulation - 8
 
 
 @pytest.mark.slow

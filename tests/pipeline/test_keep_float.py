@@ -29,14 +29,14 @@ def target(*precisions: Precision, formats: tuple[str, ...] = ("litert",)) -> Ta
 
 def job(**config: object) -> Job:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
-    settings = QuantizationConfig(**config)  # type: ignore[arg-type]
+    settings = QuantizationConfig(**config)
     return Job.prepared(model, torch.ones(1, 4), se.unlabelled(Samples(4)), target(), quantization=settings)
 
 
 @pytest.mark.parametrize("wanted", ["auto", ("0",)])
 def test_a_target_that_cannot_keep_layers_is_refused_before_anything(wanted: object) -> None:
-    config = QuantizationConfig(keep_float=wanted)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"fp32 rounds no layer; add int8"):
+    config = QuantizationConfig(keep_float=wanted)
+    with pytest.raises(ConfigError, match=r"precisions are fp32; add int8"):
         require_floats_possible(target("fp32"), config)
     with pytest.raises(ConfigError, match="coreml keeps no layers in float in int8; these do: executorch"):
         require_floats_possible(target("int8", formats=("litert", "coreml")), config)
