@@ -12,8 +12,8 @@ from math import prod
 from typing import Literal
 
 # Bytes that a value takes between operations, and a weight in the file, by precision.
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int8-weights": 4, "int4-weights": 4}
-WEIGHT_BYTES = VALUE_BYTES | {"int8-weights": 1, "int4-weights": 0.5}
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int16x8": 2, "int8": 1, "int8-weights": 4, "int4-weights": 4}
+WEIGHT_BYTES = VALUE_BYTES | {"int16x8": 1, "int8-weights": 1, "int4-weights": 0.5}
 
 
 @dataclass(frozen=True)

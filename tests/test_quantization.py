@@ -1,13 +1,15 @@
 """Rounding in floats is what the int8 file does; its report names what costs most; training against it helps."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import sekron_edge as se
+from sekron_edge.errors import ConfigError
 from sekron_edge.nn import FakeQuantized
-from sekron_edge.quantization import report_quantization, simulated
+from sekron_edge.quantization import QuantizationConfig, report_quantization, simulated
 from sekron_edge.structure import tucker2
 from sekron_edge.verification import compare
 
@@ -97,3 +99,66 @@ def test_the_report_names_the_layer_that_was_made_hard_to_round() -> None:
     assert report.kept_snr_db > report.snr_db + 3
     assert {layer.name: layer.float_error for layer in report.layers} == {"first": None, "second": 0.25, "last": None}
     assert "first" in str(report)
+
+
+def test_a_kept_layer_reads_what_rounded_ones_give_and_inputs_as_they_are() -> None:
+    """In a file the values that a rounded layer gives are integers, whatever reads them."""
+    model, inputs = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)).eval(), torch.randn(16, 6)
+    seen: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        first = FakeQuantized(model, [(inputs,)], ["0"]).eval()(inputs)
+        exact = model[1](model[0](inputs))
+        rounding = FakeQuantized(model, [(inputs,)], ["2"]).eval()
+        model[2].register_forward_hook(lambda _, given, out: seen.update(out=out))
+        assert torch.equal(rounding(inputs), seen["out"])
+        low = FakeQuantized(model[2], [(exact,)]).eval()
+        with low.without([None]):
+            torch.testing.assert_close(low(exact), _in_eight_bits(exact, model[2]), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(first, model(inputs))
+    assert rounding.makers("2") == {"0"}
+    assert rounding.makers("0") == frozenset()
+
+
+def _in_eight_bits(values: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    scale = values.max() / 255
+    weight = layer.get_parameter("weight")
+    steps = weight.abs().amax(1, keepdim=True) / 127
+    rounded: torch.Tensor = nn.functional.linear(
+        (values / scale).round() * scale, (weight / steps).round() * steps, layer.get_parameter("bias")
+    )
+    return rounded
+
+
+def test_a_layer_that_only_reads_a_hard_value_is_proposed_with_what_makes_it() -> None:
+    """Alone in float it would read values that are rounded already."""
+    torch.manual_seed(0)
+    model, inputs = (
+        nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)),
+        torch.randn(64, 8),
+    )
+    with torch.no_grad():
+        model[2].get_parameter("weight")[0] *= 1000
+        model[2].get_parameter("bias")[0] = 1000
+        model[4].get_parameter("weight")[:, 0] /= 1000
+    report = report_quantization(model.eval(), inputs)
+    assert report.to_blame == "4"
+    assert report.keep_float == ("2", "4")
+    given = report_quantization(model, inputs, keep_float=["2", "4"])
+    assert given.kept
+    assert given.kept_snr_db == report.kept_snr_db > report.snr_db + 3
+    assert "as delivered" in str(given)
+
+
+def test_training_against_rounding_leaves_kept_layers_exact() -> None:
+    model, inputs = _network(), torch.randn(8, 3, 12, 12)
+    rounding = FakeQuantized(model, [(inputs,)], ["first", "second", "last"]).train()
+    rounding(inputs).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_names_are_auto_or_a_list() -> None:
+    assert QuantizationConfig(keep_float="auto").named_floats == ()
+    assert QuantizationConfig(keep_float=["a", "b"]).named_floats == ("a", "b")
+    for wrong in ("all", 3, ["a", 1]):
+        with pytest.raises(ConfigError, match='keep_float: Input should be "auto", or a list'):
+            QuantizationConfig(keep_float=wrong)

@@ -62,6 +62,7 @@ class ExecuTorchExporter:
         self.device_runtime = None if variant else runtime
         self.android_tool = ExecutorRunner() if self._target.on_android else None
         self.primitive_precisions: tuple[Precision, ...] = () if variant else self._target.precisions
+        self.keeps_float_in: tuple[Precision, ...] = () if self._target.lower_keeping is None else ("int8",)
 
     def availability(self) -> Availability:
         """Say whether executorch is installed, and what lowering for this target takes beside it."""
@@ -76,10 +77,12 @@ class ExecuTorchExporter:
         precision: Precision,
         path: Path,
         calibration: Sequence[torch.Tensor] | None = None,
+        keep_float: Sequence[str] = (),
     ) -> Artifact:
         """Lower ``model``; the whole graph goes to the target's backend where its operators allow it.
 
-        In int8 weights are symmetric by output channel, activations by tensor; inputs and outputs stay float32.
+        In int8 weights are symmetric by output channel, activations by tensor; inputs and outputs stay float32, and so
+        do the layers in ``keep_float``.
 
         Raises:
             ConfigError: If int8 lacks calibration data.
@@ -92,14 +95,25 @@ class ExecuTorchExporter:
         if precision == "int8":
             batches = list(calibration_batches(calibration, example_inputs, self.name))
             equalize_labels_(evaluated, batches)
-        return self._lowered(canonical(evaluated, example_inputs, self._target.converter), batches, precision, path)
+        return self._lowered(
+            canonical(evaluated, example_inputs, self._target.converter), batches, precision, path, keep_float
+        )
 
     def _lowered(
-        self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, ...]], precision: Precision, path: Path
+        self,
+        model: torch.nn.Module,
+        batches: list[tuple[torch.Tensor, ...]],
+        precision: Precision,
+        path: Path,
+        keep_float: Sequence[str] = (),
     ) -> Artifact:
+        keeping = self._target.lower_keeping if keep_float else None
         with files.whole_file(path) as temporary:
             with converting(model, self.name, "lowering"):
-                program = self._target.lower(model, batches, precision)
+                if keeping is None:
+                    program = self._target.lower(model, batches, precision)
+                else:
+                    program = keeping(model, batches, keep_float)
                 temporary.write_bytes(program.buffer)
                 taken = computing_share(program, self._target)
             inputs, outputs = _specs(_program(temporary).metadata(on_device.METHOD))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from sekron_edge.artifacts import Artifact, Precision, Sdk, Session
 
 from .._canonical import EXECUTORCH, EXECUTORCH_COREML, Converter
 from ._core_ml import CoreMLDelegateSession
+from ._kept import Rounded
 
 SDK = Sdk(
     {"executorch": "executorch", "torch": "torch", "torchao": "torchao"},
@@ -38,6 +39,7 @@ class Lowering:
         on_android: Whether ExecuTorch's own program runs such programs on Android.
         converter: The operators that the model is written with.
         evaluated: Loads such programs where the runtime lacks the backend; None where nothing else runs them.
+        lower_keeping: Lowers in int8 with the layers of these names in float; None where nothing does.
     """
 
     precisions: tuple[Precision, ...]
@@ -48,6 +50,7 @@ class Lowering:
     on_android: bool = False
     converter: Converter = EXECUTORCH
     evaluated: Callable[[Artifact], Session] | None = None
+    lower_keeping: Callable[[torch.nn.Module, Batches, Sequence[str]], Any] | None = None
 
 
 def computing_share(program: Any, target: Lowering) -> float:
@@ -64,17 +67,30 @@ def computing_share(program: Any, target: Lowering) -> float:
 
 
 def _xnnpack(model: torch.nn.Module, batches: Batches, precision: Precision) -> Any:
+    return _by_recipe(model, batches, _xnnpack_recipe(precision))
+
+
+def _xnnpack_keeping(model: torch.nn.Module, batches: Batches, keep_float: Sequence[str]) -> Any:
+    recipe = _xnnpack_recipe("int8")
+    for quantizer in recipe.quantization_recipe.quantizers:
+        quantizer.set_filter_function(Rounded(keep_float))
+    return _by_recipe(model, batches, recipe)
+
+
+def _xnnpack_recipe(precision: Precision) -> Any:
     # The recipes register themselves when their provider is imported.
     from executorch.backends.xnnpack.recipes import xnnpack_recipe_provider  # noqa: F401
     from executorch.backends.xnnpack.recipes.xnnpack_recipe_types import XNNPackRecipeType
+    from executorch.export import ExportRecipe
 
     kind = XNNPackRecipeType.FP32 if precision == "fp32" else XNNPackRecipeType.PT2E_INT8_STATIC_PER_CHANNEL
-    return _by_recipe(model, batches, kind)
+    return ExportRecipe.get_recipe(kind)
 
 
 def _coreml(model: torch.nn.Module, batches: Batches, precision: Precision) -> Any:
     """In int8 weights and activations are integers, which takes iOS 17 or macOS 14."""
     from executorch.backends.apple.coreml.recipes import CoreMLRecipeProvider, CoreMLRecipeType
+    from executorch.export import ExportRecipe
     from executorch.export.recipe_registry import recipe_registry
 
     recipe_registry.register_backend_recipe_provider(CoreMLRecipeProvider())
@@ -83,13 +99,13 @@ def _coreml(model: torch.nn.Module, batches: Batches, precision: Precision) -> A
         "fp16": CoreMLRecipeType.FP16,
         "int8": CoreMLRecipeType.PT2E_INT8_STATIC,
     }
-    return _by_recipe(model, batches, kinds[precision])
+    return _by_recipe(model, batches, ExportRecipe.get_recipe(kinds[precision]))
 
 
-def _by_recipe(model: torch.nn.Module, batches: Batches, kind: Any) -> Any:
-    from executorch.export import ExportRecipe, export
+def _by_recipe(model: torch.nn.Module, batches: Batches, recipe: Any) -> Any:
+    from executorch.export import export
 
-    return export(model, batches, ExportRecipe.get_recipe(kind)).get_executorch_program_manager()
+    return export(model, batches, recipe).get_executorch_program_manager()
 
 
 def _vulkan(model: torch.nn.Module, batches: Batches, precision: Precision) -> Any:
@@ -136,7 +152,9 @@ def _beside(package: str, module: str, *, install: str) -> Sdk:
 
 
 TARGETS: dict[str, Lowering] = {
-    "": Lowering(("fp32", "int8"), "any CPU with XNNPACK", _xnnpack, on_android=True),
+    "": Lowering(
+        ("fp32", "int8"), "any CPU with XNNPACK", _xnnpack, on_android=True, lower_keeping=_xnnpack_keeping
+    ),
     "coreml": Lowering(
         ("fp32", "fp16", "int8"), "iOS and macOS, with ExecuTorch's Core ML delegate", _coreml,
         needs=_beside("coremltools", "coremltools", install="pip install 'sekron-edge[executorch,coreml]'"),

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from sekron_edge.artifacts import Precision, Quantization, Sdk, TensorSpec, converting, reading
+from sekron_edge.errors import ExportError
 from sekron_edge.nn import equalize_labels_
 from sekron_edge.primitives import FileCosts
 
 from .._canonical import LITERT, canonical
 from .._prepare import calibration_batches, prepared
 from ._compact import compact
-from ._graph import model_content
-from ._quantize import in_own_layout, quantized_model, with_small_weights
+from ._graph import model_content, parsed
+from ._kept import floats_around, with_other_weights
+from ._quantize import ACTIVATION_BITS, in_own_layout, quantized_model, with_small_weights
 
 SDK = Sdk(
     {
@@ -45,6 +47,7 @@ def write_tflite(
     precision: Precision,
     calibration: Sequence[torch.Tensor] | None,
     exporter: str,
+    keep_float: Sequence[str] = (),
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
@@ -55,22 +58,24 @@ def write_tflite(
         model: Left untouched.
         example_inputs: One tensor an input.
         path: File to write.
-        precision: Any but ``fp32`` and ``int8`` is of the weights alone.
-        calibration: Real inputs; int8 takes its ranges from them.
+        precision: Any but ``fp32``, ``int8`` and ``int16x8`` is of the weights alone.
+        calibration: Real inputs; int8 and int16x8 take their ranges from them.
         exporter: Named in errors.
+        keep_float: Names of the layers that int8 leaves in float.
 
     Returns:
         Inputs and outputs, as the file declares them.
 
     Raises:
-        ConfigError: If int8 lacks calibration data.
-        ExportError: If the conversion fails; with the end of what the converter said.
+        ConfigError: If int8 or int16x8 lacks calibration data.
+        ExportError: If the conversion fails, with the end of what the converter said; or if LiteRT has no kernel of 16
+            bits for an operator.
         MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
     """
     SDK.require("litert-torch", *(() if precision == "fp32" else ("ai-edge-quantizer",)))
     evaluated = prepared(model, exporter)
     batches = None
-    if precision == "int8":
+    if precision in ACTIVATION_BITS:
         equalize_labels_(evaluated, calibration_batches(calibration, example_inputs, exporter))
         batches = calibration_batches(calibration, example_inputs, exporter)
     with torch.no_grad():
@@ -79,17 +84,38 @@ def write_tflite(
     images = [index for index, value in enumerate(example_inputs) if value.ndim == _IMAGE_AXES]
     image_results = [index for index, value in enumerate(results) if value.ndim == _IMAGE_AXES]
     with converting(model, exporter):
-        _convert(canonical(evaluated, example_inputs, LITERT), example_inputs, images, image_results, path)
+
+        def converted(one: torch.nn.Module) -> bytes:
+            _convert(canonical(one, example_inputs, LITERT), example_inputs, images, image_results, path)
+            return path.read_bytes()
+
+        other = converted(with_other_weights(evaluated, keep_float)) if keep_float else b""
+        content = converted(evaluated)
+        floats = floats_around(parsed(content, path), parsed(other, path)) if keep_float else []
         if batches is not None:
             specs = tensor_specs(interpreter(path, threads=1).get_input_details(), images)
             samples = ([value.numpy() for value in batch] for batch in batches)
-            path.write_bytes(quantized_model(path.read_bytes(), in_own_layout(specs, samples)))
+            content = quantized_model(content, in_own_layout(specs, samples), floats, bits=ACTIVATION_BITS[precision])
         elif precision != "fp32":
-            path.write_bytes(with_small_weights(path.read_bytes(), precision))
-        path.write_bytes(compact(path.read_bytes()))
+            content = with_small_weights(content, precision)
+        path.write_bytes(compact(content))
+    if precision == "int16x8":
+        _require_kernels(path, model, exporter)
     written = interpreter(path, threads=1)
     inputs = tensor_specs(written.get_input_details(), images)
     return inputs, tensor_specs(written.get_output_details(), image_results)
+
+
+def _require_kernels(path: Path, model: torch.nn.Module, exporter: str) -> None:
+    """Refuse a file with operators of 16 bits that LiteRT cannot run: it has kernels for some kinds only."""
+    try:
+        loaded = interpreter(path, threads=1)
+        loaded.invoke()
+    except (ExportError, RuntimeError, ValueError) as error:
+        raise ExportError(
+            f"{exporter}: LiteRT has no kernel with 16-bit activations for an operator of {type(model).__name__}; "
+            f"export it in int8 or fp16: {error}"
+        ) from error
 
 
 def _convert(

@@ -27,17 +27,25 @@ class _Operation:
     operands: tuple[int, ...]
     divisor: bool
     result: int
-    name: str
+    scope: str
 
 
 def kept_in_floats(graphs: Iterable[Graph]) -> list[str]:
-    """Return the names of the results of these operations in a float file."""
-    names: list[str] = []
+    """Return the scopes of these operations in a float file."""
+    scopes: list[str] = []
     for graph in graphs:
         operations = [_operation(graph, one) for one in graph.operators if one.outputs]
         divisions = [one for one in operations if one.kind == "DIV" and one.divisor]
-        names += [one.name for one in [*divisions, *_Norms(operations).kept]]
-    return list(dict.fromkeys(names))
+        scopes += [one.scope for one in [*divisions, *_Norms(operations).kept]]
+    return list(dict.fromkeys(scopes))
+
+
+def scope_of(graph: Graph, results: Iterable[int]) -> str:
+    """Return what ai-edge-quantizer calls an operation: the names of its results.
+
+    All inputs of a graph are the results of one operation, and all outputs are those that another one reads.
+    """
+    return "".join(f"{name};" for number in results if (name := graph.tensors[number].name))
 
 
 def _operation(graph: Graph, operator: Operator) -> _Operation:
@@ -48,7 +56,7 @@ def _operation(graph: Graph, operator: Operator) -> _Operation:
         operands=tuple(index for index, own in zip(operator.inputs, computed, strict=True) if own),
         divisor=computed[1:2] == [True],
         result=result,
-        name=graph.tensors[result].name,
+        scope=scope_of(graph, operator.outputs),
     )
 
 

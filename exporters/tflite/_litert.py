@@ -27,8 +27,9 @@ class LiteRTExporter:
 
     name = "litert"
     suffix = ".tflite"
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-weights", "int4-weights")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int16x8", "int8-weights", "int4-weights")
     primitive_precisions: tuple[Precision, ...] = ("fp32", "int8")
+    keeps_float_in: tuple[Precision, ...] = ("int8",)
     primitive_count = 1000
     file_costs = FILE_COSTS
     sdk = SDK
@@ -47,21 +48,25 @@ class LiteRTExporter:
         precision: Precision,
         path: Path,
         calibration: Sequence[torch.Tensor] | None = None,
+        keep_float: Sequence[str] = (),
     ) -> Artifact:
         """Convert ``model``; inputs and outputs of four axes become channel-last, in int8 they are integers.
 
-        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer. In fp16,
-        int8-weights and int4-weights it is the file that is smaller: computation is in float32.
+        In int8 weights are symmetric by output channel, activations by tensor, and everything is integer but the layers
+        in ``keep_float``, and the inputs and outputs that lead to them alone; in int16x8 activations have 16 bits. In
+        fp16, int8-weights and int4-weights it is the file that is smaller: computation is in float32.
 
         Raises:
-            ConfigError: If int8 lacks calibration data.
-            ExportError: If the conversion fails; with the end of what the converter said.
+            ConfigError: If int8 or int16x8 lacks calibration data.
+            ExportError: If the conversion fails, with the end of what the converter said; or if LiteRT has no kernel of
+                16 bits for an operator.
             MissingDependencyError: If litert-torch, or but for fp32 ai-edge-quantizer, is absent.
         """
         with files.whole_file(path) as temporary:
             inputs, outputs = write_tflite(
-                model, example_inputs, temporary, precision=precision, calibration=calibration, exporter=self.name
-            )
+                model, example_inputs, temporary,
+                precision=precision, calibration=calibration, exporter=self.name, keep_float=keep_float,
+            )  # fmt: skip
         return Artifact.describe(
             path,
             format=self.name,

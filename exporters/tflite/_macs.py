@@ -33,7 +33,8 @@ def macs(file: TFLiteFile) -> int | None:
 def precision(file: TFLiteFile) -> Precision:
     """Return the precision of most of what is computed; without multiply-accumulates that of the first input.
 
-    ``int8`` where activations are: with int16 or floats beside int8 weights it is the weights that are small.
+    ``int8`` where activations are, ``int16x8`` where they have 16 bits: with floats beside int8 weights it is the
+    weights that are small.
     """
     counted: Counter[Precision] = Counter()
     for graph in file.graphs:
@@ -52,6 +53,8 @@ def _computed_in(graph: Graph, operator: Operator) -> Precision:
     weights = graph.read(operator, 1)
     if activations is None or activations.kind in ("INT8", "UINT8"):
         return "int8"
+    if activations.kind == "INT16":
+        return "int16x8"
     return "fp32" if weights is None else _SMALL_WEIGHTS.get(weights.kind, "fp32")
 
 

@@ -13,9 +13,14 @@ from ._graph import parsed
 
 _SIGNATURE = "serving_default"
 _HALF_BITS = 16
+_WIDE = 16
+# Of the precisions whose activations are integers.
+ACTIVATION_BITS: dict[Precision, int] = {"int8": 8, "int16x8": _WIDE}
 
 
-def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
+def quantized_model(
+    content: bytes, samples: Iterable[Sequence[Array]], floats: Sequence[str] = (), *, bits: int = 8
+) -> bytes:
     """Quantize a model that litert-torch wrote, weights by channel, activations by tensor, inputs and outputs too.
 
     Ranges are the largest that any sample has. The quantizer's own default, a moving average, cuts off the outputs of
@@ -24,6 +29,8 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     Args:
         content: Of the float file.
         samples: Calibration inputs in the file's own layout.
+        floats: Scopes (`scope_of`) of further operations that stay in float.
+        bits: Of activations, 8 or 16; weights have 8.
 
     Raises:
         ValueError: As the quantizer does, where it cannot.
@@ -32,14 +39,14 @@ def quantized_model(content: bytes, samples: Iterable[Sequence[Array]]) -> bytes
     from ai_edge_quantizer.utils import qsv_utils
 
     manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(recipe.static_wi8_ai8())
-    names = kept_in_floats(parsed(content, Path("float.tflite")).graphs)
-    if names:
+    manager.load_quantization_recipe(recipe.static_wi8_ai16() if bits == _WIDE else recipe.static_wi8_ai8())
+    scopes = dict.fromkeys([*kept_in_floats(parsed(content, Path("float.tflite")).graphs), *floats])
+    if scopes:
         # One rule for all: the quantizer tries every rule on every operator of every sample, and Python keeps only
-        # some hundred patterns compiled.
-        scope = f"(^|;)({'|'.join(map(re.escape, names))});"
-        floats = recipe_manager.AlgorithmName.NO_QUANTIZE
-        manager.add_quantization_config(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=floats)
+        # some hundred patterns compiled. A name may be a part of another: only the whole counts.
+        rule = f"^(?:{'|'.join(map(re.escape, scopes))})$"
+        left = recipe_manager.AlgorithmName.NO_QUANTIZE
+        manager.add_quantization_config(rule, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=left)
     ranges = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     named = [{f"args_{index}": value for index, value in enumerate(sample)} for sample in samples]
     ranges.calibrate({_SIGNATURE: named}, manager)

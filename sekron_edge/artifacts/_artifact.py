@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sekron_edge import files
 
 Array = npt.NDArray[np.number[Any]]
-Precision = Literal["fp32", "fp16", "int8", "int8-weights", "int4-weights"]
+Precision = Literal["fp32", "fp16", "int16x8", "int8", "int8-weights", "int4-weights"]
 
 
 class Quantization(BaseModel):
@@ -189,6 +189,7 @@ class Artifact(BaseModel):
 
     ``path`` may be a folder (``.mlpackage``); ``size_bytes`` and ``sha256`` are then over its files. ``versions`` maps
     package to version; ``delegated`` is the share of operators that the runtime's accelerating delegate takes (0 to 1),
+    ``keep_float`` names the model's layers that are in float where the others are rounded,
     ``macs`` counts the multiply-accumulates of convolutions and linear layers, ``arena`` is the memory of a
     microcontroller's runtime, ``npu`` what the compiler of an accelerator estimates, ``npu_sizes`` what
     is read from a file that was compiled elsewhere; each is ``None`` where the
@@ -206,6 +207,7 @@ class Artifact(BaseModel):
     size_bytes: int
     sha256: str
     versions: dict[str, str]
+    keep_float: tuple[str, ...] = ()
     delegated: float | None = None
     macs: int | None = None
     arena: Arena | None = None

@@ -112,6 +112,42 @@ class Exporter(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepingExporter(Exporter, Protocol):
+    """What an exporter may offer beside the rest: layers that stay in float where the others are rounded.
+
+    Attributes:
+        keeps_float_in: The precisions in which it can.
+    """
+
+    keeps_float_in: tuple[Precision, ...]
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        example_inputs: tuple[torch.Tensor, ...],
+        *,
+        precision: Precision,
+        path: Path,
+        calibration: Sequence[torch.Tensor] | None = None,
+        keep_float: Sequence[str] = (),
+    ) -> Artifact:
+        """Convert as `Exporter.export` does.
+
+        What a rounded layer or addition gives is integers; what kept layers and inputs give stays in float until
+        something rounded reads it (`sekron_edge.nn.FakeQuantized`).
+
+        Args:
+            model: As for `Exporter.export`.
+            example_inputs: As for `Exporter.export`.
+            precision: As for `Exporter.export`; one of ``keeps_float_in`` where layers are kept.
+            path: As for `Exporter.export`.
+            calibration: As for `Exporter.export`.
+            keep_float: Names of layers of ``model`` that stay in float, a factorized one with all its factors.
+        """
+        ...
+
+
 class CalibratableExporter(Protocol):
     """What an exporter may offer beside the rest, in one of two ways: models of primitives, to fit latency models to.
 

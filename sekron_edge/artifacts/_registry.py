@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sekron_edge.arguments import require
+from sekron_edge.arguments import require, require_names
 from sekron_edge.artifacts._artifact import Array, Artifact, Precision
 from sekron_edge.artifacts._contracts import (
     AdoptingExporter,
     DeviceExporter,
     DeviceRuntime,
     Exporter,
+    KeepingExporter,
     PrimitiveExporter,
     Session,
     TracedPrimitiveExporter,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sekron_edge import pytrees
 
 ENTRY_POINT_GROUP = "sekron_edge.exporters"
+# Precisions whose activations are integers.
+_ROUNDING: tuple[Precision, ...] = ("int8",)
 _VARIANT = ":"
 
 _registered: dict[str, Exporter] = {}
@@ -138,6 +141,7 @@ def export(
     out: str | Path,
     name: str = "model",
     calibration: pytrees.Inputs | None = None,
+    keep_float: Sequence[str] = (),
 ) -> Artifact:
     """Export a model as ``out/NAME_PRECISION.SUFFIX``.
 
@@ -151,14 +155,16 @@ def export(
         name: Stem of the file.
         calibration: Real inputs, batched, in the same form, never held-out data; int8 activations take their scales
             from them.
+        keep_float: Names of layers that stay in float where int8 rounds the others.
 
     Raises:
         ConfigError: If the format, or the precision in that format, does not exist; if int8 lacks calibration data; if
-            the model cannot be exported, or does not take the inputs.
+            the model cannot be exported, or does not take the inputs; if a layer is to be kept in float that is not
+            there or is not rounded, or the format keeps none.
         ExportError: If the conversion fails.
     """
     from sekron_edge import pytrees
-    from sekron_edge.nn import exportable_inputs, flattened
+    from sekron_edge.nn import exportable, exportable_inputs, flattened, require_rounded
 
     require(format, str, "format", f"one of {', '.join(exporter_names())}")
     require(out, (str, PathLike), "out", "a folder")
@@ -168,8 +174,62 @@ def export(
     path = Path(out) / f"{name}_{precision}{exporter.suffix}"
     flat = flattened(model, example_inputs)
     samples = None if calibration is None else pytrees.tensors(exportable_inputs(calibration, model))
-    artifact = exporter.export(flat.model, flat.inputs, precision=precision, path=path, calibration=samples)
-    return artifact.placed(flat.input_places, flat.output_places)
+    if keep_float:
+        require_names(keep_float, "keep_float", "features.0")
+        require_keeping(format, precision)
+        require_rounded(keep_float, exportable(model), exportable_inputs(example_inputs, model))
+    artifact = export_tensors(
+        flat.model, flat.inputs, format=format, precision=precision, path=path, calibration=samples,
+        keep_float=flat.layers_named(keep_float),
+    )  # fmt: skip
+    placed = artifact.placed(flat.input_places, flat.output_places)
+    return placed.model_copy(update={"keep_float": tuple(keep_float)})
+
+
+def export_tensors(
+    model: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    *,
+    format: str,
+    precision: Precision,
+    path: Path,
+    calibration: Sequence[torch.Tensor] | None,
+    keep_float: Sequence[str],
+) -> Artifact:
+    """Export a model of tensors as `KeepingExporter.export` does, with any exporter where no layer is kept."""
+    exporter = get_exporter(format)
+    if not keep_float:
+        return exporter.export(model, inputs, precision=precision, path=path, calibration=calibration)
+    assert isinstance(exporter, KeepingExporter)
+    return exporter.export(
+        model, inputs, precision=precision, path=path, calibration=calibration, keep_float=keep_float
+    )
+
+
+def rounds(precision: Precision) -> bool:
+    """Say whether a precision rounds what layers read, so that keeping one in float means anything."""
+    return precision in _ROUNDING
+
+
+def require_keeping(format: str, precision: Precision) -> None:
+    """Refuse to keep layers in float where a format does not, or nothing is rounded.
+
+    Raises:
+        ConfigError: Names those that do.
+    """
+    if precision in kept_in(format):
+        return
+    able = ", ".join(f"{name} in {', '.join(kept_in(name))}" for name in exporter_names() if kept_in(name))
+    raise ConfigError(
+        f"keep_float: {format} keeps no layers in float in {precision}; these do: {able}. Choose among them, or name "
+        "no layers to keep in float"
+    )
+
+
+def kept_in(format: str) -> tuple[Precision, ...]:
+    """Return the precisions in which a format can keep layers in float."""
+    exporter = get_exporter(format)
+    return exporter.keeps_float_in if isinstance(exporter, KeepingExporter) else ()
 
 
 def predict(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Array, ...]:

@@ -23,9 +23,15 @@ def export(
     shape: Annotated[list[str], typer.Option(help="Shape of an input, as 1,3,224,224; once for each input.")],
     weights: Annotated[Path | None, typer.Option(help="A state dict: .safetensors, or torch's own.")] = None,
     format: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; by default all that have the precision.")
+        list[str] | None, typer.Option(help="May be given several times; by default all that can.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, int8-weights or int4-weights.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, int16x8, int8-weights or int4-weights.")] = "fp32",
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A layer that stays in float where int8 rounds the others; may be given several times.", metavar="NAME"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("dist"),
     name: Annotated[str, typer.Option(help="Stem of the files.")] = "model",
     as_json: AsJson = False,
@@ -41,7 +47,7 @@ def export(
 
     import sekron_edge as se
     from sekron_edge import files
-    from sekron_edge.artifacts import Artifact, SourceExporter, exporter_names, get_exporter
+    from sekron_edge.artifacts import Artifact, SourceExporter, exporter_names, get_exporter, kept_in, require_keeping
     from sekron_edge.pipeline import load_model
 
     wanted = parse_precision(precision)
@@ -51,11 +57,16 @@ def export(
     loaded = load_model(model, weights, progress=progress)
     calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
-    for chosen in format or [name for name in exporter_names() if wanted in get_exporter(name).precisions]:
+    kept = keep_float or []
+    able = [one for one in exporter_names() if wanted in get_exporter(one).precisions]
+    if kept and not any(wanted in kept_in(one) for one in able):
+        require_keeping(able[0], wanted)
+    for chosen in format or [one for one in able if not kept or wanted in kept_in(one)]:
         with progress.busy(f"exporting {chosen}"):
             artifact = se.export(
-                loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration
-            )
+                loaded, inputs, format=chosen, precision=wanted, out=out, name=name, calibration=calibration,
+                keep_float=kept,
+            )  # fmt: skip
             try:
                 said = str(se.verify(artifact, loaded, inputs, calibration=calibration).noise)
             except NotRunnableError as error:

@@ -14,7 +14,7 @@ from sekron_edge.nn._capture import CapturedGraph, capture
 from sekron_edge.nn._copies import in_single, with_weights_computed
 from sekron_edge.nn._equalize import equalize_labels_
 from sekron_edge.nn._expose import expose_layers
-from sekron_edge.nn._fake_quantize import FakeQuantized
+from sekron_edge.nn._fake_quantize import FakeQuantized, require_rounded
 from sekron_edge.nn._flat import FlatModel, Flattened, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._graph_runs import AS_IF_SETTLED, AS_IT_IS, Instead, RunnableGraph
@@ -88,6 +88,7 @@ __all__ = [
     "replace_by_factors",
     "replace_layers",
     "replace_weights",
+    "require_rounded",
     "schedule",
     "separate_batch_norms_",
     "supported_layers",

@@ -4,20 +4,26 @@ Weights are rounded symmetrically by output channel. Inputs of convolutions, lin
 model's outputs, are rounded by tensor (Jacob et al. 2018, arXiv 1712.05877). Batch norms are not folded: a scale by
 channel does not change a symmetric rounding by channel. Gradients pass as if nothing were rounded, except where a value
 is cut off.
+
+Layers may be kept in float. What a rounded layer or addition gives is integers in the file, so a kept layer that reads
+it reads rounded values; what kept layers and inputs give stays as it is until something rounded reads it.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from sekron_edge import pytrees
+from sekron_edge.errors import ConfigError
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._modes import evaluation_mode
@@ -45,9 +51,10 @@ class FakeQuantized(nn.Module):
     Args:
         model: Held, not copied. Its convolutions, linear layers and additions must run in the same order every time.
         calibration: Batches of real inputs, never held-out data.
+        keep_float: Names of the layers that stay in float.
     """
 
-    def __init__(self, model: nn.Module, calibration: Iterable[pytrees.Inputs]) -> None:
+    def __init__(self, model: nn.Module, calibration: Iterable[pytrees.Inputs], keep_float: Iterable[str] = ()) -> None:
         super().__init__()
         self.model = model
         observing = _Observing()
@@ -61,43 +68,94 @@ class FakeQuantized(nn.Module):
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(observing.ranges))
         self._layer_of = tuple(observing.layers)
-        self._exact: frozenset[str | None] = frozenset()
+        self._makers = tuple(observing.makers)
+        self._kept: frozenset[str | None] = frozenset(keep_float)
+        self._unseen: frozenset[str | None] = frozenset()
 
     def forward(self, *args: Any, **kwargs: Any) -> pytrees.Outputs:
         """Run the model with rounding."""
-        rounding = _Rounding(self._rounded_value, self._rounded_weight)
+        rounding = _Rounding(self)
         with rounding:
             outputs = self.model(*args, **kwargs)
-        return pytrees.map_tensors(lambda out: rounding.value(out) if out.is_floating_point() else out, outputs)
+        return pytrees.map_tensors(lambda out: rounding.output(out) if out.is_floating_point() else out, outputs)
 
     @contextmanager
     def without(self, layers: Iterable[str | None]) -> Iterator[None]:
-        """Leave the weights and the inputs of some layers unrounded within the block."""
-        self._exact = frozenset(layers)
+        """Keep some layers in float within the block, and no others; None stands for additions and outputs."""
+        before, self._kept = self._kept, frozenset(layers)
         try:
             yield
         finally:
-            self._exact = frozenset()
+            self._kept = before
 
-    def only(self, layers: Iterable[str]) -> AbstractContextManager[None]:
-        """Round only some layers within the block."""
-        return self.without({*self._layer_of} - {*layers})
+    @contextmanager
+    def only(self, layers: Iterable[str]) -> Iterator[None]:
+        """Round only what some layers read, and their weights, within the block: the noise that is theirs."""
+        self._unseen = frozenset({*self._layer_of} - {*layers})
+        try:
+            yield
+        finally:
+            self._unseen = frozenset()
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that are rounded, in the order in which they run."""
         return tuple(dict.fromkeys(name for name in self._layer_of if name is not None))
 
-    def _rounded_value(self, place: int, value: Tensor) -> Tensor:
-        if self._layer_of[place] in self._exact:
+    def makers(self, layer: str) -> frozenset[str | None]:
+        """Return the layers whose values a layer reads; None stands for additions.
+
+        Where they are rounded, keeping the layer alone in float leaves it with values that are rounded already.
+        """
+        read = (makers for own, makers in zip(self._layer_of, self._makers, strict=True) if own == layer)
+        return frozenset[str | None]().union(*read) - {layer}
+
+    @property
+    def keeps_any(self) -> bool:
+        """Whether any layer is kept in float now."""
+        return bool(self._kept)
+
+    def keeps(self, place: int) -> bool:
+        """Say whether the layer at a place is kept in float now."""
+        return self._layer_of[place] in self._kept
+
+    def rounded_value(self, place: int, value: Tensor, *, of_integers: bool) -> Tensor:
+        """Return what is read at a place; ``of_integers`` says that the file computes it of integers alone."""
+        layer = self._layer_of[place]
+        if layer in self._unseen or (layer in self._kept and not (of_integers and layer is not None)):
             return value
         if self.training:
             low, high = value.detach().aminmax()
             self.ranges[place].lerp_(torch.stack((low, high)), _MOMENTUM)
         return _round_values(value, self.ranges[place])
 
-    def _rounded_weight(self, place: int, weight: Tensor, axis: int) -> Tensor:
-        return weight if self._layer_of[place] in self._exact else _round_weight(weight, axis)
+    def rounded_weight(self, place: int, weight: Tensor, axis: int) -> Tensor:
+        """Return the weight that the values at a place meet."""
+        layer = self._layer_of[place]
+        return weight if layer in self._unseen or layer in self._kept else _round_weight(weight, axis)
+
+
+def require_rounded(names: Sequence[str], model: nn.Module, inputs: pytrees.Inputs) -> None:
+    """Refuse names of layers to keep in float that are no layers of a model, or none that are rounded.
+
+    Args:
+        names: Of layers.
+        model: Run once; left as it was.
+        inputs: In the form of `sekron_edge.pytrees.call`.
+
+    Raises:
+        ConfigError: Names the first such name, why it is none, and those that are near.
+    """
+    if not names:
+        return
+    rounded, there = FakeQuantized(model, [inputs]).layers, {name for name, _ in model.named_modules()}
+    for name in names:
+        if name not in rounded:
+            near = ", ".join(difflib.get_close_matches(name, rounded, n=3, cutoff=0.3) or rounded[:3])
+            said = f"{name!r} is not rounded" if name in there else f"no layer is named {name!r}"
+            raise ConfigError(
+                f"keep_float: {said}; convolutions and linear layers that run are rounded, as {near or 'none here'}"
+            )
 
 
 def _round_values(value: Tensor, limits: Tensor) -> Tensor:
@@ -117,51 +175,92 @@ def _round_weight(weight: Tensor, axis: int) -> Tensor:
 class _Rounding(TorchFunctionMode):
     """Counts the places at which values are rounded, and rounds each value and the weight that it meets."""
 
-    def __init__(self, value: Callable[[int, Tensor], Tensor], weight: Callable[[int, Tensor, int], Tensor]) -> None:
+    def __init__(self, owner: FakeQuantized) -> None:
         super().__init__()
-        self._value, self._weight = value, weight
+        self._owner = owner
         self._place = 0
+        # Followed only where some layer is kept in float: elsewhere everything is rounded, whatever made it.
+        self._of_integers: WeakTensorKeyDictionary | None = WeakTensorKeyDictionary() if owner.keeps_any else None
 
     def value(self, value: Tensor) -> Tensor:
-        rounded = self._value(self._place, value)
+        """Round what is read at the next place."""
+        rounded = self._owner.rounded_value(self._place, value, of_integers=self._is_of_integers(value))
         self._place += 1
         return rounded
 
+    def output(self, value: Tensor) -> Tensor:
+        """Round what the model gives; what layers in float give stays in float."""
+        in_float = self._of_integers is not None and not self._is_of_integers(value)
+        rounded = self.value(value)
+        return value if in_float else rounded
+
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        place = self._place
         if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
-            weight = self._weight(self._place, args[1], _WEIGHT_AXIS[func])
+            weight = self._owner.rounded_weight(place, args[1], _WEIGHT_AXIS[func])
             args = (self.value(args[0]), weight, *args[2:])
         elif _joins(func, args):
             args = (*map(self.value, args[:2]), *args[2:])
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if self._of_integers is not None:
+            rounds = self._place > place
+            read = _tensors_of((*args, *(kwargs or {}).values()))
+            integers = not self._owner.keeps(place) if rounds else any(map(self._is_of_integers, read))
+            if integers:
+                self._of_integers.update(dict.fromkeys(_tensors_of((found,)), True))
+        return found
+
+    def _is_of_integers(self, value: Tensor) -> bool:
+        return self._of_integers is not None and value in self._of_integers
+
+
+def _tensors_of(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or the results of a function, and those in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_of(value)
 
 
 class _Observing(TorchFunctionMode):
-    """Records the range of the values at each place, and the layer that the place is in."""
+    """Records the range of the values at each place, the layer that the place is in, and those that made the values."""
 
     def __init__(self) -> None:
         super().__init__()
         self.place = 0
         self.layer: str | None = None
         self.layers: list[str | None] = []
+        self.makers: list[frozenset[str | None]] = []
         self.ranges: list[tuple[float, float]] = []
+        self._made_by = WeakTensorKeyDictionary()
 
     def see(self, value: Tensor) -> None:
         low, high = map(float, value.aminmax())
         if self.place == len(self.ranges):
             self.ranges.append((low, high))
             self.layers.append(self.layer)
+            self.makers.append(self._made_by.get(value, frozenset()))
         before = self.ranges[self.place]
         self.ranges[self.place] = (min(before[0], low), max(before[1], high))
         self.place += 1
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        place = self.place
         if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
             self.see(args[0])
         elif _joins(func, args):
             for value in args[:2]:
                 self.see(value)
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if self.place > place:
+            makers: frozenset[str | None] = frozenset((self.layer,))
+        else:
+            read = _tensors_of((*args, *(kwargs or {}).values()))
+            makers = frozenset[str | None]().union(*(self._made_by.get(value, ()) for value in read))
+        if makers:
+            self._made_by.update(dict.fromkeys(_tensors_of((found,)), makers))
+        return found
 
 
 def _joins(func: Any, args: Sequence[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,10 @@ class Flattened:
     inputs: tuple[Tensor, ...]
     input_places: tuple[str, ...]
     output_places: tuple[str, ...]
+
+    def layers_named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names that layers of the model have in this one."""
+        return tuple(f"model.{name}" for name in names) if isinstance(self.model, FlatModel) else tuple(names)
 
 
 def flattened(model: nn.Module, inputs: pytrees.Inputs) -> Flattened:

@@ -19,6 +19,7 @@ from sekron_edge.nn import untied_state
 from sekron_edge.pipeline._context import contexts_for
 from sekron_edge.pipeline._delivery import deliver, describe, golden
 from sekron_edge.pipeline._finish import finish
+from sekron_edge.pipeline._floats import require_floats_possible
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._output import Output, claimed
@@ -154,7 +155,7 @@ def compress(
         measured_on: How the device is reached, as ``ssh:board``: calibrated and measured there.
         reconstruction: How blocks are corrected before that, without labels.
         finetuning: How to distil; by default two epochs.
-        quantization: When to train against rounding, if a precision is int8.
+        quantization: When to train against rounding, and what to keep in float, if a precision is int8.
         selection: The layers that may be compressed.
         name: Name of the bundle, and stem of its artifacts.
         seed: Seed of everything random.
@@ -196,6 +197,7 @@ def compress(
         runs=runs,
         measured_on=measured_on,
     )
+    require_floats_possible(target, quantization or QuantizationConfig())
     with claimed(Path(out), resume=resume, sign=None if sign is None else Path(sign)) as output:
         job = Job.prepared(
             model,

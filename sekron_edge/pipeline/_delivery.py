@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sekron_edge import pytrees
-from sekron_edge.artifacts import Artifact, Precision, TensorSpec, export, get_exporter
+from sekron_edge.artifacts import Artifact, Precision, TensorSpec, export, get_exporter, rounds
 from sekron_edge.budget import Evidence, Limit
 from sekron_edge.bundle import (
     Counts,
@@ -72,12 +72,13 @@ def _delivered(
     work: Path,
     progress: Progress,
 ) -> Delivery:
-    calibration = job.calibration_inputs
+    kept = finished.keep_float if rounds(precision) else ()
 
     def exported(model: nn.Module, name: str) -> Artifact:
         return export(
-            model, job.example_inputs, format=format, precision=precision, out=work, name=name, calibration=calibration
-        )
+            model, job.example_inputs, format=format, precision=precision, out=work, name=name,
+            calibration=job.calibration_inputs, keep_float=kept,
+        )  # fmt: skip
 
     with progress.busy(f"exporting and verifying {format} {precision}"):
         artifact = exported(finished.model, job.name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sekron_edge.bundle import Score
+from sekron_edge.pipeline._floats import chosen_floats
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._reconstruction import reconstructed
@@ -28,6 +29,12 @@ class Finished:
     quantization: QuantizationReport | None = None
     reconstruction: ReconstructionReport | None = None
 
+    @property
+    def keep_float(self) -> tuple[str, ...]:
+        """The layers that rounded artifacts keep in float."""
+        report = self.quantization
+        return report.keep_float if report is not None and report.kept else ()
+
 
 def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
     """Decompose, reconstruct, re-estimate batch norms, distil, train against rounding if it costs too much, and score.
@@ -38,24 +45,29 @@ def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
         work: Keeps checkpoints; a job that was interrupted goes on from them.
         progress: Receives the reports.
     """
-    model, reconstruction = _distilled(job, plan, work, progress)
+    small, reconstruction = _decomposed(job, plan, work, progress)
+    keep_float = chosen_floats(job, small, work, progress) if job.is_rounded else ()
+    model = _distilled(small, job, plan, work, progress)
     quantization = None
     if job.is_rounded:
-        model, quantization = _settled(model, job, plan, work, progress)
+        model, quantization = _settled(model, job, plan, work, progress, keep_float)
     score = _scored(model, job, progress)
     return Finished(model.eval(), plan, score, quantization, reconstruction)
 
 
-def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> tuple[nn.Module, ReconstructionReport | None]:
+def _decomposed(job: Job, plan: Plan, work: Work, progress: Progress) -> tuple[nn.Module, ReconstructionReport | None]:
     with progress.busy("decomposing the layers for the least error of their outputs"):
         small = decompose(job.model, plan, calibration=job.calibration_inputs)
     small, report = reconstructed(small, job, plan, kept=work.reconstructed, progress=progress)
-    small = reestimate_batch_norm(small, calibration_batches(job.task))
+    return reestimate_batch_norm(small, calibration_batches(job.task)), report
+
+
+def _distilled(small: nn.Module, job: Job, plan: Plan, work: Work, progress: Progress) -> nn.Module:
     if not plan.structures():
-        return small, report
+        return small
     epochs = job.finetuning.epochs
     progress.say(f"distilling for {epochs} epoch{'s' if epochs > 1 else ''}")
-    small = finetune(
+    return finetune(
         small,
         job.model,
         job.task,
@@ -64,17 +76,20 @@ def _distilled(job: Job, plan: Plan, work: Work, progress: Progress) -> tuple[nn
         resume=True,
         progress=progress.interactive,
     )
-    return small, report
 
 
 def _settled(
-    model: nn.Module, job: Job, plan: Plan, work: Work, progress: Progress
+    model: nn.Module, job: Job, plan: Plan, work: Work, progress: Progress, keep_float: tuple[str, ...]
 ) -> tuple[nn.Module, QuantizationReport]:
     """Return the model to quantize, and the effect of rounding on each of its layers."""
-    model, trained = settle_rounding(model, job, checkpoints=work.rounding_checkpoints, progress=progress)
+    model, trained = settle_rounding(
+        model, job, checkpoints=work.rounding_checkpoints, progress=progress, keep_float=keep_float
+    )
     errors = {layer.name: layer.relative_error for layer in plan.layers if layer.structure is not None}
     with progress.busy("rounding layer by layer"):
-        report = report_quantization(model, job.calibration_inputs, float_errors=errors, trained=trained)
+        report = report_quantization(
+            model, job.calibration_inputs, float_errors=errors, trained=trained, keep_float=keep_float
+        )
     progress.say(str(report))
     return model, report
 

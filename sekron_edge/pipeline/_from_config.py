@@ -15,11 +15,12 @@ from sekron_edge import cache, files, references
 from sekron_edge.budget import Budget
 from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError, InfeasibleBudgetError
-from sekron_edge.nn import untied_state
+from sekron_edge.nn import exportable_inputs, expose_layers, require_rounded, untied_state
 from sekron_edge.pipeline._checkpoints import load_weights
 from sekron_edge.pipeline._compress import Compressed, compress_job
 from sekron_edge.pipeline._config import JobConfig
 from sekron_edge.pipeline._context import contexts_for
+from sekron_edge.pipeline._floats import require_floats_possible
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import require_known_latency
 from sekron_edge.pipeline._models import load_model, state_fingerprint
@@ -126,6 +127,7 @@ def _jobs(config: JobConfig, devices: Sequence[str], progress: Progress) -> list
     targets = [_target(config, device) for device in devices or (config.target.profile,)]
     for target in targets:
         require_known_latency(target, config.budget)
+        require_floats_possible(target, config.quantization)
     task = load_task(config)
     for note in task.notes:
         progress.say(note)
@@ -176,7 +178,8 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
     """Return the job's model: with its weights, or trained as the job says; the result of training is cached.
 
     Raises:
-        ConfigError: If the config has neither weights nor a ``train`` section, or both.
+        ConfigError: If the config has neither weights nor a ``train`` section, or both; or if the model has no layer
+            of a name to be kept in float.
     """
     section, settings = config.model, config.train
     if section.weights is not None:
@@ -195,6 +198,10 @@ def trained_model(config: JobConfig, task: Task, progress: Progress) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = load_model(section.factory, args=section.args)
+    named = config.quantization.named_floats
+    if named:
+        inputs = exportable_inputs(example_inputs(task), model)
+        require_rounded(named, expose_layers(model, inputs), inputs)  # before hours of training
     key = files.fingerprint(
         state_fingerprint(model),
         data_fingerprint(calibration_inputs(task), task),

@@ -11,7 +11,7 @@ from torch import nn
 from sekron_edge import pytrees
 from sekron_edge.budget import HALF_THE_TIME, Budget
 from sekron_edge.data import referenced, require_task
-from sekron_edge.nn import admitted, exportable_inputs, expose_layers, outputs_for
+from sekron_edge.nn import admitted, exportable_inputs, expose_layers, outputs_for, require_rounded
 from sekron_edge.pipeline._models import require_numbers, state_fingerprint
 from sekron_edge.pipeline._samples import calibration_inputs, data_fingerprint, require_alike
 from sekron_edge.pipeline._target import Target
@@ -34,7 +34,7 @@ class Job:
         budget: What the artifact must keep.
         reconstruction: How blocks are corrected before that.
         finetuning: How to distil.
-        quantization: When to train against rounding, if a precision is int8.
+        quantization: When to train against rounding, and what to keep in float, if a precision is int8.
         selection: The layers that may be compressed.
         name: Name of the bundle, and stem of its artifacts.
         seed: Recorded in the plan and in the bundle.
@@ -66,7 +66,8 @@ class Job:
             **settings: The other attributes.
 
         Raises:
-            ConfigError: If the model is no module, does not take the inputs, or gives no tensors, or NaN.
+            ConfigError: If the model is no module, does not take the inputs, or gives no tensors, or NaN; or if it has
+                no layer of a name to be kept in float.
             DataError: If the task has a split without samples, or samples unlike the example inputs.
             ExportError: If torch.export cannot trace it.
         """
@@ -75,6 +76,7 @@ class Job:
         inputs = exportable_inputs(example_inputs, module)
         exposed = expose_layers(module, inputs)
         require_numbers(exposed, outputs_for(exposed, inputs))
+        require_rounded(settings.get("quantization", QuantizationConfig()).named_floats, exposed, inputs)
         require_alike(task, inputs)
         return cls(exposed, inputs, referenced(task, exposed), target, **settings)
 

@@ -15,12 +15,14 @@ from sekron_edge import documents, files
 from sekron_edge.bundle import require_replaceable, signed
 from sekron_edge.errors import ConfigError
 
-STATE, PLAN = "job.json", "plan.json"
+STATE, PLAN, FLOATS = "job.json", "plan.json", "floats.json"
 ARTIFACTS, CHECKPOINTS, ROUNDING_CHECKPOINTS = "artifacts", "finetune", "finetune-int8"
 RECONSTRUCTED = "reconstructed.safetensors"
 _LOCK = ".lock"
 # What jobs keep in their folder; only these are ever removed, and the state, by which the folder is known, last.
-_OURS = (PLAN, ARTIFACTS, RECONSTRUCTED, f"{RECONSTRUCTED}.sha256", CHECKPOINTS, ROUNDING_CHECKPOINTS, STATE, _LOCK)
+_OURS = (
+    PLAN, FLOATS, ARTIFACTS, RECONSTRUCTED, f"{RECONSTRUCTED}.sha256", CHECKPOINTS, ROUNDING_CHECKPOINTS, STATE, _LOCK,
+)  # fmt: skip
 
 
 class State(BaseModel):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
 
 from sekron_edge import cache, files
 from sekron_edge._version import __version__
+from sekron_edge.artifacts import rounds
 from sekron_edge.budget import further_resources
 from sekron_edge.latency import LatencyModel
 from sekron_edge.pipeline._job import Job
+from sekron_edge.pipeline._latency import latency_model_of
 from sekron_edge.pipeline._models import state_fingerprint
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.planner import (
     EVERY_LAYER,
     Calibration,
+    InFloat,
     ModelScores,
     Pricing,
     added_families,
@@ -54,13 +57,15 @@ def scores_for(
         folder: Of scores; by default that of all results.
     """
     folder = folder or files.cache_folder()
+    kept = [_in_float(job) for job in jobs]
     stored = [
-        folder / f"scores-{_key(job, calibration, latency)}.json" for job, latency in zip(jobs, latencies, strict=True)
+        folder / f"scores-{_key(job, calibration, latency, in_float)}.json"
+        for job, latency, in_float in zip(jobs, latencies, kept, strict=True)
     ]
     known = {path: scores for path in stored if (scores := _stored_scores(path, progress)) is not None}
     absent = {
-        path: Pricing(latency, job.target.precision, job.target.file_costs)
-        for path, job, latency in zip(stored, jobs, latencies, strict=True)
+        path: Pricing(latency, job.target.precision, job.target.file_costs, in_float)
+        for path, job, latency, in_float in zip(stored, jobs, latencies, kept, strict=True)
         if path not in known
     }
     if absent:
@@ -71,6 +76,16 @@ def scores_for(
             known[path] = with_sensitivity_of(scores, measured)
             cache.keep_text(path, known[path].model_dump_json())
     return [known[path] for path in stored]
+
+
+def _in_float(job: Job) -> InFloat | None:
+    """Return the prices of the layers that the job names to be kept in float; None if there are none."""
+    named = job.quantization.named_floats
+    if not named or not rounds(job.target.precision):
+        return None
+    floats = replace(job.target, precisions=("fp32",))
+    prices = Pricing(latency_model_of(floats), "fp32", floats.file_costs, converted=True)
+    return InFloat(frozenset(named), prices)
 
 
 def _scored(job: Job, calibration: Calibration, prices: Sequence[Pricing], progress: Progress) -> list[ModelScores]:
@@ -111,7 +126,7 @@ def settling(calibration: Calibration, task: Task, inputs: Inputs) -> Callable[[
     return lambda changed: reestimate_batch_norm(changed, calibration_batches(task, size=min(256, calibration.at_once)))
 
 
-def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
+def _key(job: Job, calibration: Calibration, latency: LatencyModel, in_float: InFloat | None) -> str:
     return files.fingerprint(
         __version__,
         _SCORING,
@@ -123,6 +138,7 @@ def _key(job: Job, calibration: Calibration, latency: LatencyModel) -> str:
         asdict(job.target.file_costs),
         *further_resources(),  # candidates are counted and kept for them
         *added_families(),
+        *([] if in_float is None else [sorted(in_float.layers), in_float.prices.cost_model.source]),
         *([] if job.selection == EVERY_LAYER else [job.selection.model_dump_json()]),
     )
 

@@ -13,6 +13,9 @@ from sekron_edge.measurement import Conditions
 from sekron_edge.pipeline._place import Place
 from sekron_edge.primitives import WEIGHTS_ALONE, FileCosts
 
+# XNNPACK takes no operator of it, and LiteRT's own kernels are not calibrated.
+_NOT_PLANNED: tuple[Precision, ...] = ("int16x8",)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -51,8 +54,8 @@ class Target:
         """Complete the user's choices from the profile.
 
         Raises:
-            ConfigError: If no exporter writes the runtime's format, a format supports none of the precisions, or no
-                device has that name.
+            ConfigError: If no exporter writes the runtime's format, a format supports none of the precisions, the first
+                of them cannot be planned for, or no device has that name.
         """
         known = exporter_names()
         chosen = runtime or profile.runtime
@@ -73,6 +76,11 @@ class Target:
                     f"{name} exports {', '.join(get_exporter(name).precisions)}, none of {', '.join(precisions)}; "
                     "name one of them in the target's precisions"
                 )
+        if precisions[0] in _NOT_PLANNED:
+            raise ConfigError(
+                f"the first precision, {precisions[0]}, is what plans are for, and nothing says what operations take "
+                f"in it; put int8 or fp32 first: {precisions[0]} is then delivered and measured beside it"
+            )
         if precisions[0] not in get_exporter(chosen).precisions:
             raise ConfigError(
                 f"the first precision, {precisions[0]}, is what budgets are for, and {chosen} exports "

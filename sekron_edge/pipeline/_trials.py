@@ -9,7 +9,7 @@ from torch import nn
 
 from sekron_edge import cache, files
 from sekron_edge._version import __version__
-from sekron_edge.artifacts import Artifact, export
+from sekron_edge.artifacts import Artifact, export, rounds
 from sekron_edge.budget import Evidence, Limit
 from sekron_edge.bundle import trial_evidence
 from sekron_edge.measurement import Conditions, MeasuredPair, Measurement, measure_pair, this_machine
@@ -147,6 +147,7 @@ class Bench:
             out=self._work,
             name=name,
             calibration=self._calibration,
+            keep_float=self._job.quantization.named_floats if rounds(target.precision) else (),
         )
 
 

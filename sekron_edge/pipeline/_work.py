@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from sekron_edge import documents, files
 from sekron_edge.errors import ConfigError
 from sekron_edge.pipeline._output import (
     ARTIFACTS,
     CHECKPOINTS,
+    FLOATS,
     PLAN,
     RECONSTRUCTED,
     ROUNDING_CHECKPOINTS,
@@ -17,6 +20,14 @@ from sekron_edge.pipeline._output import (
     State,
 )
 from sekron_edge.planner import Plan
+
+
+class Floats(BaseModel):
+    """The layers that a job chose to keep in float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_float: tuple[str, ...]
 
 
 class Work:
@@ -75,6 +86,21 @@ class Work:
     def keep(self, plan: Plan) -> None:
         """Write the plan down."""
         files.write_text(self._plan, plan.to_json())
+
+    def floats(self) -> tuple[str, ...] | None:
+        """Return the layers that the unfinished job chose to keep in float, if it had chosen.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        kept = self.folder / FLOATS
+        if not kept.is_file():
+            return None
+        return documents.read_record(kept, Floats, ConfigError, f"remove {self.folder} to start again").keep_float
+
+    def keep_floats(self, names: tuple[str, ...]) -> None:
+        """Write the choice of layers down."""
+        files.write_text(self.folder / FLOATS, Floats(keep_float=names).model_dump_json() + "\n")
 
     def remove(self) -> None:
         """Remove the folder: the bundle is complete."""

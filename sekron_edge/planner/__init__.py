@@ -6,7 +6,7 @@ budget it was solved for; the same inputs and seed give the same plan; held-out 
 
 from sekron_edge.planner._calibration import Calibration
 from sekron_edge.planner._candidates import Candidate, LayerScores, enumerate_structures
-from sekron_edge.planner._costs import CostModel, Pricing
+from sekron_edge.planner._costs import CostModel, InFloat, Pricing
 from sekron_edge.planner._errors import WeightErrors
 from sekron_edge.planner._evaluator import PlanEvaluator
 from sekron_edge.planner._families import (
@@ -40,6 +40,7 @@ __all__ = [
     "CostModel",
     "Family",
     "FrontierPoint",
+    "InFloat",
     "LayerChoice",
     "LayerScores",
     "LayerSelection",

@@ -18,6 +18,7 @@ from sekron_edge.primitives import (
     WEIGHTS_ALONE,
     Conv,
     ConvTranspose,
+    Elementwise,
     FileCosts,
     Linear,
     MatMul,
@@ -45,11 +46,39 @@ class CostModel(Protocol):
 
 @dataclass(frozen=True)
 class Pricing:
-    """Everything that turns operations into costs: times, the precision of values, bytes of operations in the file."""
+    """Everything that turns operations into costs: times, the precision of values, bytes of operations in the file.
+
+    Attributes:
+        cost_model: Times of operations.
+        precision: Of weights and values.
+        files: Bytes of operations.
+        in_float: Layers that stay in float where the others are rounded; None if all are priced alike.
+        converted: Whether values are integers elsewhere: each run of a layer then brings two conversions.
+    """
 
     cost_model: CostModel
     precision: str = "fp32"
     files: FileCosts = WEIGHTS_ALONE
+    in_float: InFloat | None = None
+    converted: bool = False
+
+    def of(self, layer: str) -> Pricing:
+        """Return the prices that hold for a layer."""
+        kept = self.in_float
+        return self if kept is None or layer not in kept.layers else kept.prices
+
+
+@dataclass(frozen=True)
+class InFloat:
+    """Layers that stay in float where all others are rounded.
+
+    Attributes:
+        layers: Their names.
+        prices: Of these layers.
+    """
+
+    layers: frozenset[str]
+    prices: Pricing
 
 
 @dataclass(frozen=True)
@@ -79,15 +108,22 @@ class Prices:
         # Pricing is pure Python: two threads at once take as long as one after the other, and would do it twice.
         self._turn = Lock()
 
-    def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int) -> LayerCost:
-        """Return the result of `layer_cost` for one of the targets."""
+    def cost(self, structure: Structure, layer: nn.Module, calls: Sequence[Call], target: int, name: str) -> LayerCost:
+        """Return the result of `layer_cost` for one of the targets, and for the layer of that name."""
+        prices = self._targets[target].of(name)
         bias = getattr(layer, "bias", None)
         shapes = tuple(call.in_shape for call in calls)
-        key = structure, layer_geometry(layer), None if bias is None else bias.numel(), shapes, target
+        key = (
+            structure,
+            layer_geometry(layer),
+            None if bias is None else bias.numel(),
+            shapes,
+            (target, prices.precision),
+        )
         with self._turn:
             if key not in self._known:
-                self._known[key] = _priced(structure, layer, calls, self._targets[target])
-        return _with_peak(*self._known[key], calls, self._targets[target])
+                self._known[key] = _priced(structure, layer, calls, prices)
+        return _with_peak(*self._known[key], calls, prices)
 
 
 def layer_cost(structure: Structure, layer: nn.Module, calls: Sequence[Call], target: Pricing) -> LayerCost:
@@ -103,7 +139,18 @@ def _priced(
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
     runs = [layer_primitives(structure, layer, call.in_shape) for call in calls]
-    return runs, _cost(parameters, list(chain.from_iterable(runs)), 0, target)
+    priced = [[*run, *_conversions(run)] for run in runs] if target.converted else runs
+    return runs, _cost(parameters, list(chain.from_iterable(priced)), 0, target)
+
+
+def _conversions(run: Sequence[Primitive]) -> list[Primitive]:
+    """Return what brings values from integers to floats before operations, and back after them.
+
+    Each is priced as a function of a value in float, which moves eight bytes where a conversion moves five: an upper
+    bound, since nothing is calibrated for it.
+    """
+    ends = (run[0].in_elements, run[-1].out_elements)
+    return [Elementwise("clip", (1, values)) for values in ends]
 
 
 def _with_peak(

@@ -159,13 +159,14 @@ def score_for_all(
     def scored(name: str) -> list[LayerScores]:
         if name in refused:
             elsewhere = tied[name]
-            return [_refused(name, modules[name], calls[name], target, refused[name], elsewhere) for target in targets]
+            priced = [target.of(name) for target in targets]
+            return [_refused(name, modules[name], calls[name], target, refused[name], elsewhere) for target in priced]
         try:
             return _score_layer(
                 name,
                 modules[name],
                 calls[name],
-                [partial(prices.cost, target=index) for index in range(len(targets))],
+                [partial(prices.cost, target=index, name=name) for index in range(len(targets))],
                 moment=moments.get(name),
                 families=families,
             )

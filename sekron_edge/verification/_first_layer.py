@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sekron_edge import pytrees
-from sekron_edge.artifacts import Array, Artifact, batch_and_total, get_exporter, predict, whole_batches
+from sekron_edge.artifacts import Array, Artifact, batch_and_total, export_tensors, get_exporter, predict, whole_batches
 from sekron_edge.errors import ConfigError, ExportError
-from sekron_edge.nn import unfused_attention
+from sekron_edge.nn import FlatModel, unfused_attention
 from sekron_edge.verification._comparison import Tolerance, compare
 
 # Layers whose outputs one export shows: few, so that what converters fuse stays fused.
@@ -121,6 +121,7 @@ def first_layer_that_differs(
     A search that takes longer than two minutes ends with the layers among which it is.
     """
     started = time.monotonic()
+    kept = [f"model.{name}" if isinstance(model, FlatModel) else name for name in artifact.keep_float]
     example = tuple(next(whole_batches(inputs, [spec.torch_shape for spec in artifact.inputs])))
     exporter = get_exporter(artifact.format)
 
@@ -128,7 +129,11 @@ def first_layer_that_differs(
         """Return the number of the first output that differs, if one does."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"part{exporter.suffix}"
-            part = exporter.export(candidate, example, precision=artifact.precision, path=path, calibration=calibration)
+            names = [f"model.{name}" for name in kept] if isinstance(candidate, Taps) else kept
+            part = export_tensors(
+                candidate, example, format=artifact.format, precision=artifact.precision, path=path,
+                calibration=calibration, keep_float=names,
+            )  # fmt: skip
             actual = predict(exporter.load(part), part, [value.numpy() for value in inputs])
         pairs = enumerate(zip(model_outputs(candidate, inputs, artifact), actual, strict=True))
         differing = (at for at, (one, other) in pairs if not compare([one], [other], classes=classes).within(allowed))

@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+from sekron_edge.artifacts import PrimitiveExporter, get_exporter
 from sekron_edge.errors import DeviceError
 from sekron_edge.latency import LatencyModel, _calibration, cached_calibration
 from sekron_edge.latency._design import calibration_primitives

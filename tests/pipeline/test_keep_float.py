@@ -1,0 +1,73 @@
+"""What a job keeps in float is refused early, chosen once, and priced as it is delivered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import sekron_edge as se
+from sekron_edge.artifacts import Precision
+from sekron_edge.devices import load_profile
+from sekron_edge.errors import ConfigError
+from sekron_edge.pipeline import Job, LogProgress, Target
+from sekron_edge.pipeline._floats import chosen_floats, require_floats_possible
+from sekron_edge.pipeline._output import claimed
+from sekron_edge.pipeline._work import Work
+from sekron_edge.planner import InFloat, Pricing, score_for_all
+from sekron_edge.quantization import QuantizationConfig
+from tests.cost_models import CallsAreTime, MacsAreTime
+from tests.pipeline.test_wrong_settings import Samples
+
+
+def target(*precisions: Precision, formats: tuple[str, ...] = ("litert",)) -> Target:
+    return Target.choose(load_profile("host"), runtime="litert", formats=formats, precisions=precisions or ("int8",))
+
+
+def job(**config: object) -> Job:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+    settings = QuantizationConfig(**config)
+    return Job.prepared(model, torch.ones(1, 4), se.unlabelled(Samples(4)), target(), quantization=settings)
+
+
+@pytest.mark.parametrize("wanted", ["auto", ("0",)])
+def test_a_target_that_cannot_keep_layers_is_refused_before_anything(wanted: object) -> None:
+    config = QuantizationConfig(keep_float=wanted)
+    with pytest.raises(ConfigError, match=r"precisions are fp32; add int8"):
+        require_floats_possible(target("fp32"), config)
+    with pytest.raises(ConfigError, match="coreml keeps no layers in float in int8; these do: executorch"):
+        require_floats_possible(target("int8", formats=("litert", "coreml")), config)
+    require_floats_possible(target("int8", "fp32", formats=("litert", "executorch")), config)
+    require_floats_possible(target("fp32", formats=("coreml",)), QuantizationConfig())
+
+
+def test_layers_that_are_not_there_are_refused_with_the_job() -> None:
+    with pytest.raises(ConfigError, match="no layer is named '3'"):
+        job(keep_float=["0", "3"])
+    assert job(keep_float=["0"]).quantization.named_floats == ("0",)
+
+
+def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
+    own = job(keep_float="auto")
+    with claimed(tmp_path / "out", resume=False) as output:
+        work = Work(output, own.settings())
+        assert work.floats() is None
+        work.keep_floats(("2",))
+        assert chosen_floats(own, own.model, work, LogProgress()) == ("2",)
+        named = replace(own, quantization=QuantizationConfig(keep_float=("0",)))
+        assert chosen_floats(named, own.model, work, LogProgress()) == ("0",)
+
+
+def test_kept_layers_cost_what_they_cost_in_float_and_two_conversions() -> None:
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)), torch.randn(1, 8)
+    floats = Pricing(CallsAreTime(), "fp32", converted=True)
+    mixed = Pricing(MacsAreTime(), "int8", in_float=InFloat(frozenset({"1"}), floats))
+    rounded, kept = score_for_all(model, x, [Pricing(MacsAreTime(), "int8"), mixed])
+    first, second = (layer.candidates[0].cost for layer in kept.layers)
+    assert first == rounded.layers[0].candidates[0].cost
+    assert second.latency_ms == pytest.approx(3e-3)  # the layer, and a conversion before and after it
+    assert second.artifact_bytes == 4 * second.parameters
+    assert second.activation_bytes == 4 * rounded.layers[1].candidates[0].cost.activation_bytes
