@@ -94,6 +94,11 @@ class QuantizationReport(BaseModel):
     trained: bool = False
 
     @property
+    def delivered_snr_db(self) -> float:
+        """The ratio of the artifacts: with the layers in float that they keep so."""
+        return self.kept_snr_db if self.kept else self.snr_db
+
+    @property
     def to_blame(self) -> str:
         """The layer whose rounding costs most."""
         return min(self.layers, key=lambda layer: layer.snr_db).name
@@ -161,6 +166,27 @@ def report_quantization(
 def proposed_floats(model: nn.Module, calibration: pytrees.Inputs) -> tuple[str, ...]:
     """Return the layers that `report_quantization` proposes to keep in float; the arguments are its."""
     return report_quantization(model, calibration).keep_float
+
+
+def loudest_floats(
+    model: nn.Module, calibration: pytrees.Inputs, least_snr_db: float, kept: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return as few layers as it takes, in float, to leave a signal-to-noise ratio; each time the one that gains most.
+
+    Args:
+        model: As for `report_quantization`.
+        calibration: As for `report_quantization`.
+        least_snr_db: The ratio that is wanted. Where no number of layers gives it, all are returned.
+        kept: Layers that are in float in any case.
+    """
+    rounding = simulated(model, calibration)
+    trial = _Trial(rounding, next(pytrees.batches(calibration, _SAMPLES)))
+    names = list(kept)
+    while trial.kept_db(names) < least_snr_db and len(names) < len(rounding.layers):
+        left = [name for name in rounding.layers if name not in names]
+        names.append(max(left, key=lambda name: trial.kept_db([*names, name])))
+    order = list(rounding.layers)
+    return tuple(sorted(names, key=order.index))
 
 
 class _Trial:

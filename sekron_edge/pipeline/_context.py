@@ -14,6 +14,7 @@ from sekron_edge.measurement import Measurement
 from sekron_edge.nn import unmerged_blocks
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._latency import latency_model_of
+from sekron_edge.pipeline._noise import LEAST_SNR_DB
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._samples import calibration_inputs
 from sekron_edge.pipeline._scores import scores_for, settling
@@ -22,12 +23,10 @@ from sekron_edge.planner import Calibration, ModelScores, Plan, PlanEvaluator, R
 from sekron_edge.pytrees import Outputs, tensors
 from sekron_edge.quantization import simulated
 from sekron_edge.task import Task
-from sekron_edge.verification import TOLERANCES, compare
+from sekron_edge.verification import compare
 
 # Plans are compared on more samples than factors are refined for, because whole models differ by less than layers.
 _EVALUATED_SAMPLES = 1024
-# A file is a little noisier than its simulation, and noisier on held-out data.
-_SPARE_DB = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,10 @@ class PlanningContext:
         return self.evaluator.plan(
             scores, budget, profile=target.profile.id, runtime=target.runtime, seed=self.job.seed
         )
+
+    def exchanged(self, scores: ModelScores, plan: Plan) -> tuple[Plan, ModelScores]:
+        """Return the plan, or one that diverges less by exchanges; and the scores, with losses measured around it."""
+        return self.evaluator.exchanged(scores, plan)
 
 
 def contexts_for(jobs: Sequence[Job], progress: Progress) -> list[PlanningContext]:
@@ -99,8 +102,8 @@ def rounding_of(job: Job) -> Rounding | None:
     """Return how the budgeted artifact of a job is rounded; None if it computes in floats."""
     if job.target.precision != "int8":
         return None
-    rounded = partial(simulated, calibration=job.calibration_inputs)
-    return Rounding(rounded, TOLERANCES["int8"].snr_db + _SPARE_DB)
+    rounded = partial(simulated, calibration=job.calibration_inputs, keep_float=job.quantization.named_floats)
+    return Rounding(rounded, LEAST_SNR_DB)
 
 
 def evaluator_for(calibration: Calibration, task: Task, rounding: Rounding | None = None) -> PlanEvaluator:

@@ -9,6 +9,7 @@ from torch import nn
 from sekron_edge.bundle import Score
 from sekron_edge.pipeline._floats import chosen_floats
 from sekron_edge.pipeline._job import Job
+from sekron_edge.pipeline._noise import quiet_enough
 from sekron_edge.pipeline._progress import Progress
 from sekron_edge.pipeline._reconstruction import reconstructed
 from sekron_edge.pipeline._rounding import settle_rounding
@@ -90,6 +91,7 @@ def _settled(
         report = report_quantization(
             model, job.calibration_inputs, float_errors=errors, trained=trained, keep_float=keep_float
         )
+        report = quiet_enough(model, job, report, progress)
     progress.say(str(report))
     return model, report
 

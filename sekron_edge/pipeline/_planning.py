@@ -29,6 +29,8 @@ _FURTHER = (0.96, 0.92, 0.88)
 # Sums may differ by this share when they are added up in another order.
 _ROUNDING = 1e-6
 
+# Budgets between one that breaks the model and the dense model are halved, in ratio, so often.
+_HALVINGS = 4
 # A plan that is predicted to miss a budget by less than this may keep it, and is tried.
 _TRIED_BEYOND = 1.25
 
@@ -77,6 +79,10 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
             break
         if plan is None:
             break
+        if not tried:
+            with progress.busy("measuring losses around the plan"):
+                plan, anchored = context.exchanged(anchored, plan)
+            _say_quality(context, anchored, plan, progress)
         with progress.busy(f"exporting plan {attempt}"):
             trial = bench.trial(plan)
         tried.append(Tried(plan, trial))
@@ -132,6 +138,46 @@ def _next(
             if is_worth_it(plan):
                 return plan
     return None
+
+
+def _say_quality(context: PlanningContext, scores: ModelScores, plan: Plan, progress: Progress) -> None:
+    """Say how much of the model's answers a plan leaves before anyone trains; if little, which budget leaves more."""
+    verdict = plan.verdict
+    if verdict is None or verdict.agreement is None:
+        return
+    progress.say(f"before any training, {verdict.said}")
+    if not verdict.is_broken:
+        return
+    with progress.busy("that breaks the model: looking for the nearest budget that does not"):
+        nearest = _nearest_whole(context, scores, plan)
+    progress.say(
+        "that breaks the model, and training may not bring it back; "
+        + (nearest or "no budget below the dense model's was found that does not")
+    )
+
+
+def _nearest_whole(context: PlanningContext, scores: ModelScores, plan: Plan) -> str | None:
+    """Return in words the nearest budget whose plan does not break the model; None if none was found."""
+    entry = next(iter(plan.solver.binding), None)
+    if entry is None:
+        return None
+    resource = find_resource(entry)
+    dense = float(resource.amount(scores.dense))
+    broken, whole, found = plan.limits[entry], dense, None
+    limits = plan.budget.with_limits(plan.limits)
+    for _ in range(_HALVINGS):
+        middle = (broken * whole) ** 0.5
+        try:
+            other = context.plan(scores, limits.with_limits({entry: middle}))
+        except InfeasibleBudgetError:
+            break
+        if other.verdict is not None and other.verdict.is_broken:
+            broken = middle
+        else:
+            whole, found = middle, other.verdict
+    if found is None:
+        return None
+    return f"with {entry} = {whole:.6g} ({whole / dense:.2f}x of dense) {found.said}"
 
 
 def _divergence(plan: Plan) -> float:

@@ -65,10 +65,17 @@ class PlanEvaluator:
         self._layers, _ = supported_layers(calibration.model)
         self._evaluated_on = calibration.inputs if evaluated_on is None else evaluated_on
         self._reference = self._outputs(calibration.model)
+        self._verdicts: dict[frozenset[_Key], Verdict] = {}
         self._factors: dict[_Key, list[FactorizedTensor]] = {}  # the last used ones at the end
 
     def verdict(self, plan: Plan) -> Verdict:
         """Return how far the decomposed model's outputs are from the original's, rounded if it ships rounded."""
+        key = frozenset(plan.structures().items())
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judge(plan)
+        return self._verdicts[key]
+
+    def _judge(self, plan: Plan) -> Verdict:
         if self._rounding is None:
             # Dense weights that stand for the factors compute the same, and faster.
             near = {name: weight_of_factors(self._layers[name], own) for (name, _), own in self._near(plan).items()}
@@ -98,7 +105,9 @@ class PlanEvaluator:
         return min(self.judged(plans), key=self._rank)
 
     def plan(self, scores: ModelScores, budget: Budget, *, profile: str, runtime: str, seed: int = 0) -> Plan:
-        """Solve with all families of structures, and with each family only; better the best one by exchanges.
+        """Solve with all families of structures, and with each family only; return the best of these plans.
+
+        In integers, a noisy plan is followed by others whose loudest layers have structures of other families.
 
         Raises:
             InfeasibleBudgetError: If no choice keeps the budget; carries the nearest point.
@@ -112,10 +121,10 @@ class PlanEvaluator:
         judged = self.judged(plans)
         if self._rounding is not None:
             judged += self._quieted(scores, min(judged, key=_divergence_of), self._rounding)
-        return self.exchanged(scores, min(judged, key=self._rank))
+        return min(judged, key=self._rank)
 
-    def exchanged(self, scores: ModelScores, plan: Plan) -> Plan:
-        """Return the plan, or one for the same budget that diverges less, from losses measured around it.
+    def exchanged(self, scores: ModelScores, plan: Plan) -> tuple[Plan, ModelScores]:
+        """Return the plan, or one for the same budget that diverges less; and the losses that were measured around it.
 
         Args:
             scores: That the plan was made from.
@@ -126,10 +135,11 @@ class PlanEvaluator:
             around = self._around(scores, best)
             # Slopes hold near the plan: where following them all the way leads to a worse one, a step may not.
             better = next(filter(None, (self._better(one, best) for one in (around, near_only(around, best)))), None)
+            scores = around
             if better is None:
                 break
-            best, scores = better, around
-        return best
+            best = better
+        return best, scores
 
     def _around(self, scores: ModelScores, plan: Plan) -> ModelScores:
         """Return scores with the losses that are measured around a plan."""

@@ -10,6 +10,8 @@ from sekron_edge.budget import Budget, LayerCost, find_resource
 from sekron_edge.structure import Structure
 
 PLAN_SCHEMA_VERSION: Literal[1] = 1
+# Where fewer decisions than this are the original's, little of the model is left.
+_BROKEN = 0.5
 
 
 class LayerChoice(BaseModel):
@@ -82,6 +84,19 @@ class Verdict(BaseModel):
     agreement: float | None = None
     snr_db: float | None = None
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether more decisions differ than are the same."""
+        return self.agreement is not None and self.agreement < _BROKEN
+
+    @property
+    def said(self) -> str:
+        """The figures in words."""
+        if self.agreement is None:
+            return f"outputs diverge by {self.divergence:.4g}"
+        said = f"{self.agreement:.1%} of decisions are the original's"
+        return said if self.snr_db is None else f"{said} in int8, whose noise is {self.snr_db:.1f} dB below the signal"
+
 
 class Plan(BaseModel):
     """The structure of each layer, the reason for it, and its predicted cost.
@@ -128,6 +143,9 @@ class Plan(BaseModel):
             f"{self.dense.latency_ms:.4g}; {self.latency_source}); solver: {self.solver.status}"
         )
         lines += [f"{entry} <= {limit:.6g} {self._said(entry)}" for entry, limit in self.limits.items()]
+        if self.verdict is not None and self.verdict.agreement is not None:
+            broken = "; this breaks the model" if self.verdict.is_broken else ""
+            lines.append(f"before any training, {self.verdict.said}{broken}")
         return "\n".join(lines)
 
     def _said(self, entry: str) -> str:
