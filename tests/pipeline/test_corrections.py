@@ -60,6 +60,10 @@ class World:
         best = min(plans, key=lambda plan: plan.solver.objective)
         return best.model_copy(update={"divergence": best.solver.objective})
 
+    def exchanged(self, scores: ModelScores, plan: Plan) -> tuple[Plan, ModelScores]:
+        """Leave the plan: losses do add up here."""
+        return plan, scores
+
     def trial(self, plan: Plan) -> Trial:
         self.tried.append(plan)
         share = self.share(plan)
