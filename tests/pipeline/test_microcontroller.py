@@ -26,10 +26,10 @@ precisions = ["int8"]
 artifact_bytes = "0.6x"
 latency_ms = 50
 [train]
-epochs = 12
+epochs = 10
 threads = 1
 [finetune]
-epochs = 10
+epochs = 5
 threads = 1
 """
 

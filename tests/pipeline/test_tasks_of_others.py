@@ -106,14 +106,14 @@ def test_keyword_spotting_with_speakers_held_out(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("rough_calibration")
 def test_denoising_with_a_pretrained_network(tmp_path: Path) -> None:
-    data = f'path = "{DATA}/restoration.zip"\ntrain = "BSD68"\nheldout = "Set12"\ngives = "noise"\nsize = 32'
+    data = f'path = "{DATA}/restoration.zip"\ntrain = "BSD68"\nheldout = "Set12"\ngives = "noise"\nsize = 16'
     manifest = done(
         tmp_path,
         "denoising",
         f'factory = "{MODELS}/dncnn.py:DnCNN"\nweights = "{DATA}/dncnn_sigma25.safetensors"',
         f"{data}\ncrops = 64\ncalibration_samples = 8",
-        budget='macs = "0.9x"',
-        plan='only = ["dncnn.2", "dncnn.17", "dncnn.35"]',  # three of fifteen alike
+        budget='macs = "0.96x"',
+        plan='only = ["dncnn.17"]',  # one of fifteen alike
     )
     assert manifest.score.metric == "PSNR"
     assert manifest.score.dense > manifest.score.delivered > 20
