@@ -53,9 +53,11 @@ from sekron_edge.training import TrainConfig, calibration_batches, evaluate, fin
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 _QUICK_IN_BF16 = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+# What mixed precision is faster with; elsewhere it is slower.
+QUICK_PRECISION = "bf16" if _QUICK_IN_BF16 else "fp32"
 # The job, and the precision that distillation computes in: differences between images are finer than bfloat16.
 _NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
-    "ResNet-20": ("cifar_resnet", {"precision": "bf16" if _QUICK_IN_BF16 else "fp32"}),
+    "ResNet-20": ("cifar_resnet", {"precision": QUICK_PRECISION}),
     "EDSR x2": ("super_resolution", {"precision": "fp32"}),
 }
 # Weight and spatial SVDs are Kronecker products of two factors too; the planner lists them under their own names.
@@ -104,7 +106,7 @@ class _Reached(BaseModel):
         return self.blocks_before if when == "before" else self.blocks_after
 
 
-class _NoLatency:
+class NoLatency:
     """Neither parameters nor MACs ask how long anything takes."""
 
     source = "not asked"
@@ -159,7 +161,7 @@ class _Network:
             task = replace(task, train=Subset(task.train, order[:images].tolist()))
         calibration = Calibration(model, (calibration_inputs(task),))
         alone = {
-            family: score(model, example_inputs(task), _NoLatency(), calibration=calibration.inputs, families=members)
+            family: score(model, example_inputs(task), NoLatency(), calibration=calibration.inputs, families=members)
             for family, members in _FAMILIES.items()
         }
 
