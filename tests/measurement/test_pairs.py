@@ -113,6 +113,9 @@ def test_what_is_known_is_not_measured_again_unless_it_was_not_steady_or_decides
     assert len(pair.times.ratios) == 3 + more.processes
 
     noisy = measure_pair(Simulated(repeat(0.6), repeat(False)), artifact, artifact, DEFAULT_CONDITIONS, limit=HALF)
+    still = Simulated(repeat(0.5), repeat(False))
+    assert measure_pair(still, artifact, artifact, DEFAULT_CONDITIONS, limit=HALF, known=noisy) == noisy
+    assert still.processes == 9
     again = Simulated(repeat(0.4))
     pair = measure_pair(again, artifact, artifact, DEFAULT_CONDITIONS, limit=HALF, known=noisy)
     assert (again.processes, pair.times.ratios) == (3, (0.4,) * 3)
