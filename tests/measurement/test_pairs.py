@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
@@ -163,6 +163,7 @@ def test_decisions_are_seldom_wrong_and_never_where_the_distance_is_large(
         assert processes < 4 * jobs
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.2, 1.2), min_size=3, max_size=9), st.floats(0.1, 10))
 def test_the_middle_is_within_its_interval_and_units_do_not_matter(ratios: list[float], unit: float) -> None:
     drawn = times(*ratios)
