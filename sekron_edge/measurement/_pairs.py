@@ -149,7 +149,8 @@ def measure_pair(
         artifact: The other; of the same format.
         conditions: Of each process.
         limit: Of the artifact's latency: in milliseconds, or relative to the dense one's.
-        known: What was measured of them before under the same conditions; what was not steady is timed again.
+        known: What was measured of them before under the same conditions. What was not steady is timed again; if that
+            is no better, `known` is returned, so that a machine that is never calm decides the same again.
 
     Raises:
         DeviceError: As `Device.measure_together`.
@@ -160,6 +161,8 @@ def measure_pair(
             break
         first, second = device.measure_together([dense, artifact], conditions)
         together.append((first, second))
+    if known is not None and sum(map(_is_steady, together)) < _FEWEST:
+        return known
     if known is None:
         short = Conditions(runs=_RUNS_ALONE, warmup=_WARMUP_ALONE, threads=conditions.threads)
         alone = device.measure(dense, short), device.measure(artifact, short)

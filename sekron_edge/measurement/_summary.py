@@ -20,8 +20,9 @@ _LEAST_HALF = 4  # runs, which fewer would say little about
 # A clock that fell below this share, while runs grew slower, was lowered and not merely idle.
 _LOWERED_CLOCK = 0.9
 _SLOWED = 1.05
-# A runner that did not have its core for more of the time than this may have been slower by as much.
-_MOST_DISTURBED = 0.1
+# A runner that did not have its core for more of the time than this may have been slower by as much. Runs that are
+# shorter than a turn on a core, some milliseconds, fall between two interruptions: their median does not see any.
+_MOST_DISTURBED, _INTERRUPTED_MS = 0.1, 1.0
 
 
 def environment(answer: Answer) -> Environment:
@@ -57,7 +58,9 @@ def summary(
     throttled = _throttled(answer, timing)
     emulated = emulated or (answer.machine not in ("x86_64", "i686", "AMD64") and HostInfo(answer.before).is_x86)
     load = load_between(answer.before, answer.after)
-    remarks = [*_doubts(timing), *_disturbances(load)]
+    remarks = _doubts(timing)
+    if middle >= _INTERRUPTED_MS:
+        remarks += _disturbances(load)
     if throttled:
         remarks.append("throttled: the device held its clock down while it ran; let it cool, and measure again")
     if emulated:

@@ -88,7 +88,8 @@ class Bench:
     def measured_dense(self) -> Measurement | None:
         """Return the measurement of the dense artifact; None where the target is not reached.
 
-        A stored one counts if it was steady: plans rest on it, and the same job must plan the same.
+        A stored one counts if it was steady, or if nothing steadier can be had now: plans rest on it, and the same job
+        must plan the same.
         """
         if self._dense_measured is None and self._target.place.is_reached:
             self._dense_measured = self._measured_dense()
@@ -105,6 +106,8 @@ class Bench:
             measured = device.measure(self.dense, target.conditions)
             if measured.stable or measured.emulated:
                 break
+        else:
+            measured = known or measured
         cache.keep_text(stored, measured.model_dump_json())
         return measured
 

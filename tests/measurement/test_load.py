@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekron_edge.artifacts import Artifact, PrimitiveExporter, get_exporter
@@ -50,6 +50,7 @@ def test_what_is_not_counted_is_not_guessed(before: dict[str, str], after: dict[
     assert load_between(before, after) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 10**12), min_size=8, max_size=10), min_size=2, max_size=2), st.data())
 def test_shares_are_shares_whatever_counters_say(cores: list[list[int]], data: st.DataObject) -> None:
     counters = st.dictionaries(st.integers(1, 3), st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), max_size=3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
@@ -113,6 +113,9 @@ def test_what_is_known_is_not_measured_again_unless_it_was_not_steady_or_decides
     assert len(pair.times.ratios) == 3 + more.processes
 
     noisy = measure_pair(Simulated(repeat(0.6), repeat(False)), artifact, artifact, DEFAULT_CONDITIONS, limit=HALF)
+    still = Simulated(repeat(0.5), repeat(False))
+    assert measure_pair(still, artifact, artifact, DEFAULT_CONDITIONS, limit=HALF, known=noisy) == noisy
+    assert still.processes == 9
     again = Simulated(repeat(0.4))
     pair = measure_pair(again, artifact, artifact, DEFAULT_CONDITIONS, limit=HALF, known=noisy)
     assert (again.processes, pair.times.ratios) == (3, (0.4,) * 3)
@@ -160,6 +163,7 @@ def test_decisions_are_seldom_wrong_and_never_where_the_distance_is_large(
         assert processes < 4 * jobs
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.2, 1.2), min_size=3, max_size=9), st.floats(0.1, 10))
 def test_the_middle_is_within_its_interval_and_units_do_not_matter(ratios: list[float], unit: float) -> None:
     drawn = times(*ratios)

@@ -176,6 +176,15 @@ def test_what_may_not_be_quoted_is_marked_with_the_reason(measurement_request: M
     ).stable  # five runs say little; five means do not
 
 
+def test_only_runs_that_are_long_enough_are_disturbed_by_waiting(measurement_request: MeasurementRequest) -> None:
+    schedstat = "/proc/self/task/1/schedstat"
+    files = {"before": {schedstat: "0 0 1"}, "after": {schedstat: "100000000 50000000 9"}}
+    long = summed_up(measurement_request, milliseconds=(2.0,) * 12, **files)
+    assert long.remarks == ("disturbed: it waited for a core in 33% of its time; end what else runs there",)
+    short = summed_up(measurement_request, milliseconds=(0.05,) * 12, **files)
+    assert (short.stable, short.load) == (True, long.load)
+
+
 def cooler(name: str, state: int) -> dict[str, str]:
     return {COOLERS.format(0, "type"): name, COOLERS.format(0, "cur_state"): str(state)}
 

@@ -38,7 +38,7 @@ class ScriptedDevice(Device):
     name = "scripted"
 
     def __init__(self, real: Measurement, ratios: Sequence[float]) -> None:
-        self._real = real
+        self._real = real.model_copy(update={"stable": True})
         self.ratios = list(ratios)
         self._of: dict[str, float] = {}
 
@@ -99,6 +99,38 @@ def scripted(made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scr
         return device
 
     return context, bench, script
+
+
+class MoodyDevice(ScriptedDevice):
+    """Is steady, or not, as its moods say."""
+
+    def __init__(self, real: Measurement, moods: Sequence[bool]) -> None:
+        super().__init__(real, ())
+        self.moods = list(moods)
+
+    def measure(self, artifact: Artifact, *args: Any, **options: Any) -> Measurement:
+        found = super().measure(artifact)
+        return found.model_copy(update={"stable": self.moods.pop(0), "median_ms": DENSE_MS + len(self.moods)})
+
+
+def test_a_stored_measurement_that_was_noisy_is_made_again_and_replaced_by_a_steady_one(
+    made: Made, scripted: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context, *_ = scripted
+
+    def measured_with(*moods: bool) -> tuple[Measurement | None, int]:
+        device = MoodyDevice(made[2], moods)
+        monkeypatch.setattr(Place, "open", lambda place: device)
+        return Bench(context.job, context.calibration, tmp_path).measured_dense(), len(device.moods)
+
+    noisy, _ = measured_with(False, False, False)
+    assert noisy is not None
+    assert not noisy.stable
+    assert measured_with(False, False, False) == (noisy, 0)
+    steady, left = measured_with(False, True, True)
+    assert steady is not None
+    assert (steady.stable, left) == (True, 1)
+    assert measured_with(True) == (steady, 1)
 
 
 def planned(context: PlanningContext, work: Path) -> Plan:
