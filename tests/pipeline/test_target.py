@@ -41,7 +41,7 @@ def test_a_format_that_nobody_writes_is_refused() -> None:
 
 def test_sixteen_bit_activations_are_delivered_beside_what_is_planned() -> None:
     with pytest.raises(ConfigError, match=r"first precision, int16x8.*put int8 or fp32 first"):
-        Target.choose(load_profile("host"), precisions=["int16x8"])
+        Target.choose(load_profile("host"), formats=["litert"], precisions=["int16x8"])
     target = Target.choose(load_profile("host"), precisions=["int8", "int16x8"])
     assert target.precision == "int8"
 
