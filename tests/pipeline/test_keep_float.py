@@ -40,6 +40,19 @@ class Images(Dataset[Tensor]):
         return self.images[index]
 
 
+class Vectors(Dataset[Tensor]):
+    """So many vectors of noise."""
+
+    def __init__(self, count: int) -> None:
+        self.vectors = torch.randn(count, 8, generator=torch.Generator().manual_seed(count))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.vectors[index]
+
+
 def target(*precisions: Precision, formats: tuple[str, ...] = ("litert",)) -> Target:
     return Target.choose(load_profile("host"), runtime="litert", formats=formats, precisions=precisions or ("int8",))
 
@@ -76,6 +89,25 @@ def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
         assert chosen_floats(own, own.model, work, LogProgress()) == ("2",)
         named = replace(own, quantization=QuantizationConfig(keep_float=("0",)))
         assert chosen_floats(named, own.model, work, LogProgress()) == ("0",)
+
+
+def test_what_costs_most_is_chosen_where_int8_costs_more_than_the_tolerance(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():  # one channel far larger than the rest, and hardly used
+        model[2].get_parameter("weight")[0] *= 1000
+        model[2].get_parameter("bias")[0] = 1000
+        model[4].get_parameter("weight")[:, 0] /= 1000
+    task = se.unlabelled(Vectors(64))
+    chosen = []
+    for tolerance in (0.01, 1.0):
+        config = QuantizationConfig(keep_float="auto", tolerance=tolerance)
+        own = Job.prepared(model, torch.randn(1, 8), task, target(), quantization=config)
+        with claimed(tmp_path / f"{tolerance}", resume=False) as output:
+            work = Work(output, own.settings())
+            chosen.append(chosen_floats(own, own.model, work, LogProgress()))
+            assert work.floats() == chosen[-1]
+    assert chosen == [("2", "4"), ()]
 
 
 def test_kept_layers_cost_what_they_cost_in_float_and_two_conversions() -> None:
