@@ -51,16 +51,16 @@ def export(
     from sekron_edge.pipeline import load_model
 
     wanted = parse_precision(precision)
+    kept = keep_float or []
+    able = [one for one in exporter_names() if wanted in get_exporter(one).precisions]
+    if kept and not any(wanted in kept_in(one) for one in able):
+        require_keeping(able[0], wanted)
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(_shape(text), generator=generator) for text in shape)
     progress = ConsoleProgress()
     loaded = load_model(model, weights, progress=progress)
     calibration = [torch.randn(_CALIBRATION * len(value), *value.shape[1:], generator=generator) for value in inputs]
     made: list[Artifact] = []
-    kept = keep_float or []
-    able = [one for one in exporter_names() if wanted in get_exporter(one).precisions]
-    if kept and not any(wanted in kept_in(one) for one in able):
-        require_keeping(able[0], wanted)
     for chosen in format or [one for one in able if not kept or wanted in kept_in(one)]:
         with progress.busy(f"exporting {chosen}"):
             artifact = se.export(

@@ -22,6 +22,8 @@ from sekron_edge.measurement._records import Measurement
 Pair = tuple[Measurement, Measurement]
 
 _FEWEST, _MOST = 3, 9
+# Where nothing is to be decided, a noisy machine gets this many processes to be quiet in.
+_MOST_UNDECIDED = 5
 # Student's t for 95 %, by the number of processes. (scipy.special takes longer to import than all of this package.)
 _STUDENT = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
 # The standard error of a median over that of a mean, of many normal values.
@@ -140,7 +142,7 @@ def measure_pair(
 ) -> MeasuredPair:
     """Time two artifacts in turn, in one process after another; then read the memory of each by itself.
 
-    At least three processes count, and up to nine are run: until the artifact is surely on one side of the limit. What
+    At least three processes count, and up to nine are run, five where there is no limit: until the artifact is surely on one side of the limit. What
     was not steady counts only if too little else is there. Who asks sees by `PairTimes.decide` whether it was enough.
 
     Args:
@@ -156,7 +158,8 @@ def measure_pair(
         DeviceError: As `Device.measure_together`.
     """
     together = [] if known is None else [pair for pair in known.together if _is_steady(pair)]
-    for _ in range(_MOST - len(together)):
+    most = _MOST_UNDECIDED if limit is None else _MOST
+    for _ in range(most - len(together)):
         if _suffice(together, limit):
             break
         first, second = device.measure_together([dense, artifact], conditions)

@@ -21,7 +21,7 @@ _OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
     "measured_on": (str, "how the device is reached, as 'ssh:board'"),
     "finetuning": (TrainConfig, "a sekron_edge.FinetuneConfig"),
     "quantization": (QuantizationConfig, "a sekron_edge.quantization.QuantizationConfig"),
-    "reconstruction": (ReconstructionConfig, "a sekron_edge.ReconstructionConfig"),
+    "reconstruction": (ReconstructionConfig, "a sekron_edge.reconstruction.ReconstructionConfig"),
     "sign": ((str, os.PathLike), "the file of an OpenSSH key"),
     "work": ((str, os.PathLike), "a folder"),
 }

@@ -63,8 +63,12 @@ def test_what_is_wrong_is_one_line_and_a_code(
         (["export", "net:make", "--shape", "1,x"], "1,3,224,224"),
         (["export", "net:make", "--shape", "1,0"], "at least 1"),
         (
+            ["export", "net:make", "--shape", "1,3", "--precision", "fp16", "--keep-float", "0"],
+            "keeps no layers in float in fp16; these do: executorch in int8, litert in int8",
+        ),
+        (
             ["export", "net:make", "--shape", "1,3", "--precision", "fp64"],
-            "fp32, fp16, int8, int8-weights, int4-weights",
+            "fp32, fp16, int16x8, int8, int8-weights, int4-weights",
         ),
         (["profiles", "show", "pixel-9"], "did you mean pixel-8"),
     ]

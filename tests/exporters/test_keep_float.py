@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sekron_edge as se
 from sekron_edge.artifacts import Artifact, export, get_exporter, predict, require_keeping
-from sekron_edge.errors import ConfigError
+from sekron_edge.errors import ConfigError, VerificationError
 from sekron_edge.exporters._around_floats import Step, staying_in_float
 from sekron_edge.exporters.executorch._kept import Rounded
 from sekron_edge.exporters.tflite._graph import read_file
@@ -121,6 +121,18 @@ def test_layers_of_models_of_any_structure_are_named_as_in_the_model(tmp_path: P
     assert artifact.keep_float == ("last",)
     assert (artifact.inputs[0].dtype, artifact.outputs[0].dtype) == ("int8", "float32")
     assert verify(artifact, model, x, calibration=x, tolerance=TOLERANCES["int8"].of_outputs()).real.snr_db > 25
+
+
+@pytest.mark.slow
+def test_the_first_layer_that_differs_is_looked_for_with_the_same_layers_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 4)).eval()
+    x = torch.randn(32, 6)
+    artifact = export(model, x[:1], format="litert", precision="int8", out=tmp_path, calibration=x, keep_float=["2"])
+    with torch.no_grad():
+        model[2].get_parameter("weight").mul_(-1)
+    with pytest.raises(VerificationError, match="A fresh export of the model agrees"):
+        verify(artifact, model, x, calibration=x)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sekron_edge.artifacts import Quantization, TensorSpec, export, exporter_names, get_exporter, register_exporter
 from sekron_edge.errors import ConfigError
 from sekron_edge.exporters.tflite._graph import read_file
+from sekron_edge.exporters.tflite._macs import precision
 from sekron_edge.testing import ExporterContract
 from sekron_edge.verification import TOLERANCES, verify
 
@@ -141,3 +142,21 @@ def test_what_only_looks_like_a_norm_is_rounded(tmp_path: Path) -> None:
     x = torch.randn(8, 8, 6, 6)
     artifact = export(Gated().eval(), x[:1], format="litert", precision="int8", out=tmp_path, calibration=x)
     assert {tensor.kind for tensor in read_file(artifact.path).main.tensors if tensor.data is None} == {"INT8"}
+
+
+@pytest.mark.slow
+def test_sixteen_bit_activations_cost_next_to_nothing_and_have_weights_of_eight(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = network().eval(), torch.randn(16, 3, 16, 16)
+    artifact = export(model, x[:1], format="litert", precision="int16x8", out=tmp_path, calibration=x)
+    file = read_file(artifact.path)
+    convolution = next(one for one in file.main.operators if one.kind == "CONV_2D")
+    assert [file.main.tensors[number].kind for number in convolution.inputs] == ["INT16", "INT8", "INT64"]
+    assert precision(file) == "int16x8"
+    assert (artifact.inputs[0].dtype, artifact.outputs[0].dtype, artifact.delegated) == ("int16", "int16", 0.0)
+    weights = export(model, x[:1], format="litert", precision="int8-weights", out=tmp_path, calibration=x)
+    alone, both = (
+        verify(one, model, x, calibration=x, tolerance=TOLERANCES[one.precision].of_outputs()).real.snr_db
+        for one in (weights, artifact)
+    )
+    assert both > alone - 1

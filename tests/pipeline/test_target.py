@@ -39,6 +39,13 @@ def test_a_format_that_nobody_writes_is_refused() -> None:
         Target.choose(load_profile("host"), runtime="executorch", formats=["coreml"], precisions=["fp16", "fp32"])
 
 
+def test_sixteen_bit_activations_are_delivered_beside_what_is_planned() -> None:
+    with pytest.raises(ConfigError, match=r"first precision, int16x8.*put int8 or fp32 first"):
+        Target.choose(load_profile("host"), formats=["litert"], precisions=["int16x8"])
+    target = Target.choose(load_profile("host"), precisions=["int8", "int16x8"])
+    assert target.precision == "int8"
+
+
 def test_a_profile_names_the_accelerator_as_a_variant_of_its_format() -> None:
     target = Target.choose(load_profile("corstone-320-u85"), precisions=["int8"])
     assert (target.runtime, target.formats) == ("ethos-u:u85-256", ("ethos-u:u85-256", "tflm"))
