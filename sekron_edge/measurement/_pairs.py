@@ -142,7 +142,8 @@ def measure_pair(
 ) -> MeasuredPair:
     """Time two artifacts in turn, in one process after another; then read the memory of each by itself.
 
-    At least three processes count, and up to nine are run, five where there is no limit: until the artifact is surely on one side of the limit. What
+    At least three processes count, and up to nine are run, five where there is no limit: until the artifact is surely
+    on one side of the limit. What
     was not steady counts only if too little else is there. Who asks sees by `PairTimes.decide` whether it was enough.
 
     Args:

@@ -128,7 +128,7 @@ def _better(after: float, before: float, parameters: Sequence[nn.Parameter], val
 def _left(
     network: DecomposedNetwork, layers: Mapping[str, nn.Module], structures: Mapping[str, Structure]
 ) -> dict[str, str]:
-    """Return why layers keep their factors, by their names."""
+    """Return why layers are not solved for, by their names."""
     left = {}
     for name in structures:
         runs = network.runs.get(name, 0)

@@ -33,7 +33,7 @@ class ReconstructionReport(BaseModel):
         samples: Number of inputs that were used; a quarter of them judged.
         steps: Of Adam, a block.
         blocks: In the order in which they run.
-        left: Why layers kept their factors, by their names.
+        left: Why layers were not solved for, by their names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,4 +51,4 @@ class ReconstructionReport(BaseModel):
             f"reconstructed {len(self.blocks)} blocks on {self.samples} inputs without labels: relative error of the "
             f"last {last.decomposed:.3f} as decomposed, {last.solved:.3f} solved, {last.fitted:.3f} fitted"
         )
-        return f"{said}; {len(self.left)} layers left as they were" if self.left else said
+        return f"{said}; {len(self.left)} layers not solved for" if self.left else said
