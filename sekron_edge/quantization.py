@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sekron_edge import pytrees
 from sekron_edge.nn import FakeQuantized, equalize_labels_
 from sekron_edge.settings import Settings
-from sekron_edge.verification import compare
+from sekron_edge.verification import compare, noise_like
 
 # Half of the noise: layers are worth keeping in float if this few make up that much.
 _WORTH_DB = 3.0
@@ -94,11 +94,6 @@ class QuantizationReport(BaseModel):
     trained: bool = False
 
     @property
-    def delivered_snr_db(self) -> float:
-        """The ratio of the artifacts: with the layers in float that they keep so."""
-        return self.kept_snr_db if self.kept else self.snr_db
-
-    @property
     def to_blame(self) -> str:
         """The layer whose rounding costs most."""
         return min(self.layers, key=lambda layer: layer.snr_db).name
@@ -171,7 +166,7 @@ def proposed_floats(model: nn.Module, calibration: pytrees.Inputs) -> tuple[str,
 def loudest_floats(
     model: nn.Module, calibration: pytrees.Inputs, least_snr_db: float, kept: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return as few layers as it takes, in float, to leave a signal-to-noise ratio; each time the one that gains most.
+    """Return as few layers as it takes, in float, for a ratio (`verifiable_snr_db`); each time the one that gains most.
 
     Args:
         model: As for `report_quantization`.
@@ -180,13 +175,35 @@ def loudest_floats(
         kept: Layers that are in float in any case.
     """
     rounding = simulated(model, calibration)
-    trial = _Trial(rounding, next(pytrees.batches(calibration, _SAMPLES)))
+    trials = _as_verified(rounding, calibration)
+
+    def left_db(names: Sequence[str]) -> float:
+        return min(trial.kept_db(names) for trial in trials)
+
     names = list(kept)
-    while trial.kept_db(names) < least_snr_db and len(names) < len(rounding.layers):
-        left = [name for name in rounding.layers if name not in names]
-        names.append(max(left, key=lambda name: trial.kept_db([*names, name])))
+    while left_db(names) < least_snr_db and len(names) < len(rounding.layers):
+        others = [name for name in rounding.layers if name not in names]
+        names.append(max(others, key=lambda name: left_db([*names, name])))
     order = list(rounding.layers)
     return tuple(sorted(names, key=order.index))
+
+
+def verifiable_snr_db(model: nn.Module, calibration: pytrees.Inputs, keep_float: Sequence[str] = ()) -> float:
+    """Return the signal-to-noise ratio that verification would see: the lower one of real inputs and noise like them.
+
+    Args:
+        model: As for `report_quantization`.
+        calibration: As for `report_quantization`.
+        keep_float: Layers that the files keep in float.
+    """
+    rounding = simulated(model, calibration)
+    return min(trial.kept_db(keep_float) for trial in _as_verified(rounding, calibration))
+
+
+def _as_verified(rounding: FakeQuantized, calibration: pytrees.Inputs) -> list[_Trial]:
+    real = next(pytrees.batches(calibration, _SAMPLES))
+    generator = torch.Generator().manual_seed(0)
+    return [_Trial(rounding, one) for one in (real, pytrees.map_batched(lambda x: noise_like(x, generator), real))]
 
 
 class _Trial:

@@ -9,7 +9,7 @@ from torch import nn
 from sekron_edge.artifacts import get_exporter, kept_in, rounds
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.quantization import QuantizationReport, loudest_floats, report_quantization
+from sekron_edge.quantization import QuantizationReport, loudest_floats, report_quantization, verifiable_snr_db
 from sekron_edge.verification import TOLERANCES
 
 # A file is a little noisier than its simulation, and noisier on held-out data than on calibration data.
@@ -25,14 +25,16 @@ def quiet_enough(model: nn.Module, job: Job, report: QuantizationReport, progres
         report: With the layers that the job keeps in float by itself.
         progress: Is told which layers, and why.
     """
-    if report.delivered_snr_db >= LEAST_SNR_DB:
+    delivered = report.keep_float if report.kept else ()
+    found = verifiable_snr_db(model, job.calibration_inputs, delivered)
+    if found >= LEAST_SNR_DB:
         return report
-    said = f"int8 leaves a signal-to-noise ratio of {report.delivered_snr_db:.1f} dB, where files need {LEAST_SNR_DB:g}"
+    said = f"int8 leaves a signal-to-noise ratio of {found:.1f} dB, where files need {LEAST_SNR_DB:g}"
     unable = _unable(job)
     if unable:
         progress.say(f"{said}, and {', '.join(unable)} keeps no layers in float; train longer against rounding")
         return report
-    kept = loudest_floats(model, job.calibration_inputs, LEAST_SNR_DB, report.keep_float if report.kept else ())
+    kept = loudest_floats(model, job.calibration_inputs, LEAST_SNR_DB, delivered)
     progress.say(f"{said}: kept in float: {', '.join(kept)}")
     errors = {layer.name: layer.float_error for layer in report.layers if layer.float_error is not None}
     return report_quantization(

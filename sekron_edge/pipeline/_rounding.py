@@ -11,7 +11,7 @@ from sekron_edge.nn import FakeQuantized
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._noise import LEAST_SNR_DB
 from sekron_edge.pipeline._progress import Progress
-from sekron_edge.quantization import report_quantization, simulated
+from sekron_edge.quantization import simulated, verifiable_snr_db
 from sekron_edge.training import evaluate, finetune
 
 
@@ -31,7 +31,7 @@ def settle_rounding(
         return evaluate(candidate, task, split="calibration")
 
     def ratio(model: nn.Module) -> float:
-        return report_quantization(model, calibration, keep_float=keep_float).delivered_snr_db
+        return verifiable_snr_db(model, calibration, keep_float)
 
     rounded = simulated(small, calibration, keep_float)
     in_float, in_int8 = score(small), score(rounded)

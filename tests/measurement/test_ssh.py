@@ -15,15 +15,14 @@ import torch
 from torch import nn
 
 from sekron_edge import files
-from sekron_edge.artifacts import Array, Artifact, export
+from sekron_edge.artifacts import Array, Artifact, device_runtime, export
 from sekron_edge.errors import ConfigError, DeviceError, UnreachableError
-from sekron_edge.latency import _calibration, calibrate
+from sekron_edge.latency import calibrate
 from sekron_edge.measurement import Conditions, Measurement, MeasurementStore, open_device
 from sekron_edge.measurement._device import RUNNER
 from sekron_edge.measurement.transports import ssh
 from tests.measurement.boards import Board
-
-RUNNER_SHA256 = files.sha256(RUNNER)
+from tests.narrowing import present
 
 
 def measured(artifact: Artifact, fault: str = "stub", board: Board | None = None, **settings: Any) -> Measurement:
@@ -62,7 +61,6 @@ def test_a_board_runs_what_ships_and_its_outputs_come_back(format: str, at_board
 
 @pytest.mark.slow
 def test_a_board_is_calibrated(at_board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_calibration, "_ROUNDS", 2)
     at_board.write(board=at_board.settings("real"))
     before = at_board.files()
     store = MeasurementStore(tmp_path / "measurements.sqlite")
@@ -73,7 +71,7 @@ def test_a_board_is_calibrated(at_board: Board, monkeypatch: pytest.MonkeyPatch,
     assert kept.timings > 200
     assert {Path(name).name for name in set(at_board.files()) - set(before)} <= {
         at_board.cache.name,
-        f"sekron-edge-file-{RUNNER_SHA256}",
+        *(f"sekron-edge-file-{files.sha256(sent)}" for sent in (RUNNER, present(device_runtime("litert")).source)),
     }
     at_board.write(board=at_board.settings("real", emulated=True))
     with pytest.raises(DeviceError, match="emulated"):
