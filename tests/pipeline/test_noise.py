@@ -24,13 +24,13 @@ class Said:
 def loud() -> nn.Module:
     """The second layer's large and small channels cancel: its output is noise in eight bits."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)).eval()
+    first, second = nn.Linear(8, 16), nn.Linear(16, 8)
     with torch.no_grad():
-        model[0].weight[8:] = model[0].weight[:8]
-        model[0].weight[:8] *= 100
-        model[0].weight[8:] *= 100
-        model[0].bias[:8] += 0.5
-        model[1].weight[:, 8:] = -model[1].weight[:, :8]
+        first.weight[8:] = first.weight[:8]
+        first.weight *= 100
+        first.bias[:8] += 0.5
+        second.weight[:, 8:] = -second.weight[:, :8]
+    model = nn.Sequential(first, second, nn.Linear(8, 4)).eval()
     return model
 
 
