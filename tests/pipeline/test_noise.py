@@ -30,8 +30,7 @@ def loud() -> nn.Module:
         first.weight *= 100
         first.bias[:8] += 0.5
         second.weight[:, 8:] = -second.weight[:, :8]
-    model = nn.Sequential(first, second, nn.Linear(8, 4)).eval()
-    return model
+    return nn.Sequential(first, second, nn.Linear(8, 4)).eval()
 
 
 def job(calibration: torch.Tensor, formats: tuple[str, ...]) -> Any:
