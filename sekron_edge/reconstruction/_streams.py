@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from sekron_edge.nn import AS_IF_SETTLED, AS_IT_IS, Block, Instead, RunnableGraph
+from sekron_edge.nn import AS_IF_SETTLED, Block, RunnableGraph
 from sekron_edge.pytrees import Inputs
 from sekron_edge.reconstruction._network import DecomposedNetwork
 
@@ -18,19 +18,19 @@ _JUDGING = 0.25
 Values = dict[fx.Node, Any]
 
 
-def run(graph: RunnableGraph, operators: Sequence[fx.Node], values: Mapping[fx.Node, Any], instead: Instead) -> Values:
+def run(graph: RunnableGraph, operators: Sequence[fx.Node], values: Mapping[fx.Node, Any]) -> Values:
     """Return the values after some operators, beside those before them."""
     known = dict(values)
     for node in operators:
-        graph.run(node, known, instead)
+        graph.run(node, known, AS_IF_SETTLED)
     return known
 
 
 class Streams:
     """Values between blocks for every batch, in the original network and in the decomposed one.
 
-    The original runs as it is. In the decomposed network batch norms use a batch's own statistics, since they are
-    settled at the end.
+    Batch norms use a batch's own statistics in both: the decomposed network's are settled at the end, and what is by
+    chance in a batch's statistics must not look like an error of the layers.
 
     Args:
         network: The decomposed one; what it computes follows its parameters.
@@ -51,8 +51,7 @@ class Streams:
         held = {node: self.graph.held[node] for node in block.held}
         with torch.no_grad():
             self.wanted = [
-                _kept(run(self.graph, block.operators, {**values, **held}, AS_IT_IS), block.alive)
-                for values in self.original
+                _kept(run(self.graph, block.operators, {**values, **held}), block.alive) for values in self.original
             ]
         self._spread = {
             node: _variance([values[node] for values in self.wanted])
@@ -65,15 +64,14 @@ class Streams:
         with torch.no_grad():
             held = self.network.entering(block)
             self.seen = [
-                _kept(run(self.graph, block.operators, {**values, **held}, AS_IF_SETTLED), block.alive)
-                for values in self.seen
+                _kept(run(self.graph, block.operators, {**values, **held}), block.alive) for values in self.seen
             ]
         self.original = self.wanted
 
     def loss(self, block: Block, batch: int) -> Tensor:
         """Return the error of a block's results on a batch, as a share of their variance; with gradients."""
         values = {**self.seen[batch], **self.network.entering(block)}
-        found = run(self.graph, block.operators, values, AS_IF_SETTLED)
+        found = run(self.graph, block.operators, values)
         errors = [
             (found[node] - self.wanted[batch][node]).square().mean() / spread for node, spread in self._spread.items()
         ]
@@ -92,8 +90,8 @@ class Streams:
             own = {each: self.graph.held[each] for each in block.held}
             held = self.network.entering(block)
             for batch in batches:
-                original = run(self.graph, before, {**self.original[batch], **own}, AS_IT_IS)
-                seen = run(self.graph, before, {**self.seen[batch], **held}, AS_IF_SETTLED)
+                original = run(self.graph, before, {**self.original[batch], **own})
+                seen = run(self.graph, before, {**self.seen[batch], **held})
                 yield original[source], seen[source]
 
 
