@@ -21,5 +21,5 @@ class ReconstructionConfig(Settings):
 
     samples: int = Field(default=2048, ge=0)
     steps: int = Field(default=300, ge=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     effort: float = Field(default=1.0, gt=0)

@@ -18,7 +18,7 @@ from sekron_edge.reconstruction._solving import solve_layer_
 from sekron_edge.reconstruction._streams import Streams
 from sekron_edge.structure import Structure
 
-_BATCH = 64
+_BATCH = 128
 _FEWEST_BATCHES = 4
 # Values between blocks are kept for all inputs, in both networks.
 _MOST_BYTES = 2 << 30
