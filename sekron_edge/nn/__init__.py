@@ -17,7 +17,7 @@ from sekron_edge.nn._expose import expose_layers
 from sekron_edge.nn._fake_quantize import FakeQuantized, require_rounded
 from sekron_edge.nn._flat import FlatModel, Flattened, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
-from sekron_edge.nn._graph_runs import AS_IF_SETTLED, RunnableGraph
+from sekron_edge.nn._graph_runs import RunnableGraph
 from sekron_edge.nn._init import initialize_factors_
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode, unfused_attention
@@ -41,7 +41,6 @@ from sekron_edge.nn._taps import ConvGeometry
 from sekron_edge.nn._trace import operations
 
 __all__ = [
-    "AS_IF_SETTLED",
     "Block",
     "BranchedRuns",
     "CapturedGraph",

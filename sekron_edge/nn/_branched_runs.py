@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sekron_edge.nn._graph_runs import AS_IF_SETTLED, RunnableGraph
+from sekron_edge.nn._graph_runs import RunnableGraph
 from sekron_edge.pytrees import Inputs, Outputs
 
 
@@ -73,7 +73,7 @@ class BranchedRuns:
         return self._graph.outputs(values)
 
     def _run(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
-        self._graph.run(node, values, AS_IF_SETTLED)
+        self._graph.run(node, values)
         for dead in self._dead.get(node, ()):
             del values[dead]
 

@@ -19,10 +19,6 @@ from sekron_edge.pytrees import Inputs, Outputs, arguments
 aten = torch.ops.aten
 # Statistics of fewer values than this are noise: such a batch norm keeps its own.
 _FEWEST_VALUES = 16
-BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-
-# What runs in an operator's place.
-Instead = Mapping[Any, Callable[..., Any]]
 
 
 class RunnableGraph:
@@ -69,15 +65,18 @@ class RunnableGraph:
         """Return the values of the graph's inputs for a batch."""
         return dict(zip(self.inputs, pytree.tree_leaves(arguments(inputs)), strict=True))
 
-    def run(self, node: fx.Node, values: dict[fx.Node, Any], instead: Instead) -> None:
-        """Run one operator on the values of those before it; its own joins them."""
+    def run(self, node: fx.Node, values: dict[fx.Node, Any]) -> None:
+        """Run one operator on the values of those before it; its own joins them.
+
+        Batch norms use the batch's own statistics, as if they had been settled on it.
+        """
         if node.op == "output":
             return
         if node.op == "get_attr":
             values[node] = attrgetter(str(node.target))(self._module)
             return
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        run: Any = instead.get(node.target, node.target)
+        run: Any = _INSTEAD.get(node.target, node.target)
         values[node] = run(*args, **kwargs)
 
     def outputs(self, values: Mapping[fx.Node, Any]) -> Outputs:
@@ -95,6 +94,7 @@ def _batch_norm(
 
 
 # A view holds for the strides of the traced run alone: those of outputs follow a weight's, which may be another one.
-AS_IT_IS: Instead = {aten.view.default: aten.reshape.default}
-# Batch norms use the batch's own statistics, as if they had been settled on it.
-AS_IF_SETTLED: Instead = {**AS_IT_IS, BATCH_NORM: _batch_norm}
+_INSTEAD: dict[Any, Callable[..., Any]] = {
+    aten._native_batch_norm_legit_no_training.default: _batch_norm,
+    aten.view.default: aten.reshape.default,
+}

@@ -11,7 +11,7 @@ from sekron_edge.pipeline._from_config import frontier_job, load_task, plan_job,
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._models import load_model, state_fingerprint
 from sekron_edge.pipeline._progress import LogProgress, Progress
-from sekron_edge.pipeline._samples import calibration_inputs, example_inputs
+from sekron_edge.pipeline._samples import calibration_inputs, example_inputs, training_inputs
 from sekron_edge.pipeline._target import Target
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "run_job",
     "state_fingerprint",
     "trained_model",
+    "training_inputs",
 ]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from sekron_edge import cache
-from sekron_edge.data import training_batch
 from sekron_edge.nn import untied_state
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._progress import Progress
+from sekron_edge.pipeline._samples import training_inputs
 from sekron_edge.planner import Calibration, Plan
-from sekron_edge.pytrees import Inputs
 from sekron_edge.reconstruction import ReconstructionConfig, ReconstructionReport, batch_for, reconstruct
 
 # Passes of one input over the network: to run both networks through all blocks and collect moments, and for a step.
@@ -47,7 +45,7 @@ def reconstructed(
             small,
             job.model,
             structures,
-            _training_inputs(job, config.samples),
+            training_inputs(job.task, config.samples, job.seed),
             config=config,
             progress=lambda done, total: progress.step("reconstructing the blocks", done, total),
         )
@@ -76,10 +74,3 @@ def _afforded(job: Job) -> ReconstructionConfig:
     samples = min(config.samples, train, max(_FEWEST_SAMPLES, int(passes / 2 / _PASSES_A_SAMPLE)))
     steps = min(config.steps, int(passes / 2 / (_PASSES_A_STEP * batch_for(samples))))
     return config.model_copy(update={"samples": samples, "steps": steps if steps >= _FEWEST_STEPS else 0})
-
-
-def _training_inputs(job: Job, count: int) -> Inputs:
-    order = torch.randperm(len(job.task.train), generator=torch.Generator().manual_seed(job.seed))  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seed)  # augmentation draws on the global generator
-        return training_batch(job.task, order[:count].tolist())

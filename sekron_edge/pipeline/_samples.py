@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sekron_edge import pytrees
-from sekron_edge.data import batch_of, calibration_batch
+from sekron_edge.data import batch_of, calibration_batch, training_batch
 from sekron_edge.errors import DataError
 from sekron_edge.files import fingerprint
 from sekron_edge.task import Task
@@ -20,6 +21,14 @@ def calibration_inputs(task: Task, samples: int = _CALIBRATION_SAMPLES) -> pytre
     """Return up to ``samples`` calibration inputs as one batch."""
     count = min(samples, len(task.calibration))  # type: ignore[arg-type]
     return calibration_batch(task, range(count))
+
+
+def training_inputs(task: Task, samples: int, seed: int) -> pytrees.Inputs:
+    """Return the inputs of ``samples`` training samples as one batch, drawn and augmented by a seed, without labels."""
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # augmentation draws on the global generator
+        return training_batch(task, order[:samples].tolist())
 
 
 def heldout_samples(task: Task, samples: int) -> tuple[pytrees.Inputs, Any]:

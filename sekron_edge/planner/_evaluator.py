@@ -165,12 +165,10 @@ class PlanEvaluator:
             scores = without_families(scores, plan, self._loudest(plan, rounding))
             if scores == louder:
                 break  # what is loud is dense
-            try:
-                limits = plan.budget.with_limits(plan.limits)
-                other = scores.plan(limits, profile=plan.profile, runtime=plan.runtime, seed=plan.seed)
-            except InfeasibleBudgetError:
+            other = self._again(scores, plan)
+            if other is None:
                 break
-            plan = self.best([other.model_copy(update={"budget": plan.budget})])
+            plan = other
             found.append(plan)
         return found
 
@@ -204,7 +202,12 @@ class PlanEvaluator:
         return noise
 
     def _better(self, scores: ModelScores, plan: Plan) -> Plan | None:
-        """Solve for a plan's budget with other losses; return the result if it is better."""
+        """Return the plan for the same budget with other losses, if it is better."""
+        other = self._again(scores, plan)
+        return other if other is not None and self._rank(other) < self._rank(plan) else None
+
+    def _again(self, scores: ModelScores, plan: Plan) -> Plan | None:
+        """Solve for a plan's budget with other losses or candidates; return the result, judged, if it is new."""
         try:
             # In numbers: shares are of the dense model, which may not be offered.
             limits = plan.budget.with_limits(plan.limits)
@@ -213,8 +216,7 @@ class PlanEvaluator:
             return None
         if other.structures() == plan.structures():
             return None
-        other = self.best([other.model_copy(update={"budget": plan.budget, "dense": plan.dense})])
-        return other if self._rank(other) < self._rank(plan) else None
+        return self.best([other.model_copy(update={"budget": plan.budget, "dense": plan.dense})])
 
     def _rank(self, plan: Plan) -> tuple[bool, float]:
         """Order judged plans: those whose files would be too noisy come last."""

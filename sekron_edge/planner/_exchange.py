@@ -29,7 +29,7 @@ _NEAR = 1.5
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A layer's present candidate, and the least lossy ones that are one step cheaper and one step dearer, if any."""
+    """A layer's present candidate, the best that is a step cheaper, and the next dearer with less error, if any."""
 
     own: Candidate
     cheaper: Candidate | None

@@ -32,6 +32,8 @@ def fit_block_(
             left = left or torch.randperm(len(streams.fitted_to), generator=order).tolist()
             optimizer.zero_grad()
             loss = streams.loss(block, left.pop())
+            if not loss.requires_grad:
+                return  # a block whose results are decisions, not floats
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from sekron_edge.nn import AS_IF_SETTLED, Block, RunnableGraph
+from sekron_edge.nn import Block, RunnableGraph
 from sekron_edge.pytrees import Inputs
 from sekron_edge.reconstruction._network import DecomposedNetwork
 
@@ -22,7 +22,7 @@ def run(graph: RunnableGraph, operators: Sequence[fx.Node], values: Mapping[fx.N
     """Return the values after some operators, beside those before them."""
     known = dict(values)
     for node in operators:
-        graph.run(node, known, AS_IF_SETTLED)
+        graph.run(node, known)
     return known
 
 

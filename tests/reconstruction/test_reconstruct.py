@@ -162,6 +162,29 @@ def test_constant_inputs_change_nothing_for_the_worse(x: Tensor) -> None:
     assert all(block.fitted <= block.decomposed for block in report.blocks)
 
 
+class Decides(nn.Module):
+    """Gives decisions only: nothing of the last layer is seen in floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.first(x).relu()).argmax(1)
+        return out
+
+
+def test_a_block_that_only_decides_keeps_its_factors() -> None:
+    torch.manual_seed(0)
+    model = Decides().eval()
+    structures = halved(model, ["first", "last"])
+    small = replace_layers(model, structures)
+    better, report = reconstruct(small, model, structures, torch.randn(64, 6), config=QUICK)
+    assert report.blocks[-1].fitted == report.blocks[-1].decomposed
+    pairs = zip(small.get_submodule("last").parameters(), better.get_submodule("last").parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_dead_channels_are_no_obstacle() -> None:
     torch.manual_seed(0)
     model = Residual().eval()
