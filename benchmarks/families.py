@@ -199,19 +199,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--networks", nargs="+", choices=_NETWORKS, default=list(_NETWORKS))
     options.add_argument("--images", type=int, help="training samples in the epoch; by default all of them")
     options.add_argument("--points", nargs="+", choices=_POINTS, default=list(_POINTS), metavar="POINT")
+    options.add_argument("--union", action="store_true", help="distil the union's plans alone")
     given = options.parse_args(arguments)
     networks = ["EDSR x2"] if given.quick else given.networks
-    rows = [row for name in networks for row in _rows(_Network.load(name, given.images), given.points)]
+    shown = (_UNION,) if given.union else (*_FAMILIES, _UNION)
+    rows = [row for name in networks for row in _rows(_Network.load(name, given.images), given.points, shown)]
     publish(rows, [claim for row in rows for claim in _claims(row)], given.json)
 
 
-def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(network: _Network, points: Sequence[str], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield two rows a point: the score of every family without distillation, and after it."""
     dense = evaluate(network.model, network.task)
     found: dict[str, dict[str, _Reached]] = {}
     spreads: list[float] = []
     for point in points:
-        plans = _plans(network, point)
+        plans = _plans(network, point, shown)
         found[point] = {family: _reached(network, family, point, plan) for family, plan in plans.items()}
         if _UNION in plans:
             seeds = range(network.config.seed, network.config.seed + _SEEDS)
@@ -226,9 +228,9 @@ def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
                 "distillation": when,
                 "metric": network.task.metric_name,
                 "dense": dense,
-                **{family: scores.get(family) for family in network.families},
+                **{family: scores.get(family) for family in shown},
             }
-            if _UNION in scores:
+            if _UNION in scores and len(shown) > 1:
                 best = max(_FAMILIES, key=lambda family: scores.get(family, 0.0))
                 seeds_vary = 2 * fmean(spreads) if when == "after" else 0.0
                 error = (reached[best].error_against(reached[_UNION], when) ** 2 + seeds_vary) ** 0.5
@@ -236,15 +238,24 @@ def _rows(network: _Network, points: Sequence[str]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _plans(network: _Network, point: str) -> dict[str, Plan]:
-    """Return the plan of each family that can be small enough; the union's is the one of them that diverges least."""
+def _plans(network: _Network, point: str, shown: Sequence[str]) -> dict[str, Plan]:
+    """Return the plan of each family that can be small enough, bettered by exchanges as in jobs.
+
+    The union's is the one that diverges least, of all that were compared.
+    """
     found = {}
     for family, scores in network.families.items():
         with suppress(InfeasibleBudgetError):
             found[family] = scores.plan(_POINTS[point], profile="none", runtime="none")
     if _UNION in found:
         found[_UNION] = network.evaluator.best(list(found.values()))
-    return found
+    better = {}
+    for family in [family for family in shown if family in found]:
+        (judged,) = network.evaluator.judged([found[family]])
+        better[family], _ = network.evaluator.exchanged(network.families[family], judged)
+    if _UNION in better:
+        better[_UNION] = network.evaluator.best([better[_UNION], *better.values()])
+    return better
 
 
 def _reached(network: _Network, family: str, point: str, plan: Plan, seed: int | None = None) -> _Reached:
@@ -293,8 +304,8 @@ def _key(network: _Network, plan: Plan, config: TrainConfig) -> str:
 
 
 def _claims(row: dict[str, Any]) -> Iterator[Claim]:
-    alone = [row[family] for family in _FAMILIES if row[family] is not None]
-    if row[_UNION] is not None:
+    alone = [row[family] for family in _FAMILIES if row.get(family) is not None]
+    if alone and row[_UNION] is not None:
         name = f"{row['network']}, {row['at']}, {row['distillation']} distillation: best family alone above the union"
         yield Claim(name=name, value=max(alone) - row[_UNION], relation="<=", limit=row["noise"])
 
