@@ -119,6 +119,11 @@ class Structure(BaseModel):
         return tuple(prod(sizes) for sizes in zip(*(factor.shape for factor in self.factors), strict=True))
 
     @property
+    def whole_outputs(self) -> tuple[int, ...]:
+        """Numbers of the factors that have all output channels; none where these are split among factors."""
+        return tuple([k for k, factor in enumerate(self.factors) if factor.shape[0] == self.shape[0]])
+
+    @property
     def num_params(self) -> int:
         """Number of stored values."""
         sizes = dict(self.ranks)

@@ -1,4 +1,4 @@
-"""Operations that stay in floats where all others become int8: divisions, and norms of what was just computed.
+"""Operations that stay in floats where all others become int8: divisions, norms of what was just computed, ELU.
 
 Eight bits hold values of one magnitude. The variances of samples, or of places in one, are of many: the small ones
 would be rounded to zero, and what is divided by their roots would be noise. A divisor of zero is refused by kernels.
@@ -6,7 +6,7 @@ would be rounded to zero, and what is divided by their roots would be noise. A d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ._graph import Graph, Operator
@@ -17,6 +17,7 @@ _ROOTS = {"RSQRT", "SQRT"}
 _MEANS = {"MEAN", "SUM"}
 _SCALING = {"MUL", "DIV"}
 _AFFINE = {"MUL", "DIV", "ADD", "SUB"}
+_AFTER_EXPONENTIALS = {"SUB", "ADD", "MUL", "SELECT", "SELECT_V2"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,20 @@ def kept_in_floats(graphs: Iterable[Graph]) -> list[str]:
     for graph in graphs:
         operations = [_operation(graph, one) for one in graph.operators if one.outputs]
         divisions = [one for one in operations if one.kind == "DIV" and one.divisor]
-        scopes += [one.scope for one in [*divisions, *_Norms(operations).kept]]
+        scopes += [one.scope for one in [*divisions, *_Norms(operations).kept, *_after_exponentials(operations)]]
     return list(dict.fromkeys(scopes))
+
+
+def _after_exponentials(operations: Sequence[_Operation]) -> Iterator[_Operation]:
+    """Yield what ELU and its like make of an exponential, which the quantizer leaves in float by itself.
+
+    The exponentials of positive values, which are thrown away, would take all the range of the integers.
+    """
+    results = {one.result for one in operations if one.kind == "EXP"}
+    for one in operations:
+        if one.kind in _AFTER_EXPONENTIALS and results.intersection(one.operands):
+            results.add(one.result)
+            yield one
 
 
 def scope_of(graph: Graph, results: Iterable[int]) -> str:

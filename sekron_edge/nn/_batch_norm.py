@@ -59,32 +59,47 @@ def separate_batch_norms_(model: nn.Module) -> list[str]:
     Returns:
         The names of the batch norms that were replaced.
     """
+    names = separate_batch_norms(model)
+    for name in names:
+        norm = model.get_submodule(name)
+        assert isinstance(norm, _BatchNorm)
+        scale, shift = scale_and_shift(norm)
+        depthwise = nn.Conv2d(norm.num_features, norm.num_features, 1, groups=norm.num_features)
+        depthwise.weight = nn.Parameter(scale.reshape(-1, 1, 1, 1))
+        depthwise.bias = nn.Parameter(shift)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, depthwise.eval())
+    return names
+
+
+def separate_batch_norms(model: nn.Module) -> list[str]:
+    """Return the names of the batch norms of images that fold into no layer before them, in the order they run in.
+
+    Args:
+        model: Left as it is. For a model that cannot be traced, none are named.
+    """
     try:
         graph = _Tracer().trace(model)
     except Exception:  # noqa: BLE001  (whatever a user's forward raises when it is given a proxy)
         return []
     modules = dict(model.named_modules(remove_duplicate=False))
-    replaced = []
+    folding = {name for layer, name in _followed(graph, modules) if layer.structure.whole_outputs}
+    separate = []
     for node in graph.nodes:
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or _folds_into(node.args[0], modules):
+        name = str(node.target)
+        norm = modules.get(name) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or name in folding:
             continue
-        scale, shift = scale_and_shift(norm)
-        channels = norm.num_features
-        depthwise = nn.Conv2d(channels, channels, 1, groups=channels)
-        depthwise.weight = nn.Parameter(scale.reshape(-1, 1, 1, 1))
-        depthwise.bias = nn.Parameter(shift)
-        parent, _, child = str(node.target).rpartition(".")
-        setattr(modules[parent], child, depthwise.eval())
-        replaced.append(str(node.target))
-    return replaced
+        if not _follows_convolution(node.args[0], modules):
+            separate.append(name)
+    return list(dict.fromkeys(separate))
 
 
-def _folds_into(source: fx.node.Argument, modules: dict[str, nn.Module]) -> bool:
+def _follows_convolution(source: fx.node.Argument, modules: dict[str, nn.Module]) -> bool:
     """Whether a batch norm follows a layer that converters fold it into."""
     if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
         return False
-    return isinstance(modules[str(source.target)], nn.modules.conv._ConvNd | FactorizedConv)
+    return isinstance(modules[str(source.target)], nn.modules.conv._ConvNd)
 
 
 def _followed(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[tuple[FactorizedConv, str]]:

@@ -1,12 +1,15 @@
 """A model that rounds as its int8 file does, in floats and with gradients, for quantization-aware training.
 
-Weights are rounded symmetrically by output channel. Inputs of convolutions, linear layers and additions, and the
-model's outputs, are rounded by tensor (Jacob et al. 2018, arXiv 1712.05877). Batch norms are not folded: a scale by
-channel does not change a symmetric rounding by channel. Gradients pass as if nothing were rounded, except where a value
-is cut off.
+Weights are rounded symmetrically by output channel. Inputs of convolutions, linear layers, sums, products, means and
+curved activations, and the model's outputs, are rounded by tensor (Jacob et al. 2018, arXiv 1712.05877). ReLU's are
+not: the operator before takes it up. Batch norms are not folded: a scale by channel does not change a symmetric
+rounding by channel. One that no layer before it takes up is a convolution of its own in the file, and its input is
+rounded, too. An average pool gives integers of its input's scale, however small the averages are; one over the whole
+image is a mean, with a scale of its own. Gradients pass as if nothing were rounded, except where a value is cut off.
 
-Layers may be kept in float. What a rounded layer or addition gives is integers in the file, so a kept layer that reads
-it reads rounded values; what kept layers and inputs give stays as it is until something rounded reads it.
+Layers may be kept in float. What a rounded layer or another rounded operator gives is integers in the file, so a kept
+layer that reads it reads rounded values; what kept layers and inputs give stays as it is until something rounded reads
+it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sekron_edge import pytrees
 from sekron_edge.errors import ConfigError
+from sekron_edge.nn._batch_norm import separate_batch_norms
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._modes import evaluation_mode
@@ -35,9 +39,24 @@ _WEIGHT_AXIS: dict[Any, int] = {
     F.conv_transpose1d: 1, F.conv_transpose2d: 1, F.conv_transpose3d: 1,
 }  # fmt: skip
 _ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__iadd__)
+_PRODUCTS = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__imul__, Tensor.__rmul__)
+_AVERAGES = (F.avg_pool2d, F.adaptive_avg_pool2d)
+_CURVES = (
+    F.hardswish, F.hardsigmoid, F.gelu, F.elu, F.leaky_relu, F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh,
+    torch.tanh, Tensor.tanh, F.softmax, torch.softmax, Tensor.softmax, torch.mean, Tensor.mean, F.silu, *_AVERAGES,
+)  # fmt: skip
+# What only renames values.
+_VIEWS = (
+    torch.flatten, Tensor.flatten, torch.reshape, Tensor.reshape, Tensor.view, torch.squeeze, Tensor.squeeze,
+    Tensor.unsqueeze, torch.permute, Tensor.permute, torch.transpose, Tensor.transpose, Tensor.contiguous, F.dropout,
+)  # fmt: skip
+# A sigmoid's integers have this scale, whatever the data: its values are between 0 and 1.
+_SIGMOID = (0.0, 255 / 256)
 _WEIGHT_STEPS = 127
 _LOWEST, _HIGHEST = -128, 127
 _LEAST_SCALE = 1e-12
+# Finer than averages of a few integers differ, and coarser than floats err.
+_PARTS = 2048
 # Ranges follow the weights slowly: a batch moves them by a hundredth of its difference.
 _MOMENTUM = 0.01
 
@@ -49,7 +68,7 @@ class FakeQuantized(nn.Module):
     batches.
 
     Args:
-        model: Held, not copied. Its convolutions, linear layers and additions must run in the same order every time.
+        model: Held, not copied. What it rounds must run in the same order every time.
         calibration: Batches of real inputs, never held-out data.
         keep_float: Names of the layers that stay in float.
     """
@@ -58,9 +77,10 @@ class FakeQuantized(nn.Module):
         super().__init__()
         self.model = model
         observing = _Observing()
-        with evaluation_mode(model), torch.no_grad(), _layers_told(model, observing):
+        separate = [model.get_submodule(name) for name in separate_batch_norms(model)]
+        with evaluation_mode(model), torch.no_grad(), _layers_told(model, observing, separate):
             for batch in calibration:
-                observing.place = 0
+                observing.begin()
                 with observing:
                     outputs = pytrees.call(model, batch)
                 for value in filter(torch.is_floating_point, pytrees.tensors(outputs)):
@@ -68,6 +88,8 @@ class FakeQuantized(nn.Module):
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(observing.ranges))
         self._layer_of = tuple(observing.layers)
+        self.separate_norms = tuple(observing.separate_norms)
+        self._range_of = tuple(observing.range_of)
         self._makers = tuple(observing.makers)
         self._kept: frozenset[str | None] = frozenset(keep_float)
         self._unseen: frozenset[str | None] = frozenset()
@@ -124,10 +146,24 @@ class FakeQuantized(nn.Module):
         layer = self._layer_of[place]
         if layer in self._unseen or (layer in self._kept and not (of_integers and layer is not None)):
             return value
-        if self.training:
+        if self.training and self._range_of[place] == place:
             low, high = value.detach().aminmax()
             self.ranges[place].lerp_(torch.stack((low, high)), _MOMENTUM)
-        return _round_values(value, self.ranges[place])
+        return _round_values(value, self.ranges[self._range_of[place]])
+
+    def rounded_again(self, place: int, value: Tensor) -> Tensor:
+        """Return what an operator gives in integers of the scale of what it read at a place."""
+        silent = {*self._unseen, *self._kept}
+        if self._layer_of[place] in silent:
+            return value
+        return _round_averages(value, self.ranges[self._range_of[place]])
+
+    def swish(self, place: int, value: Tensor) -> Tensor:
+        """Return the product of a value and its sigmoid, which is rounded where what was read at the place is."""
+        sigmoid = torch.sigmoid(value)
+        if self._layer_of[place] not in {*self._unseen, *self._kept}:
+            sigmoid = _round_values(sigmoid, sigmoid.new_tensor(_SIGMOID))
+        return value * sigmoid
 
     def rounded_weight(self, place: int, weight: Tensor, axis: int) -> Tensor:
         """Return the weight that the values at a place meet."""
@@ -158,11 +194,26 @@ def require_rounded(names: Sequence[str], model: nn.Module, inputs: pytrees.Inpu
             )
 
 
-def _round_values(value: Tensor, limits: Tensor) -> Tensor:
+def _grid(limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scale and the zero point of a range."""
     low, high = limits[0].clamp_max(0), limits[1].clamp_min(0)
     scale = ((high - low) / (_HIGHEST - _LOWEST)).clamp_min(_LEAST_SCALE)
-    zero = (_LOWEST - torch.round(low / scale)).to(torch.int32)
+    return scale, (_LOWEST - torch.round(low / scale)).to(torch.int32)
+
+
+def _round_values(value: Tensor, limits: Tensor) -> Tensor:
+    scale, zero = _grid(limits)
     return torch.fake_quantize_per_tensor_affine(value, scale, zero, _LOWEST, _HIGHEST)
+
+
+def _round_averages(value: Tensor, limits: Tensor) -> Tensor:
+    """Round averages of integers, of which many are halves: LiteRT rounds those away from zero, not to even ones."""
+    scale, zero = _grid(limits)
+    with torch.no_grad():
+        integers = torch.round((value / scale + zero) * _PARTS) / _PARTS
+        nearest = integers.sign() * (integers.abs() + 0.5).floor()
+        rounded = (nearest.clamp(_LOWEST, _HIGHEST) - zero) * scale
+    return value + (rounded - value).detach()
 
 
 def _round_weight(weight: Tensor, axis: int) -> Tensor:
@@ -179,6 +230,7 @@ class _Rounding(TorchFunctionMode):
         super().__init__()
         self._owner = owner
         self._place = 0
+        self._norms = 0
         # Followed only where some layer is kept in float: elsewhere everything is rounded, whatever made it.
         self._of_integers: WeakTensorKeyDictionary | None = WeakTensorKeyDictionary() if owner.keeps_any else None
 
@@ -196,12 +248,20 @@ class _Rounding(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         place = self._place
-        if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
+        if _has_weight(func, args):
             weight = self._owner.rounded_weight(place, args[1], _WEIGHT_AXIS[func])
             args = (self.value(args[0]), weight, *args[2:])
-        elif _joins(func, args):
-            args = (*map(self.value, args[:2]), *args[2:])
-        found = func(*args, **(kwargs or {}))
+        elif func is torch.batch_norm:
+            if self._owner.separate_norms[self._norms]:
+                args = (self.value(args[0]), *args[1:])
+            self._norms += 1
+        else:
+            first = _integers_read(func, args)
+            args = (*[self.value(value) for value in args[:first]], *args[first:])
+        swish = func is F.silu
+        found = self._owner.swish(place, args[0]) if swish else func(*args, **(kwargs or {}))
+        if _averages(func, args):
+            found = self._owner.rounded_again(place, found)
         if self._of_integers is not None:
             rounds = self._place > place
             read = _tensors_of((*args, *(kwargs or {}).values()))
@@ -230,10 +290,19 @@ class _Observing(TorchFunctionMode):
         super().__init__()
         self.place = 0
         self.layer: str | None = None
+        self.in_separate_norm = False
+        self.separate_norms: list[bool] = []
         self.layers: list[str | None] = []
         self.makers: list[frozenset[str | None]] = []
         self.ranges: list[tuple[float, float]] = []
+        self.range_of: list[int] = []
         self._made_by = WeakTensorKeyDictionary()
+        self._averaged_at = WeakTensorKeyDictionary()
+
+    def begin(self) -> None:
+        """Begin with the first place again."""
+        self.place = 0
+        self.separate_norms = []
 
     def see(self, value: Tensor) -> None:
         low, high = map(float, value.aminmax())
@@ -241,18 +310,25 @@ class _Observing(TorchFunctionMode):
             self.ranges.append((low, high))
             self.layers.append(self.layer)
             self.makers.append(self._made_by.get(value, frozenset()))
+            self.range_of.append(self._averaged_at.get(value, self.place))
         before = self.ranges[self.place]
         self.ranges[self.place] = (min(before[0], low), max(before[1], high))
         self.place += 1
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         place = self.place
-        if func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor):
-            self.see(args[0])
-        elif _joins(func, args):
-            for value in args[:2]:
+        if func is torch.batch_norm:
+            self.separate_norms.append(self.in_separate_norm)
+            if self.in_separate_norm:
+                self.see(args[0])
+        else:
+            for value in args[: 1 if _has_weight(func, args) else _integers_read(func, args)]:
                 self.see(value)
         found = func(*args, **(kwargs or {}))
+        if _averages(func, args):
+            self._averaged_at[found] = self.range_of[place]
+        elif func in _VIEWS and args[0] in self._averaged_at:
+            self._averaged_at[found] = self._averaged_at[args[0]]
         if self.place > place:
             makers: frozenset[str | None] = frozenset((self.layer,))
         else:
@@ -263,15 +339,34 @@ class _Observing(TorchFunctionMode):
         return found
 
 
-def _joins(func: Any, args: Sequence[Any]) -> bool:
-    """Say whether a call adds two activations; a bias has another shape."""
-    both = func in _ADDITIONS and len(args) > 1 and all(isinstance(value, Tensor) for value in args[:2])
-    return both and args[0].shape == args[1].shape and args[0].is_floating_point() and args[1].is_floating_point()
+def _has_weight(func: Any, args: Sequence[Any]) -> bool:
+    return func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor)
+
+
+def _averages(func: Any, args: Sequence[Any]) -> bool:
+    """Say whether a call pools averages, of more than one place each image."""
+    over_all = func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1), [1, 1])
+    return func in _AVERAGES and not over_all
+
+
+def _integers_read(func: Any, args: Sequence[Any]) -> int:
+    """Return how many arguments an operator without weights reads as integers: the first ones.
+
+    A sum of tensors of different shapes is that with a bias.
+    """
+    values = [value for value in args[:2] if isinstance(value, Tensor) and value.is_floating_point()]
+    if func in _CURVES:
+        return min(len(values), 1)
+    if len(values) < 2:
+        return 0
+    if func in _ADDITIONS:
+        return 2 if args[0].shape == args[1].shape else 0
+    return 2 if func in _PRODUCTS else 0
 
 
 @contextmanager
-def _layers_told(model: nn.Module, observing: _Observing) -> Iterator[None]:
-    """Tell an observer the name of the layer that runs."""
+def _layers_told(model: nn.Module, observing: _Observing, separate: Sequence[nn.Module]) -> Iterator[None]:
+    """Tell an observer the name of the layer that runs, and whether it is a batch norm that stands by itself."""
 
     def enter(name: str) -> Callable[..., None]:
         def told(*_: Any) -> None:
@@ -282,9 +377,17 @@ def _layers_told(model: nn.Module, observing: _Observing) -> Iterator[None]:
     def leave(*_: Any) -> None:
         observing.layer = None
 
+    def norm(*, runs: bool) -> Callable[..., None]:
+        def told(*_: Any) -> None:
+            observing.in_separate_norm = runs
+
+        return told
+
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _LAYERS)]
     hooks = [module.register_forward_pre_hook(enter(name)) for name, module in layers]
     hooks += [module.register_forward_hook(leave) for _, module in layers]
+    hooks += [module.register_forward_pre_hook(norm(runs=True)) for module in separate]
+    hooks += [module.register_forward_hook(norm(runs=False)) for module in separate]
     try:
         yield
     finally:

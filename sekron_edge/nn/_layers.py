@@ -16,13 +16,18 @@ from sekron_edge.structure import Structure
 from sekron_edge.tensor import FactorizedTensor
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_IMAGE_AXES = 2
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int) -> Tensor:
+def _run(
+    state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Schedule, dims: int, ones: Tensor | None = None
+) -> Tensor:
     """Run the factor convolution on ``(batch, C, *spatial)``.
 
-    The last convolution takes the bias where its output is already the layer's, because runtimes fuse that.
+    The last convolution takes the bias where its output is already the layer's, because runtimes fuse that. Elsewhere
+    it is that of a depthwise convolution with ``ones``, where they are given: one fast operator that takes the
+    activation after it, and that integers make exactly.
     """
     batch = state.shape[0]
     *_, state = _states(state, weights, bias, plan, dims)
@@ -31,7 +36,12 @@ def _run(state: Tensor, weights: Sequence[Tensor], bias: Tensor | None, plan: Sc
         state = state.reshape(move.shape(batch, spatial)).permute(move.order)
     if not plan.last_is_output:
         state = state.reshape(batch, -1, *spatial)
-    return state if bias is None or plan.last_is_output else state + bias.reshape(-1, *[1] * dims)
+    if bias is None or plan.last_is_output:
+        return state
+    if ones is not None:
+        shifted: Tensor = F.conv2d(state, ones, bias, groups=len(ones))
+        return shifted
+    return state + bias.reshape(-1, *[1] * dims)
 
 
 def _states(
@@ -103,6 +113,10 @@ class _Factorized(nn.Module):
             nn.Parameter(_stored(values.detach(), steps[k])) for k, values in enumerate(factors)
         )
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.ones: Tensor | None  # see `_run`
+        split = geometry.spatial_axes == _IMAGE_AXES and not self.plan.last_is_output
+        channels = structure.shape[0] * geometry.groups
+        self.register_buffer("ones", torch.ones(channels, 1, 1, 1) if split else None, persistent=False)
         self.rebuilds = False  # see `rebuilt_kernels`
 
     def factor_values(self, k: int) -> Tensor:
@@ -129,7 +143,7 @@ class _Factorized(nn.Module):
         Returns:
             False where the output channels are split among factors: no factor can do it, and nothing is changed.
         """
-        whole = [k for k, factor in enumerate(self.structure.factors) if factor.shape[0] == self.structure.shape[0]]
+        whole = self.structure.whole_outputs
         if not whole:
             return False
         k, labels = whole[0], len(self.structure.factors[whole[0]].labels)
@@ -257,7 +271,9 @@ class FactorizedConv(_Factorized):
             sample: Tensor = self.forward(x[None])[0]
             return sample
         state = self._prepared(x)
-        return self._convolved(state) if self.rebuilds else _run(state, list(self.weights), self.bias, self.plan, dims)
+        if self.rebuilds:
+            return self._convolved(state)
+        return _run(state, list(self.weights), self.bias, self.plan, dims, self.ones)
 
     def _convolved(self, x: Tensor) -> Tensor:
         """Convolve with the kernel that the factors stand for."""

@@ -12,8 +12,10 @@ from torch import nn
 from sekron_edge.nn._geometry import layer_geometry
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._schedule import Schedule, schedule
-from sekron_edge.primitives import Conv, Copy, Elementwise, Primitive
+from sekron_edge.primitives import ChannelScale, Conv, Copy, Elementwise, Primitive
 from sekron_edge.structure import Shape, Structure
+
+_IMAGE_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Operation:
         in_shape: Of the first value that it reads.
         reads: Numbers of the values that it reads.
         writes: Number of the value that it writes.
+        has_norm: Whether a batch norm follows that it takes into its weights.
     """
 
     layer: str | None
@@ -33,6 +36,7 @@ class Operation:
     in_shape: Shape
     reads: tuple[int, ...]
     writes: int
+    has_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,31 @@ def _steps(primitive: Primitive) -> list[int]:
     return sizes
 
 
-def layer_primitives(structure: Structure, layer: nn.Module, in_shape: Shape) -> tuple[Primitive, ...]:
-    """Return the operations of a layer with a structure for each group's weight, on an input of ``in_shape``."""
+def layer_primitives(
+    structure: Structure, layer: nn.Module, in_shape: Shape, *, has_norm: bool = False
+) -> tuple[Primitive, ...]:
+    """Return the operations of a layer with a structure for each group's weight, on an input of ``in_shape``.
+
+    Args:
+        structure: Of one group's weight.
+        layer: Its geometry and bias count.
+        in_shape: Of the layer's input.
+        has_norm: Whether a batch norm follows: where no factor can take it up, it is one more operation.
+    """
     geometry, ends = layer_geometry(layer)
-    bias = getattr(layer, "bias", None)
-    return _on(schedule(structure, geometry), geometry.spatial_axes, ends, bias is not None, in_shape)
+    shifts = getattr(layer, "bias", None) is not None
+    plan = schedule(structure, geometry)
+    primitives = _on(
+        plan, geometry.spatial_axes, ends, shifts or (has_norm and bool(structure.whole_outputs)), in_shape
+    )
+    if has_norm and not structure.whole_outputs and len(in_shape) == _IMAGE_RANK:
+        primitives += (channel_scale(_out_shape(plan, _padded(in_shape, ends), primitives[-1].out_elements)),)
+    return primitives
+
+
+def channel_scale(shape: Shape) -> ChannelScale:
+    """Return the depthwise convolution that scales and shifts the channels of ``(batch, channels, height, width)``."""
+    return ChannelScale(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
 
 
 def factorized_primitives(layer: FactorizedConv | FactorizedLinear, in_shape: Shape) -> tuple[Primitive, ...]:
@@ -143,8 +167,8 @@ def _on(
     primitives: list[Primitive] = [Copy(padded)] if padded != shape else []
     primitives += plan.primitives(padded)
     if has_bias and not plan.last_is_output:
-        last = primitives[-1]
-        primitives.append(Elementwise("add", _out_shape(plan, padded, last.out_elements)))
+        out = _out_shape(plan, padded, primitives[-1].out_elements)
+        primitives.append(channel_scale(out) if len(out) == _IMAGE_RANK else Elementwise("add", out))
     return tuple(primitives)
 
 

@@ -7,6 +7,7 @@ every exporter merges those. Views cost nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -17,11 +18,16 @@ from sekron_edge.nn._capture import CapturedGraph, capture, shape_of, tensor_of
 from sekron_edge.nn._geometry import layer_weight
 from sekron_edge.nn._hidden import HiddenLayers
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
-from sekron_edge.nn._operations import Operation, OperationGraph, factorized_primitives, layer_primitives
+from sekron_edge.nn._operations import (
+    Operation,
+    OperationGraph,
+    channel_scale,
+    factorized_primitives,
+    layer_primitives,
+)
 from sekron_edge.nn._rewrite import supported_layers
 from sekron_edge.nn._weight_operators import kind_of, product_primitives, weight_operator
 from sekron_edge.primitives import (
-    ChannelScale,
     Conv,
     ConvTranspose,
     Copy,
@@ -150,6 +156,9 @@ class _Tracer:
             return
         if kind in _VIEWS or not kind or self._merges(node, kind, read):
             self._values[node] = read[0]
+            if kind == "batch_norm":
+                writer = self._writers[read[0]]
+                self._operations[writer] = replace(self._operations[writer], has_norm=True)
             return
         products = product_primitives(node)
         if products is not None:
@@ -215,7 +224,7 @@ def _primitive(node: fx.Node, kind: str, operands: int) -> Primitive | None:
         primitive = Elementwise("curve", shape)
     elif kind == "batch_norm" and len(shape) == _IMAGE_AXES:
         # Where it does not fold into a layer before it, exporters make it a depthwise convolution.
-        primitive = ChannelScale(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
+        primitive = channel_scale(shape)
     elif kind in (*_SUMS, "batch_norm"):
         alike = sum(_size(value) == _size(node) for value in node.all_input_nodes)
         primitive = Elementwise("add", shape if len(shape) > 1 else (1, *shape, 1)[:2], max(1, min(operands, alike)))

@@ -83,11 +83,15 @@ class InFloat:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: its input's shape, and the elements that live at the same time, its input's included."""
+    """One call of a layer: its input's shape, and the elements that live at the same time, its input's included.
+
+    ``has_norm`` says that a batch norm follows, which the layer takes into its weights if a factor can.
+    """
 
     in_shape: Shape
     held: int = 0
     kept: int = 0
+    has_norm: bool = False
 
 
 def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
@@ -95,7 +99,7 @@ def calls_of(graph: OperationGraph) -> dict[str, list[Call]]:
     calls: dict[str, list[Call]] = {}
     for operation, held, kept in zip(graph.operations, graph.held(), graph.kept_inputs(), strict=True):
         if operation.layer is not None:
-            calls.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept))
+            calls.setdefault(operation.layer, []).append(Call(operation.in_shape, held, kept, operation.has_norm))
     return calls
 
 
@@ -112,7 +116,7 @@ class Prices:
         """Return the result of `layer_cost` for one of the targets, and for the layer of that name."""
         prices = self._targets[target].of(name)
         bias = getattr(layer, "bias", None)
-        shapes = tuple(call.in_shape for call in calls)
+        shapes = tuple((call.in_shape, call.has_norm) for call in calls)
         key = (
             structure,
             layer_geometry(layer),
@@ -138,7 +142,7 @@ def _priced(
     geometry, _ = layer_geometry(layer)
     bias = getattr(layer, "bias", None)
     parameters = structure.num_params * geometry.groups + (0 if bias is None else bias.numel())
-    runs = [layer_primitives(structure, layer, call.in_shape) for call in calls]
+    runs = [layer_primitives(structure, layer, call.in_shape, has_norm=call.has_norm) for call in calls]
     priced = [[*run, *_conversions(run)] for run in runs] if target.converted else runs
     return runs, _cost(parameters, list(chain.from_iterable(priced)), 0, target)
 
