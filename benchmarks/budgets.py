@@ -1,8 +1,8 @@
 """Promises: random models with random budgets, and whether what is delivered keeps them when it is measured again.
 
-Plain and depthwise CNNs on digits of 32x32 pixels, trained for some epochs; budgets of latency, bytes or both, in fp32 and
-int8, in LiteRT. Each artifact that was delivered is measured beside the dense one in a process that knows nothing of
-the job. In int8 its held-out accuracy is compared with that of its simulation, and no job may end because a file is
+Plain and depthwise CNNs on digits of 32x32 pixels, trained for some epochs; budgets of latency, bytes or both, in fp32
+and int8, in LiteRT. Each artifact that was delivered is measured beside the dense one in a process that knows nothing
+of the job. In int8 its held-out accuracy is compared with that of its simulation, and no job may end because a file is
 noisier than verification allows. ``--precision`` draws one precision only; ``--quick`` takes three networks.
 """
 

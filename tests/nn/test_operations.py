@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sekron_edge.errors import ExportError
-from sekron_edge.nn import FactorizedConv, operations, peak_elements, replace_layers
-from sekron_edge.primitives import ChannelScale, Conv, Elementwise, Linear, Pool, Reshape
+from sekron_edge.nn import FactorizedConv, layer_primitives, operations, peak_elements, replace_layers
+from sekron_edge.nn._operations import channel_scale
+from sekron_edge.primitives import Conv, Elementwise, Linear, Pool, Reshape
 from sekron_edge.structure import full, tucker2
 from tests.narrowing import layer_at
 
@@ -68,7 +69,7 @@ def test_layers_with_factors_are_their_schedule() -> None:
     steps = layer_at(small, "second", FactorizedConv).plan.primitives((1, 16, 8, 8))
     assert second[: len(steps)] == steps
     # Its last step gives no channels in order: the bias is an operation of its own.
-    assert second[-1] == Elementwise("add", (1, 16, 8, 8))
+    assert second[-1] == channel_scale((1, 16, 8, 8))
     assert any(isinstance(primitive, Reshape) for primitive in second)
 
 
@@ -77,7 +78,7 @@ def test_a_norm_that_nothing_can_take_is_priced_by_itself() -> None:
     graph = operations(model, X)
     norm, layer = graph.operations
     assert norm.layer is None
-    assert norm.primitives == (ChannelScale((1, 16, 8, 8), 16, (1, 1), (1, 1), (1, 1), 16, (8, 8), (0, 0)),)
+    assert norm.primitives == (channel_scale((1, 16, 8, 8)),)
     assert layer.layer == "2"
 
 
@@ -88,3 +89,13 @@ def test_what_cannot_be_traced_is_said() -> None:
 
     with pytest.raises(ExportError, match=r"Branching cannot be traced by torch\.export"):
         operations(Branching(), X)
+
+
+def test_a_norm_after_split_outputs_is_priced_as_the_operation_it_becomes() -> None:
+    layer, shape = nn.Conv2d(16, 16, 3, padding=1, bias=False), (1, 16, 8, 8)
+    split, whole = full([(2, 2, 1, 1), (8, 8, 3, 3)], [2]), tucker2((16, 16, 3, 3), 8, 8)
+    added = [layer_primitives(own, layer, shape, has_norm=True)[len(layer_primitives(own, layer, shape)) :]
+             for own in (split, whole)]  # fmt: skip
+    assert added == [(channel_scale(shape),), ()]
+    graph = operations(nn.Sequential(layer, nn.BatchNorm2d(16)).eval(), torch.randn(shape))
+    assert [operation.has_norm for operation in graph.operations] == [True]
