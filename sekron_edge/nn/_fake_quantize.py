@@ -7,9 +7,8 @@ rounding by channel. One that no layer before it takes up is a convolution of it
 rounded, too. An average pool gives integers of its input's scale, however small the averages are; one over the whole
 image is a mean, with a scale of its own. Gradients pass as if nothing were rounded, except where a value is cut off.
 
-Layers may be kept in float. What a rounded layer or another rounded operator gives is integers in the file, so a kept
-layer that reads it reads rounded values; what kept layers and inputs give stays as it is until something rounded reads
-it.
+Layers may be kept in float. What a rounded layer or addition gives is integers in the file, so a kept layer that reads
+it reads rounded values; what kept layers and inputs give stays as it is until something rounded reads it.
 """
 
 from __future__ import annotations
@@ -247,7 +246,11 @@ class _Rounding(TorchFunctionMode):
         return value if in_float else rounded
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        place = self._place
+        place, passed = self._place, _passed_on(func, args)
+        integers = any(map(self._is_of_integers, _tensors_of((*args, *(kwargs or {}).values()))))
+        if passed and self._of_integers is not None and not integers:
+            self._place += passed
+            return func(*args, **(kwargs or {}))
         if _has_weight(func, args):
             weight = self._owner.rounded_weight(place, args[1], _WEIGHT_AXIS[func])
             args = (self.value(args[0]), weight, *args[2:])
@@ -256,16 +259,15 @@ class _Rounding(TorchFunctionMode):
                 args = (self.value(args[0]), *args[1:])
             self._norms += 1
         else:
-            first = _integers_read(func, args)
-            args = (*[self.value(value) for value in args[:first]], *args[first:])
+            read = passed or _joined(func, args)
+            args = (*[self.value(value) for value in args[:read]], *args[read:])
         swish = func is F.silu
         found = self._owner.swish(place, args[0]) if swish else func(*args, **(kwargs or {}))
         if _averages(func, args):
             found = self._owner.rounded_again(place, found)
         if self._of_integers is not None:
-            rounds = self._place > place
-            read = _tensors_of((*args, *(kwargs or {}).values()))
-            integers = not self._owner.keeps(place) if rounds else any(map(self._is_of_integers, read))
+            if self._place > place and not passed:
+                integers = not self._owner.keeps(place)
             if integers:
                 self._of_integers.update(dict.fromkeys(_tensors_of((found,)), True))
         return found
@@ -316,20 +318,20 @@ class _Observing(TorchFunctionMode):
         self.place += 1
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        place = self.place
+        place, passed = self.place, _passed_on(func, args)
         if func is torch.batch_norm:
             self.separate_norms.append(self.in_separate_norm)
             if self.in_separate_norm:
                 self.see(args[0])
         else:
-            for value in args[: 1 if _has_weight(func, args) else _integers_read(func, args)]:
+            for value in args[: 1 if _has_weight(func, args) else passed or _joined(func, args)]:
                 self.see(value)
         found = func(*args, **(kwargs or {}))
         if _averages(func, args):
             self._averaged_at[found] = self.range_of[place]
         elif func in _VIEWS and args[0] in self._averaged_at:
             self._averaged_at[found] = self._averaged_at[args[0]]
-        if self.place > place:
+        if self.place > place and not passed:
             makers: frozenset[str | None] = frozenset((self.layer,))
         else:
             read = _tensors_of((*args, *(kwargs or {}).values()))
@@ -349,19 +351,25 @@ def _averages(func: Any, args: Sequence[Any]) -> bool:
     return func in _AVERAGES and not over_all
 
 
-def _integers_read(func: Any, args: Sequence[Any]) -> int:
-    """Return how many arguments an operator without weights reads as integers: the first ones.
+def _joined(func: Any, args: Sequence[Any]) -> int:
+    """Return 2 if a call adds two activations, else 0; a bias has another shape."""
+    both = func in _ADDITIONS and len(_activations(args)) == 2
+    return 2 if both and args[0].shape == args[1].shape else 0
 
-    A sum of tensors of different shapes is that with a bias.
+
+def _passed_on(func: Any, args: Sequence[Any]) -> int:
+    """Return how many values an operator without weights reads, and changes by themselves: the first arguments.
+
+    In the file it computes in integers, unless nothing around it does.
     """
-    values = [value for value in args[:2] if isinstance(value, Tensor) and value.is_floating_point()]
-    if func in _CURVES:
-        return min(len(values), 1)
-    if len(values) < 2:
-        return 0
-    if func in _ADDITIONS:
-        return 2 if args[0].shape == args[1].shape else 0
-    return 2 if func in _PRODUCTS else 0
+    read = len(_activations(args))
+    if func in _PRODUCTS:
+        return read if read > 1 else 0
+    return min(read, 1) if func in _CURVES else 0
+
+
+def _activations(args: Sequence[Any]) -> list[Tensor]:
+    return [value for value in args[:2] if isinstance(value, Tensor) and value.is_floating_point()]
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def plan_for(context: PlanningContext, *, work: Path, progress: Progress) -> Pla
         with progress.busy(f"exporting plan {attempt}"):
             trial = bench.trial(plan)
         tried.append(Tried(plan, trial))
-        progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}), {trial}")
+        progress.say(f"plan {attempt}: {plan.cost.macs:,} MACs (dense {plan.dense.macs:,}){_predicted(plan)}, {trial}")
         used = shares(budget, trial.evidence)
         if all(share <= 1 for share in used.values()):
             latency = used.get(LATENCY.name, 1.0)  # neither measured nor budgeted: there is nothing to learn
@@ -138,6 +138,11 @@ def _next(
             if is_worth_it(plan):
                 return plan
     return None
+
+
+def _predicted(plan: Plan) -> str:
+    dense = plan.dense.latency_ms
+    return f", predicted {plan.cost.latency_ms / dense:.3f}x" if dense else ""
 
 
 def _say_quality(context: PlanningContext, scores: ModelScores, plan: Plan, progress: Progress) -> None:
