@@ -19,9 +19,11 @@ from sekron_edge.nn._flat import FlatModel, Flattened, flattened
 from sekron_edge.nn._geometry import layer_geometry, layer_weight
 from sekron_edge.nn._graph_runs import RunnableGraph
 from sekron_edge.nn._init import initialize_factors_
+from sekron_edge.nn._inner_channels import InnerChannels, inner_channels
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear, factorize_layer
 from sekron_edge.nn._modes import evaluation_mode, unfused_attention
 from sekron_edge.nn._moments import PairedMoments, input_moments
+from sekron_edge.nn._narrow import narrow, narrowed, removal_of
 from sekron_edge.nn._operations import HiddenLayer, Operation, OperationGraph, layer_primitives, peak_elements
 from sekron_edge.nn._outputs import errors_of, exportable_inputs, outputs_for
 from sekron_edge.nn._rebuilt import rebuilt_kernels
@@ -51,6 +53,7 @@ __all__ = [
     "FlatModel",
     "Flattened",
     "HiddenLayer",
+    "InnerChannels",
     "Operation",
     "OperationGraph",
     "PairedMoments",
@@ -74,14 +77,18 @@ __all__ = [
     "fold_batch_norms_",
     "in_single",
     "initialize_factors_",
+    "inner_channels",
     "input_moments",
     "layer_geometry",
     "layer_primitives",
     "layer_weight",
+    "narrow",
+    "narrowed",
     "operations",
     "outputs_for",
     "peak_elements",
     "rebuilt_kernels",
+    "removal_of",
     "replace_by_factors",
     "replace_layers",
     "replace_weights",

@@ -14,6 +14,7 @@ from sekron_edge.tensor._network import unfold
 from sekron_edge.tensor._order import ChannelOrder, order_channels
 from sekron_edge.tensor._output_split import OutputSplit, outputs_factor
 from sekron_edge.tensor._refine import refine
+from sekron_edge.tensor._removal import Reader, Removal, removal, solved_again
 from sekron_edge.tensor._seen import SeenMoments
 from sekron_edge.tensor._spectrum import Spectrum, spectrum
 
@@ -21,6 +22,8 @@ __all__ = [
     "ChannelOrder",
     "FactorizedTensor",
     "OutputSplit",
+    "Reader",
+    "Removal",
     "SeenMoments",
     "Spectrum",
     "check_weight",
@@ -31,6 +34,8 @@ __all__ = [
     "orthogonal_split",
     "outputs_factor",
     "refine",
+    "removal",
+    "solved_again",
     "spectrum",
     "to_tensorly",
     "unfold",
