@@ -60,7 +60,9 @@ def a_bundle(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]
 
 
 def a_model(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
-    return {"model": network()}
+    model = network()
+    model(torch.randn(1, 3, 8, 8))
+    return {"model": model}
 
 
 def a_table_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
