@@ -11,6 +11,7 @@ import torch
 from sekron_edge.artifacts import Artifact, Precision, Sdk, Session
 
 from .._canonical import EXECUTORCH, EXECUTORCH_COREML, Converter
+from ._clamps import taking_clamps
 from ._core_ml import CoreMLDelegateSession
 from ._kept import Rounded
 
@@ -83,8 +84,11 @@ def _xnnpack_recipe(precision: Precision) -> Any:
     from executorch.backends.xnnpack.recipes.xnnpack_recipe_types import XNNPackRecipeType
     from executorch.export import ExportRecipe
 
-    kind = XNNPackRecipeType.FP32 if precision == "fp32" else XNNPackRecipeType.PT2E_INT8_STATIC_PER_CHANNEL
-    return ExportRecipe.get_recipe(kind)
+    if precision == "fp32":
+        return ExportRecipe.get_recipe(XNNPackRecipeType.FP32)
+    recipe = ExportRecipe.get_recipe(XNNPackRecipeType.PT2E_INT8_STATIC_PER_CHANNEL)
+    recipe.quantization_recipe.quantizers = [*map(taking_clamps, recipe.quantization_recipe.quantizers)]
+    return recipe
 
 
 def _coreml(model: torch.nn.Module, batches: Batches, precision: Precision) -> Any:

@@ -54,7 +54,7 @@ def split(*, bias: bool) -> nn.Module:
     return network(nn.ReLU, between)
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], nn.Module]] = {
     "swish": lambda: network(nn.SiLU, nn.Identity()),
     "hard swish and gates": lambda: network(nn.Hardswish, Gated(nn.Hardsigmoid())),
     "gates and averages": lambda: network(nn.ReLU, nn.Sequential(Gated(nn.Sigmoid()), nn.AvgPool2d(2)), pooled=2),
@@ -85,3 +85,18 @@ def test_a_file_is_as_noisy_as_its_simulation(kind: str, tmp_path: Path) -> None
         exact, rounded = model(x).numpy(), simulated(model, calibration)(x).numpy()
     seen, real = compare([exact], [rounded]).snr_db, compare([exact], [file]).snr_db
     assert abs(seen - real) < APART_DB
+
+
+def test_executorch_rounds_after_clamps_not_before_them(tmp_path: Path) -> None:
+    """Values that ReLU6 cuts off take no part of the range."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU6(), nn.Conv2d(16, 8, 1)).eval(), torch.randn(64, 8, 12, 12)
+    first = model.get_submodule("0").get_parameter("weight")
+    first.data *= 40  # to some twenty times the clamp
+    artifact = export(model, (x[:1],), format="executorch", precision="int8", out=tmp_path, calibration=(x,))
+    assert artifact.delegated == 1
+    session = get_exporter("executorch").load(artifact)
+    file = np.concatenate([predict(session, artifact, [one[None].numpy()])[0] for one in x])
+    with torch.no_grad():
+        exact, rounded = model(x).numpy(), simulated(model, x)(x).numpy()
+    assert compare([exact], [file]).snr_db > compare([exact], [rounded]).snr_db - 3
