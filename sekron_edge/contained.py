@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import sys
 from contextlib import suppress
 
@@ -20,17 +19,21 @@ _BESIDE_MODEL, _TIMES_MODEL = 3 << 30, 8
 
 
 def launcher(model_bytes: int) -> list[str]:
-    """Return the beginning of a command line: what follows it is contained.
+    """Return the beginning of a command line: what follows it is contained. Nothing is where Windows runs it.
 
     Args:
         model_bytes: Size of the largest file that the command will read; its memory is limited to a multiple.
     """
+    if sys.platform == "win32":
+        return []
     # -P: this program's folder, which is not its own to import from, stays out of its path.
     return [sys.executable, "-P", __file__, str(_BESIDE_MODEL + _TIMES_MODEL * model_bytes)]
 
 
 def contain(memory_bytes: int) -> None:
     """Take from this process, and all that it starts from now on, what running a model does not need."""
+    import resource  # which Windows lacks
+
     limits = ((resource.RLIMIT_DATA, memory_bytes), (resource.RLIMIT_FSIZE, _MOST_WRITTEN), (resource.RLIMIT_CORE, 0))
     for kind, most in limits:
         with suppress(OSError, ValueError):  # a system may not know it, or be stricter already
