@@ -171,7 +171,7 @@ def loudest_floats(
     Args:
         model: As for `report_quantization`.
         calibration: As for `report_quantization`.
-        least_snr_db: The ratio that is wanted. Where no number of layers gives it, all are returned.
+        least_snr_db: The ratio that is wanted. Where no number of layers gives it, all but the quietest are returned.
         kept: Layers that are in float in any case.
     """
     rounding = simulated(model, calibration)
@@ -181,7 +181,7 @@ def loudest_floats(
         return min(trial.kept_db(names) for trial in trials)
 
     names = list(kept)
-    while left_db(names) < least_snr_db and len(names) < len(rounding.layers):
+    while left_db(names) < least_snr_db and len(names) < len(rounding.layers) - 1:
         others = [name for name in rounding.layers if name not in names]
         names.append(max(others, key=lambda name: left_db([*names, name])))
     order = list(rounding.layers)
@@ -241,7 +241,8 @@ def _worth_keeping(trial: _Trial, layers: Sequence[LayerQuantization], all_db: f
     kept: set[str] = set()
     while True:
         options = {tuple(sorted(kept | group, key=order.index)) for group in groups if not group <= kept}
-        ratios = {names: trial.kept_db(names) for names in sorted(options) if len(names) <= _FEW}
+        most = min(_FEW, len(layers) - 1)  # something is rounded
+        ratios = {names: trial.kept_db(names) for names in sorted(options) if len(names) <= most}
         if not ratios:
             return ()
         best = max(ratios, key=lambda names: (ratios[names], -len(names)))

@@ -171,7 +171,7 @@ class FakeQuantized(nn.Module):
 
 
 def require_rounded(names: Sequence[str], model: nn.Module, inputs: pytrees.Inputs) -> None:
-    """Refuse names of layers to keep in float that are no layers of a model, or none that are rounded.
+    """Refuse names of layers to keep in float that are no layers of a model, or none that are rounded, or all of them.
 
     Args:
         names: Of layers.
@@ -191,6 +191,8 @@ def require_rounded(names: Sequence[str], model: nn.Module, inputs: pytrees.Inpu
             raise ConfigError(
                 f"keep_float: {said}; convolutions and linear layers that run are rounded, as {near or 'none here'}"
             )
+    if set(names) == set(rounded):
+        raise ConfigError(f"keep_float: all {len(rounded)} layers are named, and int8 would round none; deliver fp32")
 
 
 def _grid(limits: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from sekron_edge.bundle import Score
-from sekron_edge.pipeline._floats import chosen_floats
+from sekron_edge.pipeline._floats import chosen_floats, keeps_budget
 from sekron_edge.pipeline._job import Job
 from sekron_edge.pipeline._noise import quiet_enough
 from sekron_edge.pipeline._progress import Progress
@@ -47,7 +48,8 @@ def finish(job: Job, plan: Plan, *, work: Work, progress: Progress) -> Finished:
         progress: Receives the reports.
     """
     small, reconstruction = _decomposed(job, plan, work, progress)
-    keep_float = chosen_floats(job, small, work, progress) if job.is_rounded else ()
+    affords = partial(keeps_budget, job, plan, work)
+    keep_float = chosen_floats(job, small, work, progress, affords=affords) if job.is_rounded else ()
     model = _distilled(small, job, plan, work, progress)
     quantization = None
     if job.is_rounded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from sekron_edge.devices import load_profile
 from sekron_edge.errors import ConfigError
 from sekron_edge.exporters.tflite._graph import read_file
 from sekron_edge.pipeline import Job, LogProgress, Target
-from sekron_edge.pipeline._floats import chosen_floats, require_floats_possible
+from sekron_edge.pipeline._floats import chosen_floats, keeps_budget, require_floats_possible
 from sekron_edge.pipeline._output import claimed
 from sekron_edge.pipeline._work import Work
 from sekron_edge.planner import InFloat, Pricing, score_for_all
@@ -77,6 +78,8 @@ def test_a_target_that_cannot_keep_layers_is_refused_before_anything(wanted: obj
 def test_layers_that_are_not_there_are_refused_with_the_job() -> None:
     with pytest.raises(ConfigError, match="no layer is named '3'"):
         job(keep_float=["0", "3"])
+    with pytest.raises(ConfigError, match="all 2 layers are named"):
+        job(keep_float=["0", "2"])
     assert job(keep_float=["0"]).quantization.named_floats == ("0",)
 
 
@@ -86,12 +89,12 @@ def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
         work = Work(output, own.settings())
         assert work.floats() is None
         work.keep_floats(("2",))
-        assert chosen_floats(own, own.model, work, LogProgress()) == ("2",)
+        assert chosen_floats(own, own.model, work, LogProgress(), affords=bool) == ("2",)
         named = replace(own, quantization=QuantizationConfig(keep_float=("0",)))
-        assert chosen_floats(named, own.model, work, LogProgress()) == ("0",)
+        assert chosen_floats(named, own.model, work, LogProgress(), affords=bool) == ("0",)
 
 
-def test_what_costs_most_is_chosen_where_int8_costs_more_than_the_tolerance(tmp_path: Path) -> None:
+def test_what_costs_most_and_is_affordable_is_chosen_where_int8_costs_more_than_the_tolerance(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     with torch.no_grad():  # one channel far larger than the rest, and hardly used
@@ -100,14 +103,15 @@ def test_what_costs_most_is_chosen_where_int8_costs_more_than_the_tolerance(tmp_
         model[4].get_parameter("weight")[:, 0] /= 1000
     task = se.unlabelled(Vectors(64))
     chosen = []
-    for tolerance in (0.01, 1.0):
+    for tolerance, most in ((0.01, 3), (0.01, 1), (1.0, 3)):
         config = QuantizationConfig(keep_float="auto", tolerance=tolerance)
         own = Job.prepared(model, torch.randn(1, 8), task, target(), quantization=config)
-        with claimed(tmp_path / f"{tolerance}", resume=False) as output:
+        with claimed(tmp_path / f"{tolerance} {most}", resume=False) as output:
             work = Work(output, own.settings())
-            chosen.append(chosen_floats(own, own.model, work, LogProgress()))
+            affords = partial(lambda most, floats: len(floats) <= most, most)
+            chosen.append(chosen_floats(own, own.model, work, LogProgress(), affords=affords))
             assert work.floats() == chosen[-1]
-    assert chosen == [("2", "4"), ()]
+    assert chosen == [("2", "4"), ("2",), ()]
 
 
 def test_kept_layers_cost_what_they_cost_in_float_and_two_conversions() -> None:
@@ -120,6 +124,20 @@ def test_kept_layers_cost_what_they_cost_in_float_and_two_conversions() -> None:
     assert second.latency_ms == pytest.approx(3e-3)  # the layer, and a conversion before and after it
     assert second.artifact_bytes == 4 * second.parameters
     assert second.activation_bytes == 4 * rounded.layers[1].candidates[0].cost.activation_bytes
+
+
+def test_layers_in_float_must_leave_the_budget_kept(tmp_path: Path) -> None:
+    """Four bytes a weight: the plan's artifact has room for the small layer, and not for the large one."""
+    model = nn.Sequential(nn.Linear(8, 400), nn.ReLU(), nn.Linear(400, 4), nn.ReLU(), nn.Linear(4, 4))
+    scores = score_for_all(model, torch.randn(1, 8), [Pricing(MacsAreTime(), "int8")])[0]
+    plan = scores.plan(se.Budget(), profile="host", runtime="litert")
+    own = Job.prepared(
+        model, torch.randn(1, 8), se.unlabelled(Vectors(16)), target(), budget=se.Budget(artifact_bytes=16_000),
+        quantization=QuantizationConfig(keep_float="auto"),
+    )  # fmt: skip
+    with claimed(tmp_path / "out", resume=False) as output:
+        work = Work(output, own.settings())
+        assert [keeps_budget(own, plan, work, floats) for floats in (("4",), ("0",))] == [True, False]
 
 
 @pytest.mark.slow
