@@ -15,6 +15,8 @@ gc.set_threshold(1_000_000, 20, 100)
 
 # What their tests share is a job, and made once in a process.
 _JOBS = {"test_job.py", "test_microcontroller.py", "test_examples.py"}
+# Of reconstruction in tests; jobs that run in processes of their own say the same in their files.
+SAMPLES, STEPS = 128, 60
 # Folders whose tests measure: the others may share what was calibrated once.
 _MEASURING = {"devices", "latency", "measurement"}
 
@@ -39,6 +41,23 @@ def calibrations_need_not_be_good() -> Iterator[None]:
         patch.setattr(_calibration, "_ROUNDS", 1)
         patch.setattr(_calibration, "_EVERY_S", 0.0)  # tests can do without waiting for a busy machine's better minutes
         patch.setattr(type(get_exporter("litert")), "primitive_count", 240)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reconstructions_need_not_be_good() -> Iterator[None]:
+    """Fit blocks for a few steps, on few inputs: a job's full number takes a quarter of a minute of a small network."""
+    from sekron_edge.pipeline import _reconstruction
+
+    afforded = _reconstruction._afforded
+
+    def few(job: _reconstruction.Job) -> _reconstruction.ReconstructionConfig:
+        config = afforded(job)
+        most = {"samples": min(config.samples, SAMPLES), "steps": min(config.steps, STEPS)}
+        return config.model_copy(update=most)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_reconstruction, "_afforded", few)
         yield
 
 

@@ -63,7 +63,7 @@ def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artif
     assert npu.provenance == "estimated"
     assert str(npu).startswith("estimated for Ethos-U55-128")
     assert npu.cycles > 0
-    assert npu.latency_ms == npu.cycles / 500e3
+    assert npu.latency_ms == pytest.approx(npu.cycles / 500e3)
     assert 0 < npu.sram_bytes < 64 * 1024
     # After the last layer's permutes the mean is over the last two axes: Vela takes it over height and width alone.
     (left,) = npu.on_cpu

@@ -21,7 +21,7 @@ from sekron_edge.measurement import Conditions, MeasurementStore, open_device
 from tests.measurement.boards import Board
 from tests.measurement.phones import Phone
 
-OVER_SSH = 150
+OVER_SSH = 66
 OVER_ADB = 50
 TIMEOUT_S = 20.0
 # What may pass beside: until a runner is killed, and the agent, or the phone's guard, has cleaned up.
@@ -55,7 +55,7 @@ def drawn(faults: Sequence[str], count: int, harmless: Sequence[str], seed: int)
 
 
 @pytest.mark.slow
-def test_150_faults_over_ssh(at_board: Board, doubler: Artifact) -> None:
+def test_66_faults_over_ssh(at_board: Board, doubler: Artifact) -> None:
     faults = drawn(SSH_FAULTS, OVER_SSH, HARMLESS * (HARMLESS_OVER_SSH // len(HARMLESS)), seed=0)
     assert len([fault for _, fault in faults if fault not in HARMLESS]) == OVER_SSH
     (at_board.folder / "nobody").write_text("")

@@ -29,6 +29,9 @@ formats = ["litert"]
 runs = 10
 [budget]
 macs = "0.4x"
+[reconstruction]
+samples = 128
+steps = 60
 [train]
 epochs = 10
 threads = 1
