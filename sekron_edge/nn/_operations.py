@@ -136,12 +136,11 @@ def layer_primitives(
         has_norm: Whether a batch norm follows: where no factor can take it up, it is one more operation.
     """
     geometry, ends = layer_geometry(layer)
-    shifts = getattr(layer, "bias", None) is not None
     plan = schedule(structure, geometry)
-    primitives = _on(
-        plan, geometry.spatial_axes, ends, shifts or (has_norm and bool(structure.whole_outputs)), in_shape
-    )
-    if has_norm and not structure.whole_outputs and len(in_shape) == _IMAGE_RANK:
+    has_bias = getattr(layer, "bias", None) is not None
+    primitives = _on(plan, geometry.spatial_axes, ends, has_bias, in_shape)
+    taken_up = bool(structure.whole_outputs) and (has_bias or plan.last_is_output)
+    if has_norm and not taken_up and len(in_shape) == _IMAGE_RANK:
         primitives += (channel_scale(_out_shape(plan, _padded(in_shape, ends), primitives[-1].out_elements)),)
     return primitives
 
@@ -149,6 +148,11 @@ def layer_primitives(
 def channel_scale(shape: Shape) -> ChannelScale:
     """Return the depthwise convolution that scales and shifts the channels of ``(batch, channels, height, width)``."""
     return ChannelScale(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
+
+
+def _shift(shape: Shape) -> Conv:
+    """Return the depthwise convolution that adds a bias to ``(batch, channels, height, width)``."""
+    return Conv(shape, shape[1], (1, 1), (1, 1), (1, 1), shape[1], shape[2:], (0, 0))
 
 
 def factorized_primitives(layer: FactorizedConv | FactorizedLinear, in_shape: Shape) -> tuple[Primitive, ...]:
@@ -168,7 +172,7 @@ def _on(
     primitives += plan.primitives(padded)
     if has_bias and not plan.last_is_output:
         out = _out_shape(plan, padded, primitives[-1].out_elements)
-        primitives.append(channel_scale(out) if len(out) == _IMAGE_RANK else Elementwise("add", out))
+        primitives.append(_shift(out) if len(out) == _IMAGE_RANK else Elementwise("add", out))
     return tuple(primitives)
 
 

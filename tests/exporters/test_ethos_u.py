@@ -58,18 +58,21 @@ def test_it_never_runs_here_and_says_so(artifact: Artifact) -> None:
 
 
 @pytest.mark.slow
-def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artifact: Artifact) -> None:
+def test_what_vela_says_is_marked_estimated_and_what_the_cpu_gets_is_named(artifact: Artifact, tmp_path: Path) -> None:
     npu = present(artifact.npu)
     assert npu.provenance == "estimated"
     assert str(npu).startswith("estimated for Ethos-U55-128")
     assert npu.cycles > 0
     assert npu.latency_ms == pytest.approx(npu.cycles / 500e3)
     assert 0 < npu.sram_bytes < 64 * 1024
-    # After the last layer's permutes the mean is over the last two axes: Vela takes it over height and width alone.
-    (left,) = npu.on_cpu
-    assert left.startswith("MEAN")
-    assert left in str(npu)
-    assert 0.8 < present(artifact.delegated) < 1
+    assert npu.on_cpu == ()
+    assert artifact.delegated == 1
+
+    other = made(tmp_path, "ethos-u", nn.Sequential(*network(), nn.LogSoftmax(1)).eval())  # type: ignore[misc]
+    left = present(other.npu).on_cpu
+    assert any(one.startswith("LOG_SOFTMAX") for one in left)
+    assert all(one in str(other.npu) for one in left)
+    assert 0 < present(other.delegated) < 1
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_layers_with_factors_are_their_schedule() -> None:
     steps = layer_at(small, "second", FactorizedConv).plan.primitives((1, 16, 8, 8))
     assert second[: len(steps)] == steps
     # Its last step gives no channels in order: the bias is an operation of its own.
-    assert second[-1] == channel_scale((1, 16, 8, 8))
+    assert second[-1] == Conv((1, 16, 8, 8), 16, (1, 1), (1, 1), (1, 1), 16, (8, 8), (0, 0))
     assert any(isinstance(primitive, Reshape) for primitive in second)
 
 
