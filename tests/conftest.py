@@ -47,11 +47,12 @@ def calibrations_need_not_be_good() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def reconstructions_need_not_be_good() -> Iterator[None]:
     """Fit blocks for a few steps, on few inputs: a job's full number takes a quarter of a minute of a small network."""
-    from sekron_edge.pipeline import _reconstruction
+    from sekron_edge.pipeline import Job, _reconstruction
+    from sekron_edge.reconstruction import ReconstructionConfig
 
     afforded = _reconstruction._afforded
 
-    def few(job: _reconstruction.Job) -> _reconstruction.ReconstructionConfig:
+    def few(job: Job) -> ReconstructionConfig:
         config = afforded(job)
         most = {"samples": min(config.samples, SAMPLES), "steps": min(config.steps, STEPS)}
         return config.model_copy(update=most)
