@@ -28,27 +28,19 @@ from sekron_edge import pytrees
 from sekron_edge.errors import ConfigError
 from sekron_edge.nn._batch_norm import separate_batch_norms
 from sekron_edge.nn._geometry import Convolution, TransposedConvolution
+from sekron_edge.nn._integer_operators import (
+    VIEWS,
+    WEIGHT_AXIS,
+    averages,
+    has_weight,
+    joined,
+    passed_on,
+    tensors_of,
+)
 from sekron_edge.nn._layers import FactorizedConv, FactorizedLinear
 from sekron_edge.nn._modes import evaluation_mode
 
 _LAYERS = (nn.Linear, *Convolution.__args__, *TransposedConvolution.__args__, FactorizedConv, FactorizedLinear)
-# The axis of the weight that has the output channels.
-_WEIGHT_AXIS: dict[Any, int] = {
-    F.linear: 0, F.conv1d: 0, F.conv2d: 0, F.conv3d: 0,
-    F.conv_transpose1d: 1, F.conv_transpose2d: 1, F.conv_transpose3d: 1,
-}  # fmt: skip
-_ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__iadd__)
-_PRODUCTS = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__imul__, Tensor.__rmul__)
-_AVERAGES = (F.avg_pool2d, F.adaptive_avg_pool2d)
-_CURVES = (
-    F.hardswish, F.hardsigmoid, F.gelu, F.elu, F.leaky_relu, F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh,
-    torch.tanh, Tensor.tanh, F.softmax, torch.softmax, Tensor.softmax, torch.mean, Tensor.mean, F.silu, *_AVERAGES,
-)  # fmt: skip
-# What only renames values.
-_VIEWS = (
-    torch.flatten, Tensor.flatten, torch.reshape, Tensor.reshape, Tensor.view, torch.squeeze, Tensor.squeeze,
-    Tensor.unsqueeze, torch.permute, Tensor.permute, torch.transpose, Tensor.transpose, Tensor.contiguous, F.dropout,
-)  # fmt: skip
 # A sigmoid's integers have this scale, whatever the data: its values are between 0 and 1.
 _SIGMOID = (0.0, 255 / 256)
 _WEIGHT_STEPS = 127
@@ -248,43 +240,34 @@ class _Rounding(TorchFunctionMode):
         return value if in_float else rounded
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        place, passed = self._place, _passed_on(func, args)
-        integers = any(map(self._is_of_integers, _tensors_of((*args, *(kwargs or {}).values()))))
+        place, passed = self._place, passed_on(func, args)
+        integers = any(map(self._is_of_integers, tensors_of((*args, *(kwargs or {}).values()))))
         if passed and self._of_integers is not None and not integers:
             self._place += passed
             return func(*args, **(kwargs or {}))
-        if _has_weight(func, args):
-            weight = self._owner.rounded_weight(place, args[1], _WEIGHT_AXIS[func])
+        if has_weight(func, args):
+            weight = self._owner.rounded_weight(place, args[1], WEIGHT_AXIS[func])
             args = (self.value(args[0]), weight, *args[2:])
         elif func is torch.batch_norm:
             if self._owner.separate_norms[self._norms]:
                 args = (self.value(args[0]), *args[1:])
             self._norms += 1
         else:
-            read = passed or _joined(func, args)
+            read = passed or joined(func, args)
             args = (*[self.value(value) for value in args[:read]], *args[read:])
         swish = func is F.silu
         found = self._owner.swish(place, args[0]) if swish else func(*args, **(kwargs or {}))
-        if _averages(func, args):
+        if averages(func, args):
             found = self._owner.rounded_again(place, found)
         if self._of_integers is not None:
             if self._place > place and not passed:
                 integers = not self._owner.keeps(place)
             if integers:
-                self._of_integers.update(dict.fromkeys(_tensors_of((found,)), True))
+                self._of_integers.update(dict.fromkeys(tensors_of((found,)), True))
         return found
 
     def _is_of_integers(self, value: Tensor) -> bool:
         return self._of_integers is not None and value in self._of_integers
-
-
-def _tensors_of(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among the arguments or the results of a function, and those in lists of them."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors_of(value)
 
 
 class _Observing(TorchFunctionMode):
@@ -320,58 +303,27 @@ class _Observing(TorchFunctionMode):
         self.place += 1
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        place, passed = self.place, _passed_on(func, args)
+        place, passed = self.place, passed_on(func, args)
         if func is torch.batch_norm:
             self.separate_norms.append(self.in_separate_norm)
             if self.in_separate_norm:
                 self.see(args[0])
         else:
-            for value in args[: 1 if _has_weight(func, args) else passed or _joined(func, args)]:
+            for value in args[: 1 if has_weight(func, args) else passed or joined(func, args)]:
                 self.see(value)
         found = func(*args, **(kwargs or {}))
-        if _averages(func, args):
+        if averages(func, args):
             self._averaged_at[found] = self.range_of[place]
-        elif func in _VIEWS and args[0] in self._averaged_at:
+        elif func in VIEWS and args[0] in self._averaged_at:
             self._averaged_at[found] = self._averaged_at[args[0]]
         if self.place > place and not passed:
             makers: frozenset[str | None] = frozenset((self.layer,))
         else:
-            read = _tensors_of((*args, *(kwargs or {}).values()))
+            read = tensors_of((*args, *(kwargs or {}).values()))
             makers = frozenset[str | None]().union(*(self._made_by.get(value, ()) for value in read))
         if makers:
-            self._made_by.update(dict.fromkeys(_tensors_of((found,)), makers))
+            self._made_by.update(dict.fromkeys(tensors_of((found,)), makers))
         return found
-
-
-def _has_weight(func: Any, args: Sequence[Any]) -> bool:
-    return func in _WEIGHT_AXIS and len(args) > 1 and isinstance(args[1], Tensor)
-
-
-def _averages(func: Any, args: Sequence[Any]) -> bool:
-    """Say whether a call pools averages, of more than one place each image."""
-    over_all = func is F.adaptive_avg_pool2d and args[1] in (1, (1, 1), [1, 1])
-    return func in _AVERAGES and not over_all
-
-
-def _joined(func: Any, args: Sequence[Any]) -> int:
-    """Return 2 if a call adds two activations, else 0; a bias has another shape."""
-    both = func in _ADDITIONS and len(_activations(args)) == 2
-    return 2 if both and args[0].shape == args[1].shape else 0
-
-
-def _passed_on(func: Any, args: Sequence[Any]) -> int:
-    """Return how many values an operator without weights reads, and changes by themselves: the first arguments.
-
-    In the file it computes in integers, unless nothing around it does.
-    """
-    read = len(_activations(args))
-    if func in _PRODUCTS:
-        return read if read > 1 else 0
-    return min(read, 1) if func in _CURVES else 0
-
-
-def _activations(args: Sequence[Any]) -> list[Tensor]:
-    return [value for value in args[:2] if isinstance(value, Tensor) and value.is_floating_point()]
 
 
 @contextmanager
