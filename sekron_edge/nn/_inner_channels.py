@@ -168,14 +168,13 @@ class _Closure:
         if graph.is_layer(value):
             self._producers.append(value)
             return True
-        if graph.is_depthwise(value) or graph.is_norm(value):
-            self._between.append(value)
-            return self._same(value.args[0], value)
         if kind in _PRODUCTS:
             return self._factors(value)
-        if kind in _ELEMENTWISE or kind in _POOLS or kind in _VIEWS or self._is_mean(value):
-            return self._same(value.args[0], value)
-        return False
+        if not self._leaves_channels(value):
+            return False
+        if graph.is_depthwise(value) or graph.is_norm(value):
+            self._between.append(value)
+        return self._same(value.args[0], value)
 
     def _on(self, value: fx.Node, user: fx.Node) -> bool:
         """Follow a value to one of those that read it; return False if that needs all channels."""
@@ -185,13 +184,25 @@ class _Closure:
         if graph.is_layer(user) and user.args[0] is value and self._is_read_by(value, user):
             self._consumers[user] = self._places[value]
             return True
-        if graph.is_depthwise(user) or graph.is_norm(user) or kind in _ELEMENTWISE or kind in _POOLS:
-            return user.args[0] is value and self._add(user, self._places[value])
-        if kind in _PRODUCTS or self._is_mean(user):
+        if kind in _PRODUCTS:
             return self._add(user, self._places[value])
-        if kind in _VIEWS and len(shape_of(user)) == 2:
-            return self._add(user, prod(shape_of(value)[2:]) * self._places[value])
-        return False
+        if user.args[0] is not value or not self._leaves_channels(user):
+            return False
+        places = prod(shape_of(value)[2:]) if kind in _VIEWS else 1
+        return self._add(user, places * self._places[value])
+
+    def _leaves_channels(self, node: fx.Node) -> bool:
+        """Whether an operator computes each channel by itself: after linear layers the channels are the last axis."""
+        graph, kind = self._graph, kind_of(node)
+        if kind in _ELEMENTWISE:
+            return True
+        if graph.is_norm(node):
+            return self._axis == 1 or len(shape_of(node)) == 2
+        if self._axis != 1:
+            return False
+        if kind in _VIEWS:
+            return len(shape_of(node)) == 2
+        return kind in _POOLS or graph.is_depthwise(node) or self._is_mean(node)
 
     def _is_read_by(self, value: fx.Node, layer: fx.Node) -> bool:
         """Whether a layer contracts the channels of a value: linear layers contract the last axis."""
@@ -203,7 +214,7 @@ class _Closure:
     def _is_mean(self, node: fx.Node) -> bool:
         """Whether a node is a mean over places, not over channels."""
         source = node.args[0] if node.args else None
-        if kind_of(node) != "mean" or not isinstance(source, fx.Node) or self._axis != 1:
+        if kind_of(node) != "mean" or not isinstance(source, fx.Node):
             return False
         axes = bound(node).get("dim")
         rank = len(shape_of(source))

@@ -98,7 +98,18 @@ def test_they_are_found_in_every_kind_of_block() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Twice(), Softmaxed(), nn.Conv2d(3, 4, 1), nn.Sequential(nn.Flatten(), nn.Linear(300, 4))]
+    "model",
+    [
+        Twice(),
+        Softmaxed(),
+        nn.Conv2d(3, 4, 1),
+        nn.Sequential(nn.Flatten(), nn.Linear(300, 4)),
+        # The channels of linear layers are the last axis: these mix them, or work on another axis.
+        nn.Sequential(nn.Linear(10, 8), nn.MaxPool2d(2), nn.Linear(4, 4)),
+        nn.Sequential(nn.Linear(10, 8), nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Linear(8, 4)),
+        nn.Sequential(nn.Linear(10, 8), nn.BatchNorm2d(3), nn.Linear(8, 4)),
+        nn.Sequential(nn.Linear(10, 8), nn.Flatten(), nn.Linear(240, 4)),
+    ],
 )
 def test_channels_that_others_see_are_none(model: nn.Module) -> None:
     assert inner_channels(model.eval(), X[:1]) == {}
