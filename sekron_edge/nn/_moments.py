@@ -59,7 +59,7 @@ def input_moments(
             ran = sum(map(len, pieces))
             patches = _patches(layer, piece, ran * total // running if ran >= running else ran, places[name])
             moment = gram_matrix(patches.mT).double()
-            sums[name] = sums[name] + moment if name in sums else moment
+            sums[name] = sums[name].add_(moment) if name in sums else moment
             counts[name] = counts.get(name, 0) + patches.shape[1]
 
     hooks = [
@@ -74,7 +74,7 @@ def input_moments(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: total / counts[name] for name, total in sums.items()}
+    return {name: total.div_(counts[name]) for name, total in sums.items()}
 
 
 class PairedMoments:

@@ -15,6 +15,8 @@ from sekron_edge.tensor import (
     FactorizedTensor,
     OutputSplit,
     check_weight,
+    is_split,
+    leading_components,
     orthogonal_split,
     outputs_factor,
     refine,
@@ -27,6 +29,8 @@ _SWEEPS = 20
 # Most multiplications of all sweeps of a candidate: those of the largest layers get fewer sweeps, but at least a few.
 _WORK = 5e9
 _FEWEST_SWEEPS = 4
+# A sweep that gains less than this share of the error is the last. CP's errors come out 0.2 % larger, 0.9 % at most.
+_GAIN = 1e-3
 # The energy that a tuple of ranks leaves out.
 _Discarded = Callable[[tuple[int, ...]], float]
 # Sweeps before candidates are judged by a layer's output. Compared to ResNet-20's errors after ten sweeps, those after
@@ -99,12 +103,16 @@ class WeightErrors:
             if sweeps and self.norm > 0:
                 kind = self.weight.dtype
                 pairs = zip(starts, self.weight, strict=True)
-                starts = [refine(start, group, sweeps=sweeps, arithmetic=kind) for start, group in pairs]
+                starts = [
+                    refine(start, group, sweeps=sweeps, tolerance=_GAIN, arithmetic=kind) for start, group in pairs
+                ]
             self.decomposed[structure] = starts
         return self.decomposed[structure]
 
     def _begun(self, structure: Structure) -> list[FactorizedTensor]:
         """Return the start of the sweeps; all ranks of CP begin with the same vectors."""
+        if is_split(structure):
+            return [leading_components(group, structure) for group in self.weight]
         if structure.coupling != "diagonal":
             return [unrefined(group, structure) for group in self.weight]
         shapes = tuple(factor.shape for factor in structure.factors)

@@ -53,16 +53,36 @@ def kronecker_splits(shape: Shape) -> Iterator[tuple[Shape, Shape]]:
             yield first, second
 
 
-def _of_two_factors(name: str) -> Callable[[Shape], Iterator[Structure]]:
-    """Return what yields every Kronecker product of two factors that has the name."""
+def _of_two_factors(name: str, ranks: Callable[[Shape, Shape], list[int]]) -> Callable[[Shape], Iterator[Structure]]:
+    """Return what yields every Kronecker product of two factors that has the name, with these ranks."""
 
     def structures(shape: Shape) -> Iterator[Structure]:
         # Equal candidates differ in the order of factors: the first is kept, and begins with the output channels.
         for first, second in sorted(kronecker_splits(shape), key=lambda split: split[0][0] == 1):
             if structure_name(full([first, second], [1])) == name:
-                yield from (full([first, second], [rank]) for rank in ranks_up_to(min(prod(first), prod(second))))
+                yield from (full([first, second], [rank]) for rank in ranks(first, second))
 
     return structures
+
+
+def _svd_ranks(first: Shape, second: Shape) -> list[int]:
+    return ranks_up_to(min(prod(first), prod(second)))
+
+
+def _split_ranks(first: Shape, second: Shape) -> list[int]:
+    """Return ranks with which factors of split channels multiply less than the dense layer does.
+
+    The full rank says little: of 16x16 out of 256 channels with a 3x3 kernel it is 256, and 14 components multiply as
+    much as dense. With ``(f1, c1)`` and ``(f2, c2)`` channels and k1 and k2 taps, one component takes
+    ``f2 c1 (c2 k2 + f1 k1)`` multiplications for each place if the second factor comes first.
+    """
+
+    def macs(before: Shape, after: Shape) -> int:
+        return after[0] * before[1] * (prod(after[1:]) + before[0] * prod(before[2:]))
+
+    dense = prod(first) * prod(second)
+    fewer = (dense - 1) // min(macs(first, second), macs(second, first))
+    return _rungs(min(prod(first), prod(second), fewer)) if fewer else []
 
 
 def _tucker2s(shape: Shape) -> Iterator[Structure]:
@@ -135,10 +155,10 @@ def _rungs(limit: int) -> list[int]:
 
 # The errors of all but CP are known in closed form, for every rank at once; CP's few candidates are decomposed.
 _BUILT_IN = (
-    Family("weight-svd", _of_two_factors("weight-svd")),
-    Family("spatial-svd", _of_two_factors("spatial-svd")),
+    Family("weight-svd", _of_two_factors("weight-svd", _svd_ranks)),
+    Family("spatial-svd", _of_two_factors("spatial-svd", _svd_ranks)),
     Family("tucker2", _tucker2s),
-    Family("sekron-2", _of_two_factors("sekron-2")),
+    Family("sekron-2", _of_two_factors("sekron-2", _split_ranks)),
     Family("sekron-3", _sekron3s, by_default=False),
     Family("cp", _cps),
     Family("tensor-train", _trains, by_default=False),

@@ -5,7 +5,14 @@ double precision inside, unless float32 is asked for; the spectrum's error equal
 never raises the error.
 """
 
-from sekron_edge.tensor._decompose import check_weight, decompose_tensor, unfolding_vectors, unrefined
+from sekron_edge.tensor._decompose import (
+    check_weight,
+    decompose_tensor,
+    is_split,
+    leading_components,
+    unfolding_vectors,
+    unrefined,
+)
 from sekron_edge.tensor._direct import orthogonal_split
 from sekron_edge.tensor._exchange import from_tensorly, to_tensorly
 from sekron_edge.tensor._factorized import FactorizedTensor
@@ -30,6 +37,8 @@ __all__ = [
     "decompose_tensor",
     "from_tensorly",
     "gram_matrix",
+    "is_split",
+    "leading_components",
     "order_channels",
     "orthogonal_split",
     "outputs_factor",

@@ -101,7 +101,7 @@ def decompose_tensor(
     factors = unrefined(weight.detach().double(), structure)
     if sigma is None and sweeps is not None:
         for_weight = sweeps
-    elif _is_split(structure):
+    elif is_split(structure):
         for_weight = 0
     else:
         for_weight = _affordable(structure) if sigma is None else _SWEEPS_TO_START[structure.coupling]
@@ -139,6 +139,21 @@ def unrefined(weight: Tensor, structure: Structure, *, vectors: Sequence[Tensor]
     return from_cores(structure, _started(tensor, structure, vectors), weight.dtype)
 
 
+def leading_components(weight: Tensor, structure: Structure) -> FactorizedTensor:
+    """Return nearly the best factors of a split (`is_split`), in much less time where these are few of many.
+
+    Args:
+        weight: Of shape ``structure.shape``; arithmetic is in its type.
+        structure: Of two factors that share all labels.
+
+    Raises:
+        RankError: If the rank exceeds the tensor's.
+    """
+    tensor = unfold(weight, [factor.shape for factor in structure.factors])
+    left, right = _direct.leading_svd(tensor, prod(structure.sizes), " x ".join(structure.labels))
+    return from_cores(structure, _of_split(structure, (left.T, right)), weight.dtype)
+
+
 def unfolding_vectors(weight: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
     """Return the left singular vectors of each unfolding of a tensor into factors' shapes: ``(n_k, known)`` each."""
     return _unfolding_vectors(unfold(weight, shapes))
@@ -155,7 +170,7 @@ def _affordable(structure: Structure) -> int:
     return min(_SWEEPS[structure.coupling], int(_WORK / largest**3))
 
 
-def _is_split(structure: Structure) -> bool:
+def is_split(structure: Structure) -> bool:
     """Whether there are two factors that share all labels; however many labels, that is a matrix of one rank."""
     return len(structure.factors) == 2 and all(len(f.labels) == len(structure.ranks) for f in structure.factors)
 
@@ -165,7 +180,7 @@ def _started(tensor: Tensor, structure: Structure, vectors: Sequence[Tensor] | N
     ranks = structure.sizes
     if len(structure.factors) == 1:
         return [tensor]
-    if _is_split(structure):
+    if is_split(structure):
         left, right = _direct.truncated_svd(tensor, prod(ranks), " x ".join(structure.labels))
         return _of_split(structure, (left.T, right))
     if structure.coupling in _DIRECT:

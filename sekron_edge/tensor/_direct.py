@@ -14,6 +14,10 @@ from torch import Tensor
 from sekron_edge.errors import RankError
 from sekron_edge.tensor._gram import gram_matrix
 
+# From so many components on, a range finder pays for as many as there are, over the second of these, at most. It looks
+# for a few more than are asked for, and sharpens them twice.
+_FOUND_FROM, _FEW, _MORE, _POWERS = 128, 6, 8, 2
+
 
 def orthogonal_split(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
     """Return ``left (.., m, rank)``, orthonormal, and ``rest (.., rank, n)``, whose product is the best of that rank.
@@ -49,6 +53,24 @@ def truncated_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]
     left, rest = orthogonal_split(matrix, rank, name)
     root = torch.linalg.vector_norm(rest, dim=-1).sqrt()
     return left * root[..., None, :], rest / root.clamp_min(torch.finfo(matrix.dtype).tiny)[..., None]
+
+
+def leading_svd(matrix: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
+    """As `truncated_svd`; few of many components come from a randomised range finder, and are nearly the leading ones.
+
+    Halko, Martinsson and Tropp 2011 (arXiv 0909.4061), algorithm 4.4, with a seed of its own. The components are
+    orthogonal; of a flat spectrum they hold a few percent less than the leading ones.
+    """
+    limit = min(matrix.shape[-2:])
+    if limit < _FOUND_FROM or rank > limit // _FEW:
+        return truncated_svd(matrix, rank, name)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(matrix.shape[-1], rank + _MORE, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    basis = torch.linalg.qr(matrix @ start).Q
+    for _ in range(_POWERS):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ basis).Q).Q
+    left, right = truncated_svd(basis.mT @ matrix, rank, name)
+    return basis @ left, right
 
 
 def sekron(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:

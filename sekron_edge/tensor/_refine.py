@@ -19,7 +19,6 @@ from sekron_edge.tensor._factorized import FactorizedTensor
 from sekron_edge.tensor._network import SHARED_FROM, Network, cores_of, from_cores, unfold
 from sekron_edge.tensor._output import CANCELLED, OutputProblem
 
-_TOLERANCE = 1e-5
 # Keeps the normal equations solvable when components are alike; relative to their mean diagonal, by type.
 _RIDGE = {torch.float64: 1e-12, torch.float32: 1e-7}
 # Where three or more factors carry a label (CP, SeKron of three), a component may be this much larger than the tensor.
@@ -35,6 +34,7 @@ def refine(
     sigma: Tensor | None = None,
     weighted: Tensor | None = None,
     sweeps: int = 30,
+    tolerance: float = 1e-5,
     arithmetic: torch.dtype = torch.float64,
 ) -> FactorizedTensor:
     """Lower the error of a factorized tensor, factor by factor.
@@ -45,7 +45,8 @@ def refine(
         sigma: ``E[x x^T]`` over the vectors that the weight is multiplied with: ``(n, n)`` with n the product of all
             modes but the first; arithmetic is in its type. None: the Frobenius error.
         weighted: ``W Sigma``, ``(F, n)``, if it is known already.
-        sweeps: Most sweeps over all factors; stops when a sweep gains less than 1e-5 of the error.
+        sweeps: Most sweeps over all factors.
+        tolerance: Stops when a sweep gains less than this share of the error.
         arithmetic: For the Frobenius error. float32 takes half the time; use it where singular values below 1e-4 of the
             largest do not matter.
 
@@ -67,7 +68,7 @@ def refine(
                 cores[k] = problem.solved(cores, k)
         after = problem.reached(cores)
         cores = _evened(cores)
-        if before - after <= _TOLERANCE * before:
+        if before - after <= tolerance * before:
             break
         before = after
     return from_cores(structure, cores, factorized.values[0].dtype)

@@ -1,9 +1,12 @@
 """What structures are called: by what they are, whoever offers them."""
 
 from math import prod
+from typing import Any
 
 import pytest
+from torch import nn
 
+from sekron_edge.nn import layer_primitives
 from sekron_edge.planner import enumerate_structures, kronecker_splits, ranks_up_to, structure_families, structure_name
 from sekron_edge.structure import (
     Factor,
@@ -69,6 +72,28 @@ def test_families_offer_what_is_called_as_they_are(shape: tuple[int, ...]) -> No
             assert name == family == structure_name(structure)
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (48, 64, 3, 3), (256, 256, 3, 3), (64, 96), (32, 16, 5)])
+def test_splits_multiply_less_than_dense_layers(shape: tuple[int, ...]) -> None:
+    outputs, inputs, *kernel = shape
+    convolution: Any = nn.Conv2d if len(kernel) == 2 else nn.Conv1d
+    layer = convolution(inputs, outputs, kernel, padding="same") if kernel else nn.Linear(inputs, outputs)
+    places = [14 for _ in kernel]
+    for _, structure in enumerate_structures(shape, ["sekron-2"]):
+        primitives = layer_primitives(structure, layer, (1, inputs, *places))
+        assert sum(one.macs for one in primitives) < prod(shape) * prod(places)
+
+
+def test_splits_of_wide_layers_are_offered_with_few_components() -> None:
+    """With 58 times fewer parameters, a 3x3 layer of 256 channels runs 2.4 times faster in int8 (LiteRT)."""
+    shapes = {(16, 16, 3, 3), (16, 16, 1, 1)}
+    ranks = {
+        one.sizes[0]
+        for _, one in enumerate_structures((256, 256, 3, 3), ["sekron-2"])
+        if {factor.shape for factor in one.factors} == shapes
+    }
+    assert ranks == {1, 2, 4, 5, 7, 10}
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_names_lose_no_candidate(shape: tuple[int, ...]) -> None:
     """By default: all Kronecker products of two factors, Tucker-2 and CP. All families together: what each makes."""
@@ -77,14 +102,14 @@ def test_names_lose_no_candidate(shape: tuple[int, ...]) -> None:
         return {one for one in structures if one.num_params < prod(shape) and one.mergeable is None}
 
     made = {name: set(family.structures(shape)) for name, family in structure_families().items() if name in OWN}
-    products = {
-        full([first, second], [rank])
-        for first, second in kronecker_splits(shape)
-        for rank in ranks_up_to(min(prod(first), prod(second)))
-    }
+    two = made["weight-svd"] | made["spatial-svd"] | made["sekron-2"]
+    for first, second in kronecker_splits(shape):
+        of_both = {one for one in two if {factor.shape for factor in one.factors} == {first, second}}
+        if structure_name(full([first, second], [1])) != "sekron-2":
+            assert {one.sizes[0] for one in of_both} == set(ranks_up_to(min(prod(first), prod(second))))
     offered = [structure for _, structure in enumerate_structures(shape)]
     assert len(set(offered)) == len(offered)
-    assert set(offered) == worthwhile(products | made["tucker2"] | made["cp"])
+    assert set(offered) == worthwhile(two | made["tucker2"] | made["cp"])
     assert {structure for _, structure in enumerate_structures(shape, OWN)} == worthwhile(set().union(*made.values()))
 
 

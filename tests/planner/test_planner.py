@@ -56,8 +56,9 @@ def test_predicted_errors_are_those_of_the_decomposition(scores: ModelScores) ->
             sweeps = 20 if pick.family == "cp" else None  # scoring sees many candidates of it
             factors = [decompose_tensor(group, present(pick.structure), sweeps=sweeps) for group in weight]
             actual = (weight - torch.stack([group.reconstruct() for group in factors])).norm() / weight.norm()
-            if pick.family == "tucker2":  # HOOI's step lowers the closed form a little
-                assert float(actual) - 1e-5 <= pick.relative_error <= 1.03 * float(actual)
+            # HOOI's step lowers the closed form a little; CP's sweeps end where another one would gain little.
+            if (least := {"tucker2": 1.03, "cp": 1.01}.get(pick.family)) is not None:
+                assert float(actual) - 1e-5 <= pick.relative_error <= least * float(actual)
                 continue
             assert pick.relative_error == pytest.approx(float(actual), abs=1e-5)
 
@@ -252,8 +253,9 @@ def test_every_family_is_offered_and_its_predicted_error_is_the_decompositions(f
         assert structure.num_params < 8 * 6 * 9
         rebuilt = torch.stack([decompose_tensor(group, structure, sweeps=sweeps).reconstruct() for group in weight])
         actual = float((weight - rebuilt).norm() / weight.norm())
-        # HOOI's step makes a chain of three a little better than its spectra say.
-        assert predicted * (0.97 if family == "tucker2" else 1 - 1e-4) <= actual <= predicted * (1 + 1e-4) + 1e-6
+        # HOOI's step makes a chain of three a little better than its spectra say, and so do later sweeps.
+        least = {"tucker2": 0.97, "cp": 0.99, "tensor-ring": 0.99}.get(family, 1 - 1e-4)
+        assert predicted * least <= actual <= predicted * (1 + 1e-4) + 1e-6
 
 
 @pytest.mark.parametrize("family", OWN)
