@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks._jobs import EXAMPLES, INT8_JOBS
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.bundle import MANIFEST_NAME, Delivery, Manifest, read_manifest
 from sekron_edge.cli import ConsoleProgress
@@ -23,9 +24,6 @@ from sekron_edge.pipeline import JobConfig, load_config, run_job
 _JOBS = (
     "digits", "fashion_mnist", "fashion_mnist_int8", "cifar_resnet", "cifar_resnet32_int8", "super_resolution",
 )  # fmt: skip
-# In int8, against dense int8: most accuracy lost, least times faster and smaller.
-_INT8 = {"fashion_mnist_int8": (0.005, 2.0, 3.0), "cifar_resnet32_int8": (0.015, 1.0, 2.0)}
-_EXAMPLES = Path(__file__).parents[1] / "examples"
 # Top-1 of the CIFAR weights as published with the data; the dense score must be that before anything is compared.
 _CIFAR_BASELINE = 0.8827
 
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     claims: list[Claim] = []
     for job in jobs:
         try:
-            config = load_config(_EXAMPLES / f"{job}.toml")
+            config = load_config(EXAMPLES / f"{job}.toml")
             manifest = _manifest(config, given.out / config.name)
         except (ConfigError, DataError) as error:
             Console(stderr=True).print(f"{job} is left out: {error}", markup=False)
@@ -88,10 +86,10 @@ def _claims(job: str, manifest: Manifest) -> list[Claim]:
             Claim(name="Fashion-MNIST: accuracy lost", value=lost, relation="<=", limit=0.005),
             Claim(name="Fashion-MNIST: times faster, LiteRT fp32, one thread", value=speedup, relation=">=", limit=2.0),
         ]
-    if job in _INT8:
+    if job in INT8_JOBS:
         assert main.score is not None
         assert main.dense_score is not None
-        most_lost, faster, smaller = _INT8[job]
+        most_lost, faster, smaller = INT8_JOBS[job]
         lost, times = main.dense_score - main.score, main.dense_bytes / main.artifact.size_bytes
         return [
             Claim(name=f"{job}, against dense int8: accuracy lost", value=lost, relation="<=", limit=most_lost),

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks._jobs import finished
+from benchmarks._jobs import INT8_JOBS, finished
 from benchmarks._networks import resnet18, settled
 from benchmarks._result import Claim, parser, publish
 from sekron_edge.artifacts import export, get_exporter
@@ -33,8 +33,6 @@ from sekron_edge.planner import ModelScores, Plan, score
 from sekron_edge.task import Task
 from sekron_edge.verification import score_artifact
 
-# Most accuracy lost, least times faster and smaller, in LiteRT.
-_JOBS = {"fashion_mnist_int8": (0.005, 2.0, 3.0), "cifar_resnet32_int8": (0.015, 1.0, 2.0)}
 _RUNTIMES = ("litert", "executorch")
 # A quarter of the MACs; of the dense model's latency the first of these that a plan is predicted to keep.
 _RESNET18_MACS = "0.25x"
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_matrix_unit()
     rows: list[dict[str, Any]] = []
     claims: list[Claim] = []
-    for job in [] if given.quick else _JOBS:
+    for job in [] if given.quick else INT8_JOBS:
         try:
             rows += _job_rows(job, given.bundles)
         except (ConfigError, DataError) as error:
@@ -126,7 +124,7 @@ def _row(
 
 
 def _job_claims(job: str, litert: dict[str, Any]) -> list[Claim]:
-    lost, faster, smaller = _JOBS[job]
+    lost, faster, smaller = INT8_JOBS[job]
     below = litert["dense score"] - litert["score"]
     return [
         Claim(name=f"{job}, LiteRT: accuracy below dense int8", value=below, relation="<=", limit=lost),
