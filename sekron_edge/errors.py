@@ -26,6 +26,7 @@ are not ValueErrors, since pydantic would wrap those in its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 class SekronEdgeError(Exception):
@@ -63,6 +64,7 @@ class InfeasibleBudgetError(SekronEdgeError, ValueError):
     Attributes:
         binding: Names of the budget's entries that cannot be met together.
         nearest: Points that can be met, each a mapping from a budget entry to its value.
+        bundle: Folder of the nearest bundle, which does not keep the budget; None where nothing was finished.
     """
 
     exit_code = 3
@@ -73,10 +75,12 @@ class InfeasibleBudgetError(SekronEdgeError, ValueError):
         *,
         binding: Sequence[str] = (),
         nearest: Sequence[Mapping[str, float]] = (),
+        bundle: Path | None = None,
     ) -> None:
         super().__init__(message)
         self.binding = tuple(binding)
         self.nearest = tuple(dict(point) for point in nearest)
+        self.bundle = bundle
 
 
 class MissingDependencyError(SekronEdgeError, ImportError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from sekron_edge.artifacts import Artifact, NPUEstimate, TensorSpec
 from sekron_edge.budget import Budget
@@ -122,8 +122,8 @@ class Delivery(_Model):
 class Manifest(_Model):
     """Everything a bundle holds and promises.
 
-    ``inputs`` and ``outputs`` are in PyTorch's layout; each artifact states its own. ``files`` lists every
-    file but the manifest and its seal.
+    ``inputs`` and ``outputs`` are in PyTorch's layout; each artifact states its own. ``kept`` says whether every budget
+    is. ``files`` lists every file but the manifest and its seal.
     """
 
     schema_version: Literal[1] = MANIFEST_SCHEMA_VERSION
@@ -138,6 +138,7 @@ class Manifest(_Model):
     outputs: tuple[TensorSpec, ...]
     budget: Budget
     results: tuple[BudgetResult, ...]
+    kept: bool = True
     score: Score
     reconstruction: ReconstructionReport | None = None
     quantization: QuantizationReport | None = None
@@ -149,6 +150,12 @@ class Manifest(_Model):
     files: dict[str, FileEntry]
 
     @property
-    def kept(self) -> bool:
-        """Whether every budget is kept."""
-        return all(result.kept for result in self.results)
+    def missed(self) -> tuple[BudgetResult, ...]:
+        """The budgets that are not kept."""
+        return tuple(result for result in self.results if not result.kept)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if self.kept is bool(self.missed):
+            raise ValueError("kept must be whether every result is kept")
+        return self

@@ -27,6 +27,7 @@ def render_report(manifest: Manifest, plan: Plan) -> str:
         plotly=get_plotlyjs(),
         rows=before_and_after(manifest),
         budgets=budget_rows(manifest),
+        quantity=_quantity,
     )
 
 

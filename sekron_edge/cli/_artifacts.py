@@ -105,7 +105,7 @@ def verify(
 
     Ends with exit code 4 if anything is missing, added, altered, or computes something else.
     """
-    from sekron_edge.bundle import verify_bundle
+    from sekron_edge.bundle import read_manifest, verify_bundle
     from sekron_edge.pipeline import load_model
 
     progress = ConsoleProgress()
@@ -118,6 +118,9 @@ def verify(
     rows = [[name, str(comparison)] for name, comparison in check.comparisons.items()]
     print_table(["artifact", "golden inputs"], rows + [[name, why] for name, why in check.not_run.items()])
     typer.echo(f"{bundle}: {check.files} files as they were built, {check.signature or 'not signed'}")
+    if missed := read_manifest(bundle).missed:
+        said = "; ".join(f"{r.entry} is {r.found:.6g} where {r.limit:.6g} is allowed" for r in missed)
+        typer.echo(f"it does not keep its budget: {said}")
 
 
 def sign(

@@ -164,9 +164,10 @@ def compress(
         progress: Receives the reports; by default the logger ``sekron_edge``.
 
     Raises:
-        InfeasibleBudgetError: If the budget cannot be kept; carries the nearest points.
+        InfeasibleBudgetError: If the budget cannot be kept; carries the nearest points. If that is known only of the
+            finished model, its bundle is left in ``OUT.nearest``, marked as one that does not keep its budget.
         VerificationError: If an artifact does not compute what the model computes.
-        SekronEdgeError: Other errors, as their names say. Nothing appears at ``out`` then.
+        SekronEdgeError: Other errors, as their names say. Nothing appears at ``out`` with any of these.
     """
     require_settings(
         {
@@ -249,21 +250,24 @@ def compress_job(job: Job, output: Output, *, progress: Progress) -> Compressed:
     finished = finish(job, chosen, work=work, progress=progress)
     deliveries = deliver(job, finished, work=work.artifacts, progress=progress)
     manifest = describe(job, finished, deliveries)
-    _require_kept(manifest, work)
-    state = untied_state(finished.model)
-    manifest = pack(manifest, chosen, golden(finished.model, job), state, output.bundle, sign=output.sign)
+    state, samples = untied_state(finished.model), golden(finished.model, job)
+    if not manifest.kept:
+        # Not signed: a signature is for what may be deployed.
+        pack(manifest, chosen, samples, state, output.nearest)
+        raise _missed(manifest, output, work)
+    manifest = pack(manifest, chosen, samples, state, output.bundle, sign=output.sign)
     work.remove()
     return Compressed(output.bundle, manifest, chosen, finished.model)
 
 
-def _require_kept(manifest: Manifest, work: Work) -> None:
-    missed = [result for result in manifest.results if not result.kept]
-    if not missed:
-        return
+def _missed(manifest: Manifest, output: Output, work: Work) -> InfeasibleBudgetError:
+    missed = manifest.missed
     said = "; ".join(f"{r.entry} is {r.found:.6g} ({r.how}) where {r.limit:.6g} is allowed" for r in missed)
-    raise InfeasibleBudgetError(
-        f"the finished model does not keep its budget: {said}. Raise {' and '.join(r.entry for r in missed)}, or "
-        f"fine-tune for longer. The fine-tuned model is kept in {work.checkpoints}",
+    raised = " and ".join(f"{r.entry} by {r.found / r.limit - 1:.1%}" if r.limit else r.entry for r in missed)
+    return InfeasibleBudgetError(
+        f"the finished model does not keep its budget: {said}. Raise {raised}, or fine-tune for longer. The nearest "
+        f"bundle, which does not keep it, is {output.nearest}; to measure again, --resume goes on in {work.folder}",
         binding=[result.entry for result in missed],
         nearest=[{result.entry: result.found for result in manifest.results}],
+        bundle=output.nearest,
     )

@@ -191,6 +191,7 @@ def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> 
     outputs = outputs_for(finished.model, job.example_inputs)
     plan, target, task = finished.plan, job.target, job.task
     normalization = task.normalization
+    results = check_promises(plan.budget, _budgeted_evidence(finished, deliveries, target))
     packages = {package: v for delivery in deliveries for package, v in delivery.artifact.versions.items()}
     return Manifest(
         name=job.name,
@@ -205,7 +206,8 @@ def describe(job: Job, finished: Finished, deliveries: tuple[Delivery, ...]) -> 
         inputs=_specs("input", job.example_inputs),
         outputs=_specs("output", outputs),
         budget=plan.budget,
-        results=check_promises(plan.budget, _budgeted_evidence(finished, deliveries, target)),
+        results=results,
+        kept=all(result.kept for result in results),
         score=finished.score,
         reconstruction=finished.reconstruction,
         quantization=finished.quantization,

@@ -36,7 +36,7 @@ class State(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    """Two folders that this process may write to.
+    """Folders that this process may write to.
 
     Attributes:
         bundle: Of the bundle; made whole at the end.
@@ -47,6 +47,11 @@ class Output:
     bundle: Path
     work: Path
     sign: Path | None = None
+
+    @property
+    def nearest(self) -> Path:
+        """Folder of a bundle that does not keep its budget, ``OUT.nearest``: `bundle` holds only those that do."""
+        return self.bundle.with_name(f"{self.bundle.name}.nearest")
 
     def clear(self) -> None:
         """Remove what a job kept in its folder; what others put there stays."""
@@ -81,7 +86,8 @@ def claimed(out: Path, *, resume: bool, sign: Path | None = None) -> Iterator[Ou
     output = Output(bundle, bundle.with_name(f"{bundle.name}.work"), sign)
     if sign is not None:
         signed(b"", sign)
-    require_replaceable(bundle)
+    for place in (bundle, output.nearest):
+        require_replaceable(place)
     _require_ours(output.work)
     if (output.work / PLAN).is_file() and not resume:
         raise ConfigError(
@@ -97,6 +103,7 @@ def claimed(out: Path, *, resume: bool, sign: Path | None = None) -> Iterator[Ou
         ) from None
     try:
         files.recover(bundle)
+        files.recover(output.nearest)
         files.recover(output.work)
         yield output
     finally:

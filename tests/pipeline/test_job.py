@@ -149,15 +149,27 @@ def test_a_budget_that_cannot_be_met_ends_with_the_nearest_point(folder: Path, w
 
 
 @pytest.mark.slow
-def test_an_accuracy_that_is_lost_is_refused_and_the_fine_tuned_model_kept(folder: Path, whole: Whole) -> None:
+def test_an_accuracy_that_is_lost_is_refused_and_the_nearest_bundle_left(folder: Path, whole: Whole) -> None:
     lossy = folder / "lossy.toml"
     text = JOB.replace('macs = "0.4x"', 'macs = "0.03x"\naccuracy_drop = 0.0').replace("epochs = 8", "epochs = 1")
     lossy.write_text(text)
-    code, _, err = run("run", lossy, "--out", folder / "lossy", cache=folder / "cache")
-    assert code == 3
+    code, out, err = run("run", lossy, "--out", folder / "lossy", cache=folder / "cache")
+    assert (code, out) == (3, "")
     assert "accuracy_drop is" in err
     assert not (folder / "lossy").exists()
-    assert list((folder / "lossy.work" / "finetune").glob("*.ckpt"))
+    nearest = folder / "lossy.nearest"
+    assert str(nearest) in err
+    assert json.loads((nearest / "manifest.json").read_text())["kept"] is False
+    assert [result.entry for result in read_manifest(nearest).missed] == ["accuracy_drop"]
+    assert "This bundle does not keep its budget: accuracy_drop is" in (nearest / "report.html").read_text()
+    code, out, _ = run("verify", nearest, cache=folder / "cache")
+    assert code == 0
+    assert "it does not keep its budget: accuracy_drop is" in out
+    # Nobody's file is in the way of the next one.
+    (nearest / "mine.txt").write_text("mine")
+    code, _, err = run("run", lossy, "--out", folder / "lossy", "--resume", cache=folder / "cache")
+    assert code == 2
+    assert "mine.txt was added" in err
 
 
 @pytest.mark.slow
