@@ -21,7 +21,7 @@ _ROUNDS = 6
 # A limit that was exceeded, and that no correction of the scores covers, is tightened by this much more.
 _TO_SPARE = 0.95
 # A plan this close to a limit leaves nothing to gain from another round; little is left after the first.
-_CLOSE, _CLOSE_LATER = 0.9, 0.8
+_CLOSE, _CLOSE_LATER = 0.93, 0.88
 # Where the plan for the aim is known, others are looked for at these shares of it: nearer to the limit and a little
 # beyond, as predictions may be wrong, once a plan keeps the budget; further from it as long as none does.
 _NEARER = (1.03, 1.06, 1.1)
