@@ -84,7 +84,7 @@ def test_splits_multiply_less_than_dense_layers(shape: tuple[int, ...]) -> None:
 
 
 def test_splits_of_wide_layers_are_offered_with_few_components() -> None:
-    """With 58 times fewer parameters, a 3x3 layer of 256 channels runs 2.4 times faster in int8 (LiteRT)."""
+    """As 16x16, 14 components of a 3x3 layer of 256 channels multiply nearly as much as dense; its full rank is 256."""
     shapes = {(16, 16, 3, 3), (16, 16, 1, 1)}
     ranks = {
         one.sizes[0]
