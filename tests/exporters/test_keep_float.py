@@ -48,7 +48,7 @@ class Drawn(nn.Module):
 
 
 def drawn(seed: int) -> tuple[nn.Module, list[str]]:
-    """Return a network with one factorized layer, and some of its layers: with one more of them, one is left to round."""
+    """Return a network with one factorized layer, and some of its layers; two at least are left out."""
     torch.manual_seed(seed)
     dense = Drawn(seed)
     layer = dense.get_submodule("blocks.0.0")
